@@ -1,0 +1,19 @@
+/*
+ * A fixed number of threads for work that may block on a disk for a moment (probing, spawning). Not for work that waits on a
+ * hypervisor or a peer: that is asynchronous on the event loop (base/loop.h), so that a hung one costs no thread.
+ */
+#pragma once
+
+#include "base/error.h"
+
+typedef struct VpPool VpPool;
+
+/* `threads` threads named `name`-N (`name` of at most 12 characters); at most `max_queued` items wait. */
+VpPool *vp_pool_new(const char *name, guint threads, guint max_queued, VpError **error);
+
+/* Queues `run(data)`. FALSE if the queue is full or the pool is stopping: `run` will not be called. Any thread; never blocks. */
+gboolean vp_pool_submit(VpPool *pool, void (*run)(void *data), void *data);
+
+/* Refuses new work, runs what is queued, joins the threads, frees. NULL is let pass. */
+void vp_pool_free(VpPool *pool);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpPool, vp_pool_free)

@@ -1,0 +1,84 @@
+/*
+ * What a hypervisor driver is: a table of operations. An operation that a hypervisor lacks is NULL; its method answers UNIMPLEMENTED with the
+ * driver's name, and GetCapabilities says so beforehand. A new hypervisor is a new folder beside this file and one line in drivers/table.c.
+ *
+ * Operations are called on a worker thread, one at a time for a domain (power_off alone may come while another is under way). They may
+ * block on the disk for a moment but never wait for the hypervisor: what waits goes on asynchronously on the host's event loop, and the
+ * task is finished from there. What a driver sees happening, asked for or not, it reports; reports are the only way a domain's state changes.
+ */
+#pragma once
+
+#include "base/loop.h"
+#include "base/pool.h"
+#include "drivers/task.h"
+#include "virtplane/v1/event.pb-c.h"
+#include "virtplane/v1/host.pb-c.h"
+
+typedef struct VpDriver VpDriver;
+typedef struct VpDriverOps VpDriverOps;
+
+/* What a driver saw: the new state of a domain and the event that tells of it. */
+typedef struct VpObservation {
+    PbEventType event;
+    PbDomainState state;
+    const char *reason;         /* UPPER_SNAKE: "REQUESTED", "GUEST_REQUEST", "PROCESS_EXITED", "WHILE_DAEMON_DOWN", ... */
+    const char *detail;         /* for a person; NULL: nothing to add */
+    gint32 pid;                 /* 0: no process */
+    guint64 pid_start_ticks;    /* proc(5), stat, field 22 */
+    PbAccelerator accelerator;
+    PbDiskStatus *const *disks; /* borrowed; kept in the status. With n_disks 0 the status keeps those it has, unless pid is 0 */
+    gsize n_disks;
+    PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */
+    gsize n_findings;
+} VpObservation;
+
+/* What the daemon gives to a driver; outlives it. */
+typedef struct VpDriverHost {
+    VpLoop *loop;
+    VpPool *pool;
+    const char *state_dir; /* the driver's own folder, exists, 0700: survives restarts of the daemon and of the host */
+    const char *run_dir;   /* the driver's own folder for sockets and pids, exists, 0700 */
+    GKeyFile *config;      /* the daemon's configuration; a driver reads its own group, [qemu] */
+    /* Reports an observation about domain `uid`. Any thread; copies; never blocks. In the order of the calls for one domain. */
+    void (*report)(void *data, const char *uid, const VpObservation *observation);
+    void *data;
+} VpDriverHost;
+
+struct VpDriverOps {
+    const char *name; /* as in DomainSpec.driver */
+
+    /* Makes the driver; succeeds also where the hypervisor is missing (capabilities says so then). */
+    VpDriver *(*open)(const VpDriverHost *host, VpError **error);
+    /* Lets go of all domains, which run on; nothing is reported any more once this returns. Not called on the loop's thread. */
+    void (*close)(VpDriver *driver);
+
+    /* Fills in what can be done here now, but for `name` and `methods`, which come from this table. May block for a moment. */
+    void (*capabilities)(VpDriver *driver, PbDriverCapabilities *capabilities);
+
+    /* Checks a spec that is to be created or changed: INVALID_ARGUMENT with violations, paths from "domain.spec". Never blocks. */
+    VpError *(*validate)(VpDriver *driver, const PbDomainSpec *spec);
+
+    /* Takes up a domain that was not shut off when the daemon ended: by its status' pid and pid_start_ticks, and what the driver
+     * itself keeps in its folders. Reports ADOPTED with the present state, or what became of it with reason WHILE_DAEMON_DOWN. */
+    void (*adopt)(VpDriver *driver, VpTask *task);
+
+    void (*start)(VpDriver *driver, VpTask *task);
+    void (*shutdown)(VpDriver *driver, VpTask *task);
+    /* Ends the domain whatever state it is in; a start under way ends with CANCELLED. Finished when the process is gone. */
+    void (*power_off)(VpDriver *driver, VpTask *task);
+    void (*reboot)(VpDriver *driver, VpTask *task);
+    void (*reset)(VpDriver *driver, VpTask *task);
+    void (*pause)(VpDriver *driver, VpTask *task);
+    void (*resume)(VpDriver *driver, VpTask *task);
+
+    /* The domain was deleted: removes what the driver keeps for it. Called when it is shut off. */
+    void (*forget)(VpDriver *driver, const char *uid);
+};
+
+/* Every driver embeds this as its first member. */
+struct VpDriver {
+    const VpDriverOps *ops;
+};
+
+/* The drivers that are built in, NULL at the end (drivers/table.c). */
+extern const VpDriverOps *const vp_driver_table[];

@@ -1,0 +1,38 @@
+/*
+ * One operation that a driver carries out on one domain. The caller (server/domains) makes it; the driver has it until it calls
+ * vp_task_finish(), exactly once, from any thread. A task ends by its deadline or its cancellation too, and it is the driver that sees to it: it
+ * finishes the task with DEADLINE_EXCEEDED or CANCELLED once nothing of it goes on.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "virtplane/v1/domain.pb-c.h"
+
+typedef struct VpTask VpTask;
+
+/* Makes a task on a copy of `domain`. `done(data, error)` is called once (owning `error`, NULL: done well), on whatever thread
+ * finishes it. `deadline_us` is of vp_now_us(). */
+VpTask *vp_task_new(const PbDomain *domain, gint64 deadline_us, void (*done)(void *data, VpError *error), void *data);
+
+VpTask *vp_task_ref(VpTask *task);
+void vp_task_unref(VpTask *task);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpTask, vp_task_unref)
+
+/* The domain as it was when the task was made: borrowed, lives as long as the task. */
+const PbDomain *vp_task_domain(const VpTask *task);
+gint64 vp_task_deadline_us(const VpTask *task);
+
+/* Start alone: leave the CPUs halted. */
+void vp_task_set_paused(VpTask *task, gboolean paused);
+gboolean vp_task_paused(const VpTask *task);
+
+/* Ends the task; `error` is consumed. A second call is a bug and aborts. Gives up the driver's reference. */
+void vp_task_finish(VpTask *task, VpError *error);
+
+/* Asks for an early end: calls the driver's hook, if one is set, on the calling thread. Any thread. */
+void vp_task_cancel(VpTask *task);
+gboolean vp_task_cancelled(const VpTask *task);
+
+/* The driver's hook for vp_task_cancel(); called at once if the task was cancelled before. It must not block; NULL removes it. Once
+ * this returns the former hook is not called any more. */
+void vp_task_set_cancel_hook(VpTask *task, void (*cancel)(void *data), void *data);

@@ -1,0 +1,115 @@
+/*
+ * The RPC runtime on gRPC C core, as services see it: a table of handlers, and calls to answer. This folder alone includes <grpc/...>.
+ *
+ * What a method takes and answers, whether it streams, and the bounds of its fields come from the descriptors (proto/descriptors.h); a
+ * table names the handlers. A method without one answers UNIMPLEMENTED. Before a handler runs, the request was checked against its
+ * descriptor (server/rpc/validate.h) and unpacked.
+ *
+ * A handler runs on an RPC thread (and must not block: no disk, no hypervisor, no lock held across a call down) or, marked VP_RPC_WORKER, on
+ * a worker thread. It ends its call with vp_call_reply(), vp_call_finish() or vp_call_fail(), at once or later, from any thread. A call whose last
+ * reference goes without that is ended with INTERNAL.
+ */
+#pragma once
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/pool.h"
+
+typedef struct VpRpcServer VpRpcServer;
+typedef struct VpCall VpCall;
+
+typedef enum VpRpcFlags {
+    VP_RPC_INLINE = 0,
+    VP_RPC_WORKER = 1 << 0, /* the handler blocks for a moment: run it on the worker pool */
+} VpRpcFlags;
+
+/* `context` is the one of the table. `request` lives as long as the call; NULL for methods whose client streams. */
+typedef void (*VpHandler)(VpCall *call, const void *request, void *context);
+
+typedef struct VpMethodHandler {
+    const char *method; /* "virtplane.v1.DomainService/GetDomain" */
+    VpHandler handler;
+    VpRpcFlags flags;
+} VpMethodHandler;
+
+/* Who calls. */
+typedef struct VpCaller {
+    gboolean local; /* came over the unix socket; uid, gid and pid are the kernel's word */
+    guint32 uid;
+    guint32 gid;
+    gint32 pid;
+    char text[96]; /* for people and logs: "uid=1000 pid=4711", "ipv4:127.0.0.1:40112" */
+} VpCaller;
+
+VpCall *vp_call_ref(VpCall *call);
+void vp_call_unref(VpCall *call);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpCall, vp_call_unref)
+
+/* ---- what a handler may ask; any thread ---- */
+
+/* Who calls; asks the kernel at the first time. */
+void vp_call_caller(VpCall *call, VpCaller *ret_caller);
+/* The client's deadline in vp_now_us() terms; G_MAXINT64 if it set none. */
+gint64 vp_call_deadline_us(VpCall *call);
+/* Whether the client has gone, cancelled, or its deadline has passed. */
+gboolean vp_call_cancelled(VpCall *call);
+/* Calls `cancelled(data)` once, on an RPC thread, when that comes true (at once if it has). Must not block. Once set it stays until the call has
+ * ended; `data` must live as long as the call: see vp_call_set_data(). */
+void vp_call_on_cancel(VpCall *call, void (*cancelled)(VpCall *call, void *data), void *data);
+/* Attaches `data` to the call, freed with it. */
+void vp_call_set_data(VpCall *call, void *data, void (*destroy)(void *data));
+
+/* ---- ending a call: exactly one of these, once; any thread ---- */
+
+/* Unary: answers with `message` (borrowed) and OK. */
+void vp_call_reply(VpCall *call, const void *message);
+/* The same with bytes that are packed already. */
+void vp_call_reply_packed(VpCall *call, GBytes *packed);
+/* Streams: ends with OK, after what was written. */
+void vp_call_finish(VpCall *call);
+/* Ends with an error (consumed): status, and details in grpc-status-details-bin. */
+void vp_call_fail(VpCall *call, VpError *error);
+
+/* ---- streams ---- */
+
+/* Writes one message. A stream takes one write at a time: the next is allowed once `written(call, data, ok)` has been called on an RPC thread; ok FALSE:
+ * the stream is broken, finish it. The pull model: write, be called when there is room, write the next. `more` says that another write will follow
+ * at once (lets the transport batch). Any thread. */
+void vp_call_write(VpCall *call, const void *message, gboolean more, void (*written)(VpCall *call, void *data, gboolean ok), void *data);
+/* The same with `parts` of packed bytes that are one message together. Copies. */
+void vp_call_write_packed(VpCall *call, const GBytes *prefix, GBytes *packed, gboolean more,
+                          void (*written)(VpCall *call, void *data, gboolean ok), void *data);
+/* The same for VP_RPC_WORKER handlers: waits until there is room again. FALSE: the client has gone; return. */
+gboolean vp_call_write_wait(VpCall *call, const void *message);
+
+/* Client streams and bidirectional ones: asks for the next message. `got(call, data, message)` is called once on an RPC thread; message (owned by the callee,
+ * vp_pb_free) NULL: the client has half-closed, or the stream is broken. */
+void vp_call_read(VpCall *call, void (*got)(VpCall *call, void *data, void *message), void *data);
+
+/* ---- the server ---- */
+
+typedef struct VpRpcOptions {
+    const char *const *listen; /* "unix:PATH", "HOST:PORT" (loopback alone; port 0: any), NULL at the end */
+    guint threads;             /* RPC threads; 0: cores/2, at least 1 */
+    guint max_calls;           /* calls in flight; more are shed with RESOURCE_EXHAUSTED. 0: 20,000 */
+    gsize max_request_bytes;   /* 0: 4 MiB */
+    VpPool *pool;              /* for VP_RPC_WORKER handlers */
+    VpLoop *loop;              /* for the timers of stalled writes */
+    const VpMethodHandler *const *tables; /* NULL at the end; each ends with a NULL method */
+    void *context;             /* for the handlers */
+} VpRpcOptions;
+
+/* Binds the addresses and answers. A stale socket file (nobody answers) is replaced; FAILED_PRECONDITION, reason ADDRESS_IN_USE, if one answers. */
+VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error);
+
+/* The addresses as bound (the port filled in), NULL at the end; borrowed. */
+const char *const *vp_rpc_server_addresses(VpRpcServer *server);
+
+/* Takes no new connections and no new calls (UNAVAILABLE), health says NOT_SERVING; streams are ended with UNAVAILABLE; running unary calls have until
+ * `deadline_us` to end, then they are cancelled. Blocks until all calls have ended. */
+void vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us);
+
+/* After the drain. NULL is let pass. */
+void vp_rpc_server_free(VpRpcServer *server);

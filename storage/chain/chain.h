@@ -1,0 +1,65 @@
+/*
+ * The walk of a backing chain from its top to its end: each layer, each finding, and whether the chain may be opened. What was proven is
+ * kept open: the qemu driver hands these very descriptors to QEMU.
+ *
+ * The rule (docs/images.md). A declared format is obeyed, whatever the bytes look like. For a layer whose format nobody declared the
+ * probed one is used only if exactly one format matches, its metadata is well formed and it names no other file at all; nothing
+ * matched means raw. Otherwise the chain is refused, and the finding names the layer and the remedy. No chain is ever cut short.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "virtplane/v1/image.pb-c.h"
+
+typedef struct VpChainOptions {
+    PbImageFormat format;            /* of the top, as its owner declared it; UNSPECIFIED: not declared */
+    guint32 max_depth;               /* 0: VP_CHAIN_MAX_DEPTH */
+    const char *const *allowed_roots; /* absolute folders, NULL at the end; NULL: any */
+    gboolean write_top;              /* open the top layer (and its data file) read-write */
+} VpChainOptions;
+
+#define VP_CHAIN_MAX_DEPTH 200
+
+/* Told of each layer and finding as they are met, on the calling thread. Either may be NULL. Messages are borrowed. FALSE from either ends
+ * the walk early (the reader has gone): vp_chain_walk() then answers CANCELLED. */
+typedef struct VpChainSink {
+    gboolean (*layer)(void *data, const PbImageLayer *layer);
+    gboolean (*finding)(void *data, const PbFinding *finding);
+    void *data;
+} VpChainSink;
+
+/* One file of a chain, open. */
+typedef struct VpChainFile {
+    PbImageLayer *layer;
+    int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused */
+    int data_fd; /* the external data file of this layer, or -1 */
+} VpChainFile;
+
+typedef struct VpChain {
+    GArray *files;       /* of VpChainFile, the top first */
+    GPtrArray *findings; /* of PbFinding */
+    PbChainSummary *summary;
+} VpChain;
+
+/* Walks the chain whose top is `path` (absolute). An unsafe chain is an answer: NULL with summary->safe false. An error is only that the walk
+ * itself could not be made (bad arguments, cancelled, out of descriptors). `ret_chain` is set on NULL alone and owned by the caller.
+ * Blocks on the disk only. Special files are never opened for reading and never block. */
+VpError *vp_chain_walk(const char *path, const VpChainOptions *options, const VpChainSink *sink, VpChain **ret_chain);
+
+/* NULL if the chain is safe, else why it is refused, from its first finding of severity ERROR: FAILED_PRECONDITION, reason the code's name
+ * without FINDING_CODE_, metadata `path`, `depth`, `remedy`. */
+VpError *vp_chain_refusal(const VpChain *chain);
+
+/* Closes the descriptors and frees. NULL is let pass. */
+void vp_chain_free(VpChain *chain);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpChain, vp_chain_free)
+
+/* Looks at one file and at nothing that it names: ImageService.ProbeImage. `findings` gets PbFinding (its free function set). NOT_FOUND,
+ * PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file or block device) if it cannot be looked at. */
+VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer, GPtrArray *findings);
+
+/* Writes the backing format into a qcow2 overlay's header: ImageService.RecordBackingFormat. `format` UNSPECIFIED: the probed one, if the rule
+ * allows it. `ret_changed` false: it was recorded already. Blocks on the disk. */
+VpError *vp_image_record_backing_format(const char *path, PbImageFormat format, gboolean validate_only,
+                                        const char *const *allowed_roots, PbImageLayer **ret_layer,
+                                        PbImageFormat *ret_format, gboolean *ret_changed);
