@@ -1,0 +1,96 @@
+/* Helpers for protobuf-c messages: see pb.h. */
+#include "base/pb.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void *vp_pb_new(const ProtobufCMessageDescriptor *descriptor)
+{
+    ProtobufCMessage *message = g_malloc0(descriptor->sizeof_message);
+
+    protobuf_c_message_init(descriptor, message);
+    return message;
+}
+
+void *vp_pb_dup(const void *message)
+{
+    const ProtobufCMessage *from = message;
+
+    if (!from)
+        return NULL;
+    g_autoptr(GBytes) packed = vp_pb_pack(from);
+    return vp_pb_unpack(from->descriptor, packed);
+}
+
+GBytes *vp_pb_pack(const void *message)
+{
+    const size_t size = protobuf_c_message_get_packed_size(message);
+    guint8 *bytes = g_malloc(size ? size : 1);
+
+    protobuf_c_message_pack(message, bytes);
+    return g_bytes_new_take(bytes, size);
+}
+
+void *vp_pb_unpack(const ProtobufCMessageDescriptor *descriptor, GBytes *bytes)
+{
+    gsize size;
+    const guint8 *data = g_bytes_get_data(bytes, &size);
+
+    return protobuf_c_message_unpack(descriptor, NULL, size, data);
+}
+
+static void take_string(char **field, char *value)
+{
+    if (*field != protobuf_c_empty_string)
+        g_free(*field);
+    *field = value;
+}
+
+void vp_pb_set(char **field, const char *value)
+{
+    take_string(field, g_strdup(value ? value : ""));
+}
+
+void vp_pb_printf(char **field, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    char *value = g_strdup_vprintf(format, args);
+    va_end(args);
+    take_string(field, value);
+}
+
+void vp_pb_append_pointer(size_t *count, void ***array, void *item)
+{
+    /* An unpacked message has room for just what it holds, so there is no room to count on. */
+    *array = g_realloc_n(*array, *count + 1, sizeof(void *));
+    (*array)[(*count)++] = item;
+}
+
+Google__Protobuf__Timestamp *vp_pb_timestamp(gint64 wall_us)
+{
+    Google__Protobuf__Timestamp *timestamp = vp_pb_new(&google__protobuf__timestamp__descriptor);
+
+    timestamp->seconds = wall_us / G_USEC_PER_SEC;
+    timestamp->nanos = (gint32)(wall_us % G_USEC_PER_SEC) * 1000;
+    return timestamp;
+}
+
+gint64 vp_pb_timestamp_us(const Google__Protobuf__Timestamp *timestamp)
+{
+    return timestamp ? timestamp->seconds * G_USEC_PER_SEC + timestamp->nanos / 1000 : 0;
+}
+
+const char *vp_pb_enum_name(const ProtobufCEnumDescriptor *descriptor, int value)
+{
+    const ProtobufCEnumValue *found = protobuf_c_enum_descriptor_get_value(descriptor, value);
+
+    return found ? found->name : NULL;
+}
+
+void vp_pb_free(void *message)
+{
+    if (message)
+        protobuf_c_message_free_unpacked(message, NULL);
+}

@@ -1,0 +1,89 @@
+/* The worker pool: see pool.h. A bounded queue under one mutex. */
+#include "base/pool.h"
+
+#include "base/thread.h"
+
+typedef struct Item {
+    void (*run)(void *data);
+    void *data;
+} Item;
+
+struct VpPool {
+    pthread_mutex_t mutex;
+    pthread_cond_t work;
+    GArray *threads; /* of pthread_t */
+    GQueue queue;    /* of Item */
+    guint max_queued;
+    gboolean stopping;
+};
+
+static void *worker(void *data)
+{
+    VpPool *pool = data;
+
+    for (;;) {
+        pthread_mutex_lock(&pool->mutex);
+        while (g_queue_is_empty(&pool->queue) && !pool->stopping)
+            pthread_cond_wait(&pool->work, &pool->mutex);
+        g_autofree Item *item = g_queue_pop_head(&pool->queue);
+        pthread_mutex_unlock(&pool->mutex);
+
+        if (!item)
+            return NULL;
+        item->run(item->data);
+    }
+}
+
+VpPool *vp_pool_new(const char *name, guint threads, guint max_queued, VpError **error)
+{
+    g_autoptr(VpPool) pool = g_new0(VpPool, 1);
+
+    pthread_mutex_init(&pool->mutex, NULL);
+    vp_cond_init(&pool->work);
+    g_queue_init(&pool->queue);
+    pool->max_queued = max_queued;
+    pool->threads = g_array_new(FALSE, FALSE, sizeof(pthread_t));
+    for (guint i = 0; i < threads; i++) {
+        g_autofree char *thread_name = g_strdup_printf("%s-%u", name, i);
+        pthread_t thread;
+
+        VpError *failure = vp_thread_start(&thread, thread_name, worker, pool);
+        if (failure) {
+            *error = failure;
+            return NULL;
+        }
+        g_array_append_val(pool->threads, thread);
+    }
+    return g_steal_pointer(&pool);
+}
+
+gboolean vp_pool_submit(VpPool *pool, void (*run)(void *data), void *data)
+{
+    g_autofree Item *item = g_new(Item, 1);
+    *item = (Item){.run = run, .data = data};
+
+    VP_LOCK(&pool->mutex);
+    if (pool->stopping || pool->queue.length >= pool->max_queued)
+        return FALSE;
+    g_queue_push_tail(&pool->queue, g_steal_pointer(&item));
+    pthread_cond_signal(&pool->work);
+    return TRUE;
+}
+
+void vp_pool_free(VpPool *pool)
+{
+    if (!pool)
+        return;
+
+    pthread_mutex_lock(&pool->mutex);
+    pool->stopping = TRUE;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+    for (guint i = 0; i < pool->threads->len; i++)
+        pthread_join(g_array_index(pool->threads, pthread_t, i), NULL);
+
+    g_array_unref(pool->threads);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->mutex);
+    g_free(pool);
+}
