@@ -1,0 +1,18 @@
+/*
+ * The driver `qemu`: a process a domain, driven over QMP on the daemon's event loop. Domains outlive the daemon.
+ *
+ *     driver.c        the operations, called on worker threads; the table of domains
+ *     start.c         the blocking part of a start: chains, command line, process
+ *     domain.c        what happens to a running domain, on the loop's thread
+ *     op.c            one task in the hands of the loop: its deadline and its cancellation
+ *     qmp.c           the QMP client
+ *     process.c       making, finding and killing the process
+ *     folder.c        the domain's folder: the record of its process, its QMP socket, its log
+ *     command_line.c  the arguments, a pure function
+ *     capabilities.c  what this host's QEMU and KVM can do
+ */
+#pragma once
+
+#include "drivers/driver.h"
+
+extern const VpDriverOps vp_qemu_driver;

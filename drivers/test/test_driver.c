@@ -1,0 +1,473 @@
+/*
+ * Domains in memory: every verb of a hypervisor, none of the weight. All state belongs to the loop's thread; the operations post
+ * themselves there. For tests, and for those who try the API. Faults come from the domain's labels (faults.h).
+ */
+#include "test_driver.h"
+
+#include "base/pb.h"
+#include "base/thread.h"
+#include "faults.h"
+
+typedef struct TestDriver {
+    VpDriver base;
+    const VpDriverHost *host;
+    GHashTable *domains; /* uid to TestDomain: those that are not shut off; the loop's */
+    GPtrArray *ops;      /* of TestOp: those under way; the loop's */
+    pthread_mutex_t mutex;
+    pthread_cond_t closed_cond;
+    gboolean closed; /* under the mutex */
+} TestDriver;
+
+typedef struct TestOp TestOp;
+
+typedef struct TestDomain {
+    TestDriver *driver;
+    char *uid;
+    PbDomainState state;
+    VpTimer *crash;
+    VpTimer *guest;
+} TestDomain;
+
+typedef struct Verb {
+    const char *name;
+    void (*begin)(TestOp *op);   /* what is seen before a fault can delay the rest; may be NULL */
+    VpError *(*apply)(TestOp *op);
+} Verb;
+
+/* Belongs to the loop's thread, but for the task's cancel hook, which only posts. */
+struct TestOp {
+    gint refs;
+    TestDriver *driver;
+    const Verb *verb;
+    VpTask *task; /* NULL once finished */
+    VpTimer *timer;
+    gboolean starting; /* has reported STARTING */
+    gboolean times_out; /* the timer is the deadline, not the end of a delay */
+};
+
+static const PbDomain *op_spec(const TestOp *op)
+{
+    return vp_task_domain(op->task);
+}
+
+/* ---- domains ---- */
+
+static void domain_free(gpointer data)
+{
+    TestDomain *domain = data;
+
+    vp_timer_cancel(domain->crash);
+    vp_timer_cancel(domain->guest);
+    g_free(domain->uid);
+    g_free(domain);
+}
+
+static TestDomain *op_find(const TestOp *op)
+{
+    return g_hash_table_lookup(op->driver->domains, op_spec(op)->uid);
+}
+
+static void report(TestDriver *driver, const char *uid, PbEventType event, PbDomainState state, const char *reason, const char *detail)
+{
+    const VpObservation observation = {.event = event, .state = state, .reason = reason, .detail = detail};
+
+    driver->host->report(driver->host->data, uid, &observation);
+}
+
+static void domain_set(TestDomain *domain, PbEventType event, PbDomainState state, const char *reason)
+{
+    domain->state = state;
+    report(domain->driver, domain->uid, event, state, reason, NULL);
+}
+
+/* The end of a domain's run; frees it. */
+static void domain_end(TestDomain *domain, PbEventType event, PbDomainState state, const char *reason, const char *detail)
+{
+    TestDriver *driver = domain->driver;
+
+    report(driver, domain->uid, event, state, reason, detail);
+    g_hash_table_remove(driver->domains, domain->uid);
+}
+
+static void on_crash(void *data)
+{
+    domain_end(data, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "PROCESS_EXITED", "the label test.crash_after asked for it");
+}
+
+static void on_guest_shutdown(void *data)
+{
+    TestDomain *domain = data;
+
+    vp_timer_cancel(g_steal_pointer(&domain->guest));
+    if (domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN)
+        domain_end(domain, PB_EVENT_TYPE_DOMAIN_SHUT_DOWN, PB_DOMAIN_STATE_SHUTOFF, "GUEST_REQUEST", NULL);
+}
+
+/* ---- operations ---- */
+
+static void op_unref(TestOp *op)
+{
+    if (g_atomic_int_dec_and_test(&op->refs))
+        g_free(op);
+}
+
+static void op_finish(TestOp *op, VpError *error)
+{
+    vp_timer_cancel(g_steal_pointer(&op->timer));
+    if (error && op->starting)
+        report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_START_FAILED, PB_DOMAIN_STATE_SHUTOFF,
+               error->code == VP_CANCELLED ? "CANCELLED" : "START_FAILED", error->message);
+    g_ptr_array_remove(op->driver->ops, op);
+    vp_task_finish(g_steal_pointer(&op->task), error);
+    op_unref(op);
+}
+
+static void op_apply(TestOp *op)
+{
+    op_finish(op, op->verb->apply(op));
+}
+
+static void on_op_timer(void *data)
+{
+    TestOp *op = data;
+
+    if (op->times_out)
+        op_finish(op, vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "domain %s: %s did not end in time", op_spec(op)->name,
+                                   op->verb->name));
+    else
+        op_apply(op);
+}
+
+static void op_cancelled(void *data)
+{
+    TestOp *op = data;
+
+    if (op->task)
+        op_finish(op, vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: %s was cancelled", op_spec(op)->name, op->verb->name));
+    op_unref(op);
+}
+
+static void on_cancel(void *data)
+{
+    TestOp *op = data;
+
+    g_atomic_int_inc(&op->refs);
+    vp_loop_post(op->driver->host->loop, op_cancelled, op);
+}
+
+/* Waits for the fault's delay or the deadline, whichever comes first. */
+static void op_wait(TestOp *op, guint64 delay_ms)
+{
+    const guint64 left_ms = (guint64)MAX(0, vp_task_deadline_us(op->task) - vp_now_us()) / 1000;
+
+    op->times_out = delay_ms > left_ms;
+    op->timer = vp_timer_start(op->driver->host->loop, MIN(delay_ms, left_ms), on_op_timer, op);
+}
+
+static void op_run(void *data)
+{
+    TestOp *op = data;
+    VpFault fault;
+
+    g_ptr_array_add(op->driver->ops, op);
+    vp_task_set_cancel_hook(op->task, on_cancel, op);
+    VpError *error = vp_fault_of_verb(op_spec(op), op->verb->name, &fault);
+    if (error) {
+        op_finish(op, error);
+        return;
+    }
+    if (op->verb->begin)
+        op->verb->begin(op);
+    switch (fault.kind) {
+    case VP_FAULT_FAIL:
+        op_finish(op, vp_error_new(fault.code, "INJECTED", "domain %s: %s: %s", op_spec(op)->name, op->verb->name, fault.message));
+        break;
+    case VP_FAULT_DELAY:
+        op_wait(op, fault.delay_ms);
+        break;
+    case VP_FAULT_HANG:
+        op_wait(op, G_MAXUINT64);
+        break;
+    case VP_FAULT_NONE:
+    case VP_FAULT_IGNORE:
+        op_apply(op);
+        break;
+    }
+}
+
+static void op_start(VpDriver *driver, VpTask *task, const Verb *verb)
+{
+    TestOp *op = g_new0(TestOp, 1);
+
+    op->refs = 1;
+    op->driver = (TestDriver *)driver;
+    op->verb = verb;
+    op->task = task;
+    vp_loop_post(op->driver->host->loop, op_run, op);
+}
+
+/* ---- the verbs ---- */
+
+static VpError *not_running(const TestOp *op)
+{
+    return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING", "domain %s does not run: %s needs a running domain; start it first",
+                        op_spec(op)->name, op->verb->name);
+}
+
+static void start_begin(TestOp *op)
+{
+    if (op_find(op))
+        return;
+    op->starting = TRUE;
+    report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
+}
+
+static VpError *start_apply(TestOp *op)
+{
+    VpFault crash;
+
+    if (op_find(op))
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "domain %s runs already", op_spec(op)->name);
+    VpError *error = vp_fault_of_crash(op_spec(op), &crash);
+    if (error)
+        return error;
+
+    TestDomain *domain = g_new0(TestDomain, 1);
+    domain->driver = op->driver;
+    domain->uid = g_strdup(op_spec(op)->uid);
+    g_hash_table_insert(op->driver->domains, domain->uid, domain);
+    domain_set(domain, PB_EVENT_TYPE_DOMAIN_STARTED, vp_task_paused(op->task) ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING,
+               "REQUESTED");
+    if (crash.kind == VP_FAULT_DELAY)
+        domain->crash = vp_timer_start(op->driver->host->loop, crash.delay_ms, on_crash, domain);
+    return NULL;
+}
+
+static VpError *shutdown_apply(TestOp *op)
+{
+    TestDomain *domain = op_find(op);
+    VpFault guest;
+
+    if (!domain)
+        return not_running(op);
+    if (domain->state == PB_DOMAIN_STATE_PAUSED)
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED", "domain %s is paused, its guest cannot react; resume it first",
+                            op_spec(op)->name);
+    VpError *error = vp_fault_of_guest_shutdown(op_spec(op), &guest);
+    if (error)
+        return error;
+    if (domain->state != PB_DOMAIN_STATE_SHUTTING_DOWN)
+        domain_set(domain, PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN, PB_DOMAIN_STATE_SHUTTING_DOWN, "REQUESTED");
+    if (guest.kind != VP_FAULT_IGNORE && !domain->guest)
+        domain->guest = vp_timer_start(op->driver->host->loop, guest.delay_ms, on_guest_shutdown, domain);
+    return NULL;
+}
+
+static void finish_cancelled(TestOp *op)
+{
+    op_finish(op, vp_error_new(VP_CANCELLED, "POWERED_OFF", "domain %s: %s ended early, the domain was powered off", op_spec(op)->name,
+                               op->verb->name));
+}
+
+static VpError *power_off_apply(TestOp *op)
+{
+    const GPtrArray *ops = op->driver->ops;
+
+    for (guint i = ops->len; i-- > 0;) {
+        TestOp *other = g_ptr_array_index(ops, i);
+
+        if (other != op && g_str_equal(op_spec(other)->uid, op_spec(op)->uid))
+            finish_cancelled(other);
+    }
+    TestDomain *domain = op_find(op);
+    if (domain)
+        domain_end(domain, PB_EVENT_TYPE_DOMAIN_POWERED_OFF, PB_DOMAIN_STATE_SHUTOFF, "REQUESTED", NULL);
+    return NULL;
+}
+
+static VpError *reset_apply(TestOp *op)
+{
+    TestDomain *domain = op_find(op);
+
+    if (!domain)
+        return not_running(op);
+    /* A guest that was to shut down and is reset instead runs on. */
+    vp_timer_cancel(g_steal_pointer(&domain->guest));
+    domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESET,
+               domain->state == PB_DOMAIN_STATE_PAUSED ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
+    return NULL;
+}
+
+static VpError *pause_apply(TestOp *op)
+{
+    TestDomain *domain = op_find(op);
+
+    if (!domain)
+        return not_running(op);
+    if (domain->state != PB_DOMAIN_STATE_PAUSED)
+        domain_set(domain, PB_EVENT_TYPE_DOMAIN_PAUSED, PB_DOMAIN_STATE_PAUSED, "REQUESTED");
+    return NULL;
+}
+
+static VpError *resume_apply(TestOp *op)
+{
+    TestDomain *domain = op_find(op);
+
+    if (!domain)
+        return not_running(op);
+    if (domain->state == PB_DOMAIN_STATE_PAUSED)
+        domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, PB_DOMAIN_STATE_RUNNING, "REQUESTED");
+    return NULL;
+}
+
+/* The memory that held the domain went with the former daemon. */
+static VpError *adopt_apply(TestOp *op)
+{
+    const PbDomainStatus *status = op_spec(op)->status;
+    PbEventType event = PB_EVENT_TYPE_DOMAIN_CRASHED;
+
+    if (status && status->state == PB_DOMAIN_STATE_STARTING)
+        event = PB_EVENT_TYPE_DOMAIN_START_FAILED;
+    else if (status && status->state == PB_DOMAIN_STATE_SHUTTING_DOWN)
+        event = PB_EVENT_TYPE_DOMAIN_SHUT_DOWN;
+    report(op->driver, op_spec(op)->uid, event, PB_DOMAIN_STATE_SHUTOFF, "WHILE_DAEMON_DOWN",
+           "domains of the test driver live in the daemon's memory and end with it");
+    return NULL;
+}
+
+static const Verb verb_start = {"start", start_begin, start_apply};
+static const Verb verb_shutdown = {"shutdown", NULL, shutdown_apply};
+static const Verb verb_power_off = {"power_off", NULL, power_off_apply};
+static const Verb verb_reboot = {"reboot", NULL, reset_apply};
+static const Verb verb_reset = {"reset", NULL, reset_apply};
+static const Verb verb_pause = {"pause", NULL, pause_apply};
+static const Verb verb_resume = {"resume", NULL, resume_apply};
+static const Verb verb_adopt = {"adopt", NULL, adopt_apply};
+
+static void test_start(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_start);
+}
+
+static void test_shutdown(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_shutdown);
+}
+
+static void test_power_off(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_power_off);
+}
+
+static void test_reboot(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_reboot);
+}
+
+static void test_reset(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_reset);
+}
+
+static void test_pause(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_pause);
+}
+
+static void test_resume(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_resume);
+}
+
+static void test_adopt(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_adopt);
+}
+
+/* ---- the driver ---- */
+
+static VpDriver *test_open(const VpDriverHost *host, VpError **error)
+{
+    TestDriver *driver = g_new0(TestDriver, 1);
+
+    (void)error;
+    driver->base.ops = &vp_test_driver;
+    driver->host = host;
+    driver->domains = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, domain_free);
+    driver->ops = g_ptr_array_new();
+    pthread_mutex_init(&driver->mutex, NULL);
+    vp_cond_init(&driver->closed_cond);
+    return &driver->base;
+}
+
+static void close_on_loop(void *data)
+{
+    TestDriver *driver = data;
+
+    while (driver->ops->len > 0) {
+        TestOp *op = g_ptr_array_index(driver->ops, 0);
+
+        op->starting = FALSE; /* nothing is reported any more */
+        op_finish(op, vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "domain %s: the daemon stops", op_spec(op)->name));
+    }
+    g_hash_table_remove_all(driver->domains);
+    VP_LOCK(&driver->mutex);
+    driver->closed = TRUE;
+    pthread_cond_signal(&driver->closed_cond);
+}
+
+static void test_close(VpDriver *base)
+{
+    TestDriver *driver = (TestDriver *)base;
+
+    vp_loop_post(driver->host->loop, close_on_loop, driver);
+    pthread_mutex_lock(&driver->mutex);
+    while (!driver->closed)
+        pthread_cond_wait(&driver->closed_cond, &driver->mutex);
+    pthread_mutex_unlock(&driver->mutex);
+
+    g_hash_table_unref(driver->domains);
+    g_ptr_array_unref(driver->ops);
+    pthread_cond_destroy(&driver->closed_cond);
+    pthread_mutex_destroy(&driver->mutex);
+    g_free(driver);
+}
+
+static void test_capabilities(VpDriver *driver, PbDriverCapabilities *capabilities)
+{
+    (void)driver;
+    capabilities->available = TRUE;
+    vp_pb_set(&capabilities->detail, "domains in memory, for trying the API and for tests; they end with the daemon");
+    vp_pb_set(&capabilities->version, "1");
+}
+
+/* There is nothing in a spec that memory could not hold. */
+static VpError *test_validate(VpDriver *driver, const PbDomainSpec *spec)
+{
+    (void)driver;
+    (void)spec;
+    return NULL;
+}
+
+static void test_forget(VpDriver *driver, const char *uid)
+{
+    (void)driver;
+    (void)uid;
+}
+
+const VpDriverOps vp_test_driver = {
+    .name = "test",
+    .open = test_open,
+    .close = test_close,
+    .capabilities = test_capabilities,
+    .validate = test_validate,
+    .adopt = test_adopt,
+    .start = test_start,
+    .shutdown = test_shutdown,
+    .power_off = test_power_off,
+    .reboot = test_reboot,
+    .reset = test_reset,
+    .pause = test_pause,
+    .resume = test_resume,
+    .forget = test_forget,
+};
