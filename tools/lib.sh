@@ -2,6 +2,7 @@
 # What the scripts in tools/ share. Sourced.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # for the scripts that source this
 cache=$top/.cache
 name=$(basename "$0")
 cd "$top" || exit 1
