@@ -6,8 +6,8 @@
  * descriptor (server/rpc/validate.h) and unpacked.
  *
  * A handler runs on an RPC thread (and must not block: no disk, no hypervisor, no lock held across a call down) or, marked VP_RPC_WORKER, on
- * a worker thread. It ends its call with vp_call_reply(), vp_call_finish() or vp_call_fail(), at once or later, from any thread. A call whose last
- * reference goes without that is ended with INTERNAL.
+ * a worker thread. It ends its call with vp_call_reply(), vp_call_finish() or vp_call_fail(), at once or later, from any thread. What goes on after
+ * the handler has returned holds a reference until it has ended the call; a call whose last reference goes without that is ended with INTERNAL.
  */
 #pragma once
 
@@ -29,10 +29,16 @@ typedef enum VpRpcFlags {
 typedef void (*VpHandler)(VpCall *call, const void *request, void *context);
 
 typedef struct VpMethodHandler {
-    const char *method; /* "virtplane.v1.DomainService/GetDomain" */
+    const char *method; /* "virtplane.v1.DomainService/GetDomain"; NULL ends a table */
     VpHandler handler;
     VpRpcFlags flags;
 } VpMethodHandler;
+
+/* Handlers and the context that each of them is given. */
+typedef struct VpHandlerTable {
+    const VpMethodHandler *handlers;
+    void *context;
+} VpHandlerTable;
 
 /* Who calls. */
 typedef struct VpCaller {
@@ -55,9 +61,12 @@ void vp_call_caller(VpCall *call, VpCaller *ret_caller);
 gint64 vp_call_deadline_us(VpCall *call);
 /* Whether the client has gone, cancelled, or its deadline has passed. */
 gboolean vp_call_cancelled(VpCall *call);
-/* Calls `cancelled(data)` once, on an RPC thread, when that comes true (at once if it has). Must not block. Once set it stays until the call has
- * ended; `data` must live as long as the call: see vp_call_set_data(). */
-void vp_call_on_cancel(VpCall *call, void (*cancelled)(VpCall *call, void *data), void *data);
+/* Calls `closed(call, data)` once, on an RPC thread, when the call is over: the client has gone, or has got the end (at once if that was before). Must not
+ * block. The place where a stream ends its call, if it has not, and drops its reference. */
+void vp_call_on_close(VpCall *call, void (*closed)(VpCall *call, void *data), void *data);
+/* Calls `drained(call, data)` once, on the draining thread, when the server stops while the stream is open; it should end the call (the default is
+ * UNAVAILABLE). Must not block. */
+void vp_call_on_drain(VpCall *call, void (*drained)(VpCall *call, void *data), void *data);
 /* Attaches `data` to the call, freed with it. */
 void vp_call_set_data(VpCall *call, void *data, void (*destroy)(void *data));
 
@@ -74,14 +83,15 @@ void vp_call_fail(VpCall *call, VpError *error);
 
 /* ---- streams ---- */
 
-/* Writes one message. A stream takes one write at a time: the next is allowed once `written(call, data, ok)` has been called on an RPC thread; ok FALSE:
- * the stream is broken, finish it. The pull model: write, be called when there is room, write the next. `more` says that another write will follow
- * at once (lets the transport batch). Any thread. */
-void vp_call_write(VpCall *call, const void *message, gboolean more, void (*written)(VpCall *call, void *data, gboolean ok), void *data);
-/* The same with `parts` of packed bytes that are one message together. Copies. */
-void vp_call_write_packed(VpCall *call, const GBytes *prefix, GBytes *packed, gboolean more,
-                          void (*written)(VpCall *call, void *data, gboolean ok), void *data);
-/* The same for VP_RPC_WORKER handlers: waits until there is room again. FALSE: the client has gone; return. */
+/* Writes one message, behind those under way. `written(call, data, ok)` (may be NULL) is called once, on an RPC thread, when the transport has taken it;
+ * ok FALSE: the stream is broken, end the call. The pull model: write, be called when there is room, write the next; so flow control reaches the
+ * source and nothing piles up. `more` says that another write follows at once (lets the transport batch). FALSE: not taken, `written` will not be called: the
+ * client has gone, the call has ended, or 1,024 writes are under way. Any thread. */
+gboolean vp_call_write(VpCall *call, const void *message, gboolean more, void (*written)(VpCall *call, void *data, gboolean ok), void *data);
+/* The same for a message whose one field, number `field`, is the packed message `packed`: an event in its answer. Copies. */
+gboolean vp_call_write_wrapped(VpCall *call, guint field, GBytes *packed, gboolean more,
+                               void (*written)(VpCall *call, void *data, gboolean ok), void *data);
+/* The same for VP_RPC_WORKER handlers: waits while too much is under way, for at most 10 s. FALSE: the client has gone or does not read; return. */
 gboolean vp_call_write_wait(VpCall *call, const void *message);
 
 /* Client streams and bidirectional ones: asks for the next message. `got(call, data, message)` is called once on an RPC thread; message (owned by the callee,
@@ -96,9 +106,9 @@ typedef struct VpRpcOptions {
     guint max_calls;           /* calls in flight; more are shed with RESOURCE_EXHAUSTED. 0: 20,000 */
     gsize max_request_bytes;   /* 0: 4 MiB */
     VpPool *pool;              /* for VP_RPC_WORKER handlers */
-    VpLoop *loop;              /* for the timers of stalled writes */
-    const VpMethodHandler *const *tables; /* NULL at the end; each ends with a NULL method */
-    void *context;             /* for the handlers */
+    VpLoop *loop;              /* for the timer that finds stalled writes */
+    guint stalled_write_ms;    /* a stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED. 0: 120,000 */
+    const VpHandlerTable *tables; /* ends with NULL handlers; health and reflection are the runtime's own */
 } VpRpcOptions;
 
 /* Binds the addresses and answers. A stale socket file (nobody answers) is replaced; FAILED_PRECONDITION, reason ADDRESS_IN_USE, if one answers. */

@@ -1,0 +1,224 @@
+/* Reads the embedded descriptors into tables of methods and field bounds: see contract.h. */
+#include "server/rpc/contract.h"
+
+#include <string.h>
+
+#include "base/pb.h"
+#include "google/protobuf/descriptor.pb-c.h"
+#include "grpc/health/v1/health.pb-c.h"
+#include "grpc/reflection/v1/reflection.pb-c.h"
+#include "proto/descriptors.h"
+#include "virtplane/v1/admin_service.pb-c.h"
+#include "virtplane/v1/domain_service.pb-c.h"
+#include "virtplane/v1/event_service.pb-c.h"
+#include "virtplane/v1/host_service.pb-c.h"
+#include "virtplane/v1/image_service.pb-c.h"
+#include "virtplane/v1/operation_service.pb-c.h"
+#include "virtplane/v1/secret_service.pb-c.h"
+#include "virtplane/v1/storage_service.pb-c.h"
+
+/* The field number of `extend google.protobuf.FieldOptions` in rules.proto. */
+#define RULES_FIELD_NUMBER 50731
+
+const VpFieldBounds vp_default_bounds = {.max_bytes = 4096, .max_items = 1024};
+
+struct VpContract {
+    GArray *methods;     /* of VpMethod */
+    GPtrArray *services; /* of char *, NULL at the end */
+    GHashTable *bounds;  /* ProtobufCMessageDescriptor * -> VpFieldBounds[] */
+};
+
+/* protobuf-c's generated service descriptors know the messages, not the streaming flags; the embedded descriptors know these. */
+static const struct {
+    const char *name;
+    const ProtobufCServiceDescriptor *descriptor;
+} services[] = {
+    {"virtplane.v1.AdminService", &pb_admin_service__descriptor},
+    {"virtplane.v1.DomainService", &pb_domain_service__descriptor},
+    {"virtplane.v1.EventService", &pb_event_service__descriptor},
+    {"virtplane.v1.HostService", &pb_host_service__descriptor},
+    {"virtplane.v1.ImageService", &pb_image_service__descriptor},
+    {"virtplane.v1.OperationService", &pb_operation_service__descriptor},
+    {"virtplane.v1.SecretService", &pb_secret_service__descriptor},
+    {"virtplane.v1.StorageService", &pb_storage_service__descriptor},
+    {"grpc.health.v1.Health", &grpc__health__v1__health__descriptor},
+    {"grpc.reflection.v1.ServerReflection", &grpc__reflection__v1__server_reflection__descriptor},
+    /* The same messages on the wire under the older package name, so the same code serves both. */
+    {"grpc.reflection.v1alpha.ServerReflection", &grpc__reflection__v1__server_reflection__descriptor},
+};
+
+static const ProtobufCServiceDescriptor *find_service(const char *name)
+{
+    for (gsize i = 0; i < G_N_ELEMENTS(services); i++) {
+        if (g_str_equal(services[i].name, name))
+            return services[i].descriptor;
+    }
+    return NULL;
+}
+
+static VpError *add_service(VpContract *contract, const char *package, const Google__Protobuf__ServiceDescriptorProto *proto)
+{
+    g_autofree char *name = g_strdup_printf("%s.%s", package, proto->name);
+    const ProtobufCServiceDescriptor *descriptor = find_service(name);
+
+    if (!descriptor)
+        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "the service %s is in no table: add it to server/rpc/contract.c",
+                            name);
+    for (size_t i = 0; i < proto->n_method; i++) {
+        const Google__Protobuf__MethodDescriptorProto *method = proto->method[i];
+        const ProtobufCMethodDescriptor *found = protobuf_c_service_descriptor_get_method_by_name(descriptor, method->name);
+
+        if (!found)
+            return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s has no method %s in the generated code", name,
+                                method->name);
+        const char *path = g_strdup_printf("/%s/%s", name, method->name);
+        const VpMethod entry = {
+            .path = (char *)path,
+            .method = path + 1,
+            .input = found->input,
+            .output = found->output,
+            .client_streaming = method->has_client_streaming && method->client_streaming,
+            .server_streaming = method->has_server_streaming && method->server_streaming,
+        };
+        g_array_append_val(contract->methods, entry);
+    }
+    g_ptr_array_add(contract->services, g_steal_pointer(&name));
+    return NULL;
+}
+
+/* The rules of a field, from the extension that protobuf-c keeps among the unknown fields. */
+static gboolean read_rules(const Google__Protobuf__FieldOptions *options, VpFieldBounds *bounds)
+{
+    for (unsigned i = 0; options && i < options->base.n_unknown_fields; i++) {
+        const ProtobufCMessageUnknownField *field = &options->base.unknown_fields[i];
+        size_t skip = 0;
+
+        if (field->tag != RULES_FIELD_NUMBER || field->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED)
+            continue;
+        /* protobuf-c keeps the length prefix with the data. */
+        while (skip < field->len && (field->data[skip] & 0x80))
+            skip++;
+        skip++;
+        if (skip > field->len)
+            continue;
+        vp_pb_auto PbFieldRules *rules = pb_field_rules__unpack(NULL, field->len - skip, field->data + skip);
+        if (!rules)
+            continue;
+        if (rules->max_bytes)
+            bounds->max_bytes = rules->max_bytes;
+        if (rules->max_items)
+            bounds->max_items = rules->max_items;
+        bounds->min_value = rules->min_value;
+        bounds->max_value = rules->max_value;
+        bounds->form = rules->form;
+        return TRUE;
+    }
+    return FALSE;
+}
+
+static const Google__Protobuf__DescriptorProto *find_message(const Google__Protobuf__FileDescriptorSet *set, const char *full_name)
+{
+    for (size_t f = 0; f < set->n_file; f++) {
+        const Google__Protobuf__FileDescriptorProto *file = set->file[f];
+        const size_t package = strlen(file->package);
+
+        if (strncmp(full_name, file->package, package) != 0 || full_name[package] != '.')
+            continue;
+        for (size_t m = 0; m < file->n_message_type; m++) {
+            if (g_str_equal(file->message_type[m]->name, full_name + package + 1))
+                return file->message_type[m];
+        }
+    }
+    return NULL;
+}
+
+/* Reads the bounds of a message and of those below it. Messages without rules (and the entries of maps) have no table. */
+static void add_bounds(VpContract *contract, const Google__Protobuf__FileDescriptorSet *set,
+                       const ProtobufCMessageDescriptor *descriptor, GHashTable *seen)
+{
+    if (!g_hash_table_add(seen, (gpointer)descriptor))
+        return;
+
+    const Google__Protobuf__DescriptorProto *proto = find_message(set, descriptor->name);
+    g_autofree VpFieldBounds *bounds = g_new(VpFieldBounds, descriptor->n_fields + 1);
+    gboolean any = FALSE;
+
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+
+        bounds[i] = vp_default_bounds;
+        for (size_t p = 0; proto && p < proto->n_field; p++) {
+            if ((guint32)proto->field[p]->number == field->id && read_rules(proto->field[p]->options, &bounds[i]))
+                any = TRUE;
+        }
+        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+            add_bounds(contract, set, field->descriptor, seen);
+    }
+    if (any)
+        g_hash_table_insert(contract->bounds, (gpointer)descriptor, g_steal_pointer(&bounds));
+}
+
+static void method_clear(gpointer data)
+{
+    VpMethod *method = data;
+
+    g_free(method->path);
+}
+
+VpContract *vp_contract_new(VpError **error)
+{
+    g_autoptr(VpContract) contract = g_new0(VpContract, 1);
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    contract->methods = g_array_new(FALSE, FALSE, sizeof(VpMethod));
+    g_array_set_clear_func(contract->methods, method_clear);
+    contract->services = g_ptr_array_new_with_free_func(g_free);
+    contract->bounds = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+
+    vp_pb_auto Google__Protobuf__FileDescriptorSet *set =
+        google__protobuf__file_descriptor_set__unpack(NULL, vp_descriptors_bare_size, vp_descriptors_bare);
+    if (!set) {
+        *error = vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "the embedded descriptors cannot be read");
+        return NULL;
+    }
+    for (size_t f = 0; f < set->n_file; f++) {
+        const Google__Protobuf__FileDescriptorProto *file = set->file[f];
+
+        for (size_t s = 0; s < file->n_service; s++) {
+            VpError *failure = add_service(contract, file->package, file->service[s]);
+            if (failure) {
+                *error = failure;
+                return NULL;
+            }
+        }
+    }
+    for (guint m = 0; m < contract->methods->len; m++)
+        add_bounds(contract, set, g_array_index(contract->methods, VpMethod, m).input, seen);
+    g_ptr_array_add(contract->services, NULL);
+    return g_steal_pointer(&contract);
+}
+
+const GArray *vp_contract_methods(const VpContract *contract)
+{
+    return contract->methods;
+}
+
+const char *const *vp_contract_services(const VpContract *contract)
+{
+    return (const char *const *)contract->services->pdata;
+}
+
+const VpFieldBounds *vp_contract_bounds(const VpContract *contract, const ProtobufCMessageDescriptor *descriptor)
+{
+    return g_hash_table_lookup(contract->bounds, descriptor);
+}
+
+void vp_contract_free(VpContract *contract)
+{
+    if (!contract)
+        return;
+    g_array_unref(contract->methods);
+    g_ptr_array_unref(contract->services);
+    g_hash_table_unref(contract->bounds);
+    g_free(contract);
+}

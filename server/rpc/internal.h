@@ -1,0 +1,137 @@
+/* Inside the runtime: the call, the server, completion-queue tags. Nothing outside server/rpc includes this. */
+#pragma once
+
+#include <grpc/grpc.h>
+#include <pthread.h>
+
+#include "server/rpc/contract.h"
+#include "server/rpc/rpc.h"
+
+/* The core synchronises a batch's start with its completion in code that ThreadSanitizer does not see: these two tell it. */
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define VP_TAG_RELEASE(tag) __tsan_release(tag)
+#define VP_TAG_ACQUIRE(tag) __tsan_acquire(tag)
+#else
+#define VP_TAG_RELEASE(tag) ((void)(tag))
+#define VP_TAG_ACQUIRE(tag) ((void)(tag))
+#endif
+
+/* What a completion queue hands back: embedded in the object that the event is about. */
+typedef struct VpTag VpTag;
+struct VpTag {
+    void (*fire)(VpTag *tag, gboolean ok);
+};
+
+/* A method as it is served. */
+typedef struct VpEndpoint {
+    const VpMethod *method;
+    VpHandler handler; /* NULL: UNIMPLEMENTED */
+    VpRpcFlags flags;
+    void *context;
+    void *registered; /* the core's handle */
+} VpEndpoint;
+
+/* A message on its way out. */
+typedef struct VpOutgoing {
+    grpc_byte_buffer *buffer;
+    gboolean more;
+    void (*written)(VpCall *call, void *data, gboolean ok);
+    void *data;
+    struct VpOutgoing *next;
+} VpOutgoing;
+
+struct VpCall {
+    gint refs;      /* batches under way, and one for the users together */
+    gint user_refs; /* of handlers and services */
+    VpRpcServer *server;
+    const VpEndpoint *endpoint;
+    grpc_call *call;
+    gpr_timespec deadline;
+    ProtobufCMessage *request;
+
+    VpTag close_tag; /* RECV_CLOSE_ON_SERVER, alone or with the reply */
+    int close_cancelled;
+    VpTag write_tag;
+    VpTag status_tag;
+    VpTag read_tag;
+    grpc_byte_buffer *read_buffer;
+
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t room;   /* the queue has become shorter, or the call was cancelled */
+    gboolean close_watched; /* RECV_CLOSE_ON_SERVER was posted alone, not with the status */
+    gboolean closed;        /* and has come */
+    gboolean cancelled;
+    gboolean initial_sent;
+    gboolean ended;       /* the handler has said how the call ends */
+    gboolean status_sent; /* and that is on its way */
+    gboolean writing;
+    gint64 write_start_us; /* of the write in flight, for the timer of stalled ones */
+    VpOutgoing *queue_head;
+    VpOutgoing *queue_tail;
+    guint queue_length;
+    VpError *end_error; /* waits for the queue */
+    void (*on_close)(VpCall *call, void *data);
+    void *on_close_data;
+    void (*on_drain)(VpCall *call, void *data);
+    void *on_drain_data;
+    void (*on_read)(VpCall *call, void *data, void *message);
+    void *on_read_data;
+    void *data;
+    void (*data_destroy)(void *data);
+
+    /* Among the server's streams; under the server's mutex. */
+    gboolean listed;
+    VpCall *prev;
+    VpCall *next;
+};
+
+/* ---- call.c ---- */
+
+/* Makes a call of what the core handed over (all of it now the call's) and runs it: validates, unpacks, calls the handler. On an RPC thread. */
+void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *call, gpr_timespec deadline, grpc_byte_buffer *payload);
+
+/* Drops a reference that was taken by counting up `refs`, as batches do. */
+void vp_call_release(VpCall *call);
+
+/* Ends a stream because the server stops. */
+void vp_call_drain(VpCall *call);
+
+/* Cancels a stream whose write has been in flight since before `before_us`. */
+void vp_call_check_stalled(VpCall *call, gint64 before_us);
+
+/* ---- server.c ---- */
+
+/* Counts a call in. `ret_error` is set if it must be refused: too many, or the server stops. To be matched by vp_server_leave() either way. */
+void vp_server_enter(VpRpcServer *server, VpError **ret_error);
+void vp_server_leave(VpRpcServer *server);
+const VpContract *vp_server_contract(const VpRpcServer *server);
+VpPool *vp_server_pool(const VpRpcServer *server);
+void vp_server_add_stream(VpRpcServer *server, VpCall *call);
+void vp_server_remove_stream(VpRpcServer *server, VpCall *call);
+
+/* ---- listen.c: the unix sockets, which we accept on ourselves to know who calls ---- */
+
+typedef struct VpListener VpListener;
+
+/* Binds and listens, replacing a socket file on which nobody answers. Mode 0600. */
+VpListener *vp_listener_new(const char *path, VpError **error);
+
+/* Starts accepting; each connection is given to `accepted(data, fd)`. */
+VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, int fd), void *data);
+
+/* Stops accepting and removes the socket file; joins the thread. */
+void vp_listener_stop(VpListener *listener);
+void vp_listener_free(VpListener *listener);
+
+/* ---- health.c, reflection.c ---- */
+
+extern const VpMethodHandler vp_health_handlers[];
+extern const VpMethodHandler vp_reflection_handlers[];
+
+/* Tells the watchers that the server stops serving. */
+typedef struct VpHealth VpHealth;
+VpHealth *vp_health_new(void);
+void vp_health_drain(VpHealth *health);
+void vp_health_free(VpHealth *health);
+VpHealth *vp_server_health(VpRpcServer *server);
