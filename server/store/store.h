@@ -14,12 +14,12 @@ typedef struct VpStore VpStore;
 
 typedef struct VpStoreOptions {
     const char *dir;            /* exists; the store keeps its files and its lock in it */
-    guint64 journal_max_events; /* older entries are compacted away in the background; 0: 1,000,000 */
+    guint64 journal_max_events; /* older entries are compacted away in the background (a few more may stay for a while); 0: 1,000,000 */
     gsize tail_max_bytes;       /* how much of the journal's end is kept in memory for live readers; 0: 4 MiB */
 } VpStoreOptions;
 
 /* Opens or creates the SQLite store in options->dir. FAILED_PRECONDITION, reason STORE_LOCKED, if another process has it open (the message
- * names its pid); STORE_CORRUPT (DATA_LOSS), STORE_TOO_NEW (FAILED_PRECONDITION), or the file system's error. */
+ * names its pid); STORE_CORRUPT (DATA_LOSS), STORE_TOO_NEW (FAILED_PRECONDITION), STORE_FULL, or the file system's error (STORE_UNUSABLE). */
 VpStore *vp_store_open_sqlite(const VpStoreOptions *options, VpError **error);
 
 /* Commits what is queued, closes. No call may be under way. NULL is let pass. */
@@ -36,7 +36,8 @@ VpTxn *vp_txn_new(void);
 /* The transaction is done only if `key` was last changed at `mod_revision`; 0: only if it does not exist. */
 void vp_txn_compare(VpTxn *txn, const char *key, gint64 mod_revision);
 
-/* Keys are UTF-8 paths of at most 1,024 bytes, "/domains/<uid>"; values at most 4 MiB. */
+/* Keys are UTF-8 paths of at most 1,024 bytes, "/domains/<uid>"; values have at most 4 MiB, events 64 KiB, a transaction 4,096 parts and 32 MiB. What is
+ * beyond fails the commit: INVALID_ARGUMENT, reason KEY_INVALID, VALUE_TOO_LARGE, EVENT_TOO_LARGE or TRANSACTION_TOO_LARGE. */
 void vp_txn_put(VpTxn *txn, const char *key, GBytes *value);
 void vp_txn_delete(VpTxn *txn, const char *key);
 
@@ -48,15 +49,17 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpTxn, vp_txn_free)
 
 /* Told once per commit, on the store's writer thread, in the order of the revisions. Must not block. `error` is NULL if it is done
  * (borrowed otherwise): ABORTED, reason REVISION_CONFLICT, metadata `key` and `revision` (the present one, 0: none) if a compare failed;
- * RESOURCE_EXHAUSTED, reason STORE_FULL, if the disk is full or the queue is; UNAVAILABLE, reason STORE_FAILED, for other I/O errors.
- * After an error nothing of the transaction is there. `revision` is that of the transaction; for one that changes nothing, the store's. */
+ * RESOURCE_EXHAUSTED, reason STORE_FULL, if the disk is full, or STORE_BUSY, if too much is queued; UNAVAILABLE, reason STORE_FAILED, for other I/O
+ * errors. After an error nothing of the transaction is there and `revision` is 0. `revision` is that of the transaction; for one that changes nothing,
+ * the store's. The journal can be read up to it already, but vp_store_revision() counts it only once all of its group were told: whoever brings
+ * memory up to date here, and marks what is read from there with vp_store_revision(), never marks it with a revision that it does not show yet. */
 typedef void (*VpCommitDone)(void *data, gint64 revision, const VpError *error);
 
 /* Queues `txn` (consumed) for the writer thread, which commits all that is queued with one fsync. Never blocks. Any thread. An empty
  * transaction is a barrier: it is told when all before it are done. */
 void vp_store_commit(VpStore *store, VpTxn *txn, VpCommitDone done, void *data);
 
-/* The same and waits; returns the revision, or 0 with `error` set. Not from the writer thread or an RPC thread. */
+/* The same and waits; returns the revision (counted by vp_store_revision()), or 0 with `error` set. Not from the writer thread or an RPC thread. */
 gint64 vp_store_commit_wait(VpStore *store, VpTxn *txn, VpError **error);
 
 /* ---- reading keys; may block on the disk ---- */
@@ -95,7 +98,8 @@ gint64 vp_store_revision(VpStore *store);
 gint64 vp_store_oldest_revision(VpStore *store);
 
 /* Reads entries from `from_revision` on: whole transactions, until at least `max_entries` were read or the journal ends. Appends them
- * (references) to `entries`, whose free function is vp_journal_entry_unref, and sets `ret_next_revision` to where to go on.
+ * (references) to `entries`, whose free function is vp_journal_entry_unref, and sets `ret_next_revision` to where to go on; for a revision that
+ * is still to come that is the revision itself, with no entry.
  * OUT_OF_RANGE, reason REVISION_COMPACTED, metadata oldest_revision. May block on the disk. */
 VpError *vp_store_read_journal(VpStore *store, gint64 from_revision, guint max_entries, GPtrArray *entries,
                                gint64 *ret_next_revision);
@@ -104,11 +108,12 @@ VpError *vp_store_read_journal(VpStore *store, gint64 from_revision, guint max_e
 gboolean vp_store_read_tail(VpStore *store, gint64 from_revision, guint max_entries, GPtrArray *entries,
                             gint64 *ret_next_revision);
 
-/* Calls `wake(data)` on the writer thread after each group of commits. Must not block or call back into the store. */
+/* Calls `wake(data)` on the writer thread after each group of commits that changed anything. Must not block or call back into the store. */
 typedef struct VpStoreWatch VpStoreWatch;
 VpStoreWatch *vp_store_watch(VpStore *store, void (*wake)(void *data), void *data);
 /* After this returns `wake` is not called any more. Not from within `wake`. */
 void vp_store_unwatch(VpStore *store, VpStoreWatch *watch);
 
-/* Drops journal entries before `revision`. Done in small steps on the writer thread. */
+/* Drops journal entries before `revision`: they cannot be read any more once this returns, and are deleted in small steps on the writer
+ * thread. OUT_OF_RANGE, reason REVISION_FUTURE, beyond the next revision; an older one than the oldest changes nothing. May block on the disk. */
 VpError *vp_store_compact(VpStore *store, gint64 revision);
