@@ -50,7 +50,9 @@ def alive(pid):
 class Daemon:
     """virtplaned. `folder` holds all: state/, socket, log."""
 
-    def __init__(self, folder=None, config=None, env=None, listen=None):
+    def __init__(self, folder=None, config=None, env=None, listen=None, prefix=()):
+        """`prefix`: a command that runs the daemon's, as in ["prlimit", "--nofile=64"]."""
+        self.prefix = list(prefix)
         self.folder = folder or tempfile.mkdtemp(prefix="vp-", dir="/tmp")
         self.owns_folder = folder is None
         self.state_dir = os.path.join(self.folder, "state")
@@ -70,7 +72,7 @@ class Daemon:
     # ---- life ----
 
     def command(self):
-        command = [program("VIRTPLANED", "server/virtplaned"), "--state-dir", self.state_dir]
+        command = [*self.prefix, program("VIRTPLANED", "server/virtplaned"), "--state-dir", self.state_dir]
         if self.config is not None:
             path = os.path.join(self.folder, "virtplaned.conf")
             with open(path, "w", encoding="utf-8") as file:
@@ -162,7 +164,8 @@ class Daemon:
                     arguments = file.read()
                 with open(f"/proc/{pid}/environ", "rb") as file:
                     environment = file.read()
-                mine = self.folder.encode() + b"/" in arguments or f"VIRTPLANE_TEST_FOLDER={self.folder}\0".encode() in environment
+                mine = (self.folder.encode() + b"/" in arguments or f"VIRTPLANE_TEST_FOLDER={self.folder}\0".encode() in environment
+                        or os.readlink(f"/proc/{pid}/fd/2").startswith(self.folder + "/"))
                 if mine and b"qemu-system" in arguments and alive(int(pid)):
                     found.append(int(pid))
         return found
