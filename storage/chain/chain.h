@@ -13,7 +13,7 @@
 
 typedef struct VpChainOptions {
     PbImageFormat format;            /* of the top, as its owner declared it; UNSPECIFIED: not declared */
-    guint32 max_depth;               /* 0: VP_CHAIN_MAX_DEPTH */
+    guint32 max_depth;               /* of the deepest layer, the top having 0; 0: VP_CHAIN_MAX_DEPTH, which is also the most */
     const char *const *allowed_roots; /* absolute folders, NULL at the end; NULL: any */
     gboolean write_top;              /* open the top layer (and its data file) read-write */
 } VpChainOptions;
@@ -32,7 +32,7 @@ typedef struct VpChainSink {
 typedef struct VpChainFile {
     PbImageLayer *layer;
     int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused */
-    int data_fd; /* the external data file of this layer, or -1 */
+    int data_fd; /* the external data file of this layer, or -1. The sink gets a layer of its own for it (is_data_file) */
 } VpChainFile;
 
 typedef struct VpChain {
@@ -41,7 +41,7 @@ typedef struct VpChain {
     PbChainSummary *summary;
 } VpChain;
 
-/* Walks the chain whose top is `path` (absolute). An unsafe chain is an answer: NULL with summary->safe false. An error is only that the walk
+/* Walks the chain whose top is `path` (absolute; any bytes but NUL: the `path` fields of layers and findings have \xNN for what is no UTF-8). An unsafe chain is an answer: NULL with summary->safe false. An error is only that the walk
  * itself could not be made (bad arguments, cancelled, out of descriptors). `ret_chain` is set on NULL alone and owned by the caller.
  * Blocks on the disk only. Special files are never opened for reading and never block. */
 VpError *vp_chain_walk(const char *path, const VpChainOptions *options, const VpChainSink *sink, VpChain **ret_chain);
@@ -59,7 +59,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpChain, vp_chain_free)
 VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer, GPtrArray *findings);
 
 /* Writes the backing format into a qcow2 overlay's header: ImageService.RecordBackingFormat. `format` UNSPECIFIED: the probed one, if the rule
- * allows it. `ret_changed` false: it was recorded already. Blocks on the disk. */
+ * allows it. `ret_changed` false: it was recorded already; with `validate_only`, whether it would be changed. `ret_undo` (may be NULL): a command that
+ * takes the change back, owned by the caller; untouched if nothing changes. Refused while any program has the image open. Blocks on the disk. */
 VpError *vp_image_record_backing_format(const char *path, PbImageFormat format, gboolean validate_only,
                                         const char *const *allowed_roots, PbImageLayer **ret_layer,
-                                        PbImageFormat *ret_format, gboolean *ret_changed);
+                                        PbImageFormat *ret_format, gboolean *ret_changed, char **ret_undo);

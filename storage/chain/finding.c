@@ -1,0 +1,89 @@
+/* See finding.h. */
+#include "storage/chain/finding.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/pb.h"
+#include "storage/chain/text.h"
+#include "storage/probe/formats.h"
+
+PbFinding *vp_finding_new(PbFindingCode code, PbSeverity severity, guint32 depth, const char *path, char *remedy,
+                          const char *format, ...)
+{
+    PbFinding *finding = vp_pb_new(&pb_finding__descriptor);
+    va_list args;
+
+    va_start(args, format);
+    g_autofree char *text = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_autofree char *shown_text = vp_text_escape(text, -1);
+    g_autofree char *shown_path = vp_text_escape(path, -1);
+    g_autofree char *field = vp_text_utf8(path, -1);
+    finding->code = code;
+    finding->severity = severity;
+    finding->depth = depth;
+    vp_pb_set(&finding->path, field);
+    vp_pb_printf(&finding->message, "%s: %s", shown_path, shown_text);
+    vp_pb_set(&finding->remedy, remedy);
+    g_free(remedy);
+    return finding;
+}
+
+char *vp_remedy_rebase_to(const char *overlay, const char *backing, PbImageFormat format)
+{
+    g_autofree char *overlay_word = vp_text_shell(overlay);
+    g_autofree char *backing_word = vp_text_shell(backing);
+    return g_strdup_printf("qemu-img rebase -u -f qcow2 -F %s -b %s %s", vp_format_qemu_name(format), backing_word, overlay_word);
+}
+
+char *vp_remedy_record(const char *overlay, const char *backing, PbImageFormat format)
+{
+    if (!vp_format_qemu_name(format)) {
+        g_autofree char *as_raw = vp_remedy_rebase_to(overlay, backing, PB_IMAGE_FORMAT_RAW);
+        return g_strdup_printf("find out the true format of the backing file, and record it; if it is raw: %s", as_raw);
+    }
+    g_autofree char *command = vp_remedy_rebase_to(overlay, backing, format);
+    g_autofree char *word = vp_text_shell(overlay);
+    return g_strdup_printf("%s  # or: vpctl image record-backing-format %s", command, word);
+}
+
+char *vp_remedy_declare(const char *path, PbImageFormat format)
+{
+    g_autofree char *word = vp_text_shell(path);
+    const char *name = vp_format_qemu_name(format);
+    return g_strdup_printf("declare the format of this image: vpctl image inspect --format %s %s, or format: %s in the "
+                           "domain's disk",
+                           name ? name : "raw", word, name ? name : "raw");
+}
+
+char *vp_remedy_rebase(const char *overlay)
+{
+    g_autofree char *word = vp_text_shell(overlay);
+    return g_strdup_printf("put the file in its place, or name the right one: qemu-img rebase -u -f qcow2 -F FORMAT -b "
+                           "BACKING %s",
+                           word);
+}
+
+static char *issue_remedy(const VpProbeIssue *issue, const char *path)
+{
+    g_autofree char *word = vp_text_shell(path);
+    switch (issue->code) {
+    case PB_FINDING_CODE_DIRTY:
+        return g_strdup_printf("if no program uses it: qemu-img check -f qcow2 -r all %s", word);
+    case PB_FINDING_CODE_HEADER_CORRUPT:
+        return g_strdup_printf("restore %s from a copy; if it was marked as corrupt: qemu-img check -f qcow2 -r all %s",
+                               word, word);
+    case PB_FINDING_CODE_TRUNCATED:
+        return g_strdup_printf("restore or copy %s again: a part of it is missing", word);
+    case PB_FINDING_CODE_UNKNOWN_INCOMPATIBLE_FEATURE:
+        return g_strdup("convert it with the program that made it, to qcow2 version 3 without that feature");
+    default:
+        return NULL;
+    }
+}
+
+PbFinding *vp_finding_from_issue(const VpProbeIssue *issue, guint32 depth, const char *path)
+{
+    return vp_finding_new(issue->code, issue->severity, depth, path, issue_remedy(issue, path), "%s", issue->text);
+}

@@ -1,0 +1,233 @@
+/*
+ * See open.h. The file is first opened with O_PATH, which reads nothing, blocks on nothing and wakes no driver; fstat and fstatfs then tell what
+ * it is; only then is that same inode opened for reading, through /proc/self/fd. So no FIFO is joined, no tape rewound, and no swap of the
+ * name in between has any effect.
+ */
+#include "storage/chain/open.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+void vp_opener_init(VpOpener *opener, const char *const *allowed_roots)
+{
+    *opener = (VpOpener){0};
+    if (!allowed_roots) {
+        return;
+    }
+    opener->roots = g_ptr_array_new_with_free_func(free);
+    for (gsize i = 0; allowed_roots[i]; i++) {
+        /* A root that does not exist admits nothing. */
+        char *real = realpath(allowed_roots[i], NULL);
+        if (real) {
+            g_ptr_array_add(opener->roots, real);
+        }
+    }
+}
+
+void vp_opener_clear(VpOpener *opener)
+{
+    g_clear_pointer(&opener->roots, g_ptr_array_unref);
+}
+
+static void refuse(VpOpenRefusal *refusal, PbFindingCode code, const char *why)
+{
+    *refusal = (VpOpenRefusal){.code = code, .why = g_strdup(why)};
+}
+
+/* An error means that the walk cannot go on; else the refusal says what is wrong with this file. */
+static VpError *judge_errno(int errnum, const char *what, VpOpenRefusal *refusal)
+{
+    if (errnum == EMFILE || errnum == ENFILE || errnum == ENOMEM) {
+        return vp_error_errno(errnum, "OUT_OF_DESCRIPTORS", "cannot open image files");
+    }
+    PbFindingCode code = PB_FINDING_CODE_IO_ERROR;
+    if (errnum == ENOENT || errnum == ENOTDIR) {
+        code = PB_FINDING_CODE_FILE_MISSING;
+    } else if (errnum == EACCES || errnum == EPERM || errnum == EROFS) {
+        code = PB_FINDING_CODE_PERMISSION_DENIED;
+    }
+    *refusal = (VpOpenRefusal){
+        .code = code, .why = g_strdup_printf("%s: %s", what, g_strerror(errnum)), .errnum = errnum};
+    return NULL;
+}
+
+static int open_path(const char *path, guint64 resolve)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = resolve};
+    int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+    if (fd < 0 && errno == ENOSYS) {
+        fd = open(path, O_PATH | O_CLOEXEC);
+    }
+    return fd;
+}
+
+/* The links in /proc that lead to other processes' files look like names of the files that they lead to; they are not followed. */
+static VpError *open_name(const char *path, int *ret_fd, VpOpenRefusal *refusal)
+{
+    int fd = open_path(path, RESOLVE_NO_MAGICLINKS);
+    if (fd >= 0) {
+        *ret_fd = fd;
+        return NULL;
+    }
+    int errnum = errno;
+    if (errnum == ELOOP) {
+        fd = open_path(path, 0);
+        if (fd >= 0) {
+            close(fd);
+            refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is reached through a link in /proc, which is not followed");
+            return NULL;
+        }
+    }
+    return judge_errno(errnum, "cannot be opened", refusal);
+}
+
+static const char *odd_kind(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFDIR:
+        return "is a directory";
+    case S_IFIFO:
+        return "is a FIFO";
+    case S_IFSOCK:
+        return "is a socket";
+    case S_IFCHR:
+        return "is a character device";
+    default:
+        return "is not a regular file";
+    }
+}
+
+static gboolean is_kernel_file_system(long type)
+{
+    switch ((guint32)type) {
+    case PROC_SUPER_MAGIC:
+    case SYSFS_MAGIC:
+    case DEBUGFS_MAGIC:
+    case TRACEFS_MAGIC:
+    case SECURITYFS_MAGIC:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case BPF_FS_MAGIC:
+    case EFIVARFS_MAGIC:
+        return TRUE;
+    default:
+        return FALSE;
+    }
+}
+
+static gboolean check_file_system(VpOpener *opener, int fd, const struct stat *st, VpOpenRefusal *refusal)
+{
+    struct statfs fs;
+    for (guint i = 0; i < opener->n_checked; i++) {
+        if (opener->checked[i] == st->st_dev) {
+            return TRUE;
+        }
+    }
+    if (fstatfs(fd, &fs) < 0) {
+        refuse(refusal, PB_FINDING_CODE_IO_ERROR, "is on a file system that cannot be told");
+        return FALSE;
+    }
+    if (is_kernel_file_system(fs.f_type)) {
+        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is a file of the kernel's own (/proc, /sys and the like)");
+        return FALSE;
+    }
+    if (opener->n_checked < G_N_ELEMENTS(opener->checked)) {
+        opener->checked[opener->n_checked++] = st->st_dev;
+    }
+    return TRUE;
+}
+
+static gboolean is_below(const char *path, const char *root)
+{
+    gsize length = strlen(root);
+    if (length == 1) {
+        return TRUE;
+    }
+    return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+static gboolean check_roots(const VpOpener *opener, int fd, VpOpenRefusal *refusal)
+{
+    char link[32];
+    char real[PATH_MAX];
+    if (!opener->roots) {
+        return TRUE;
+    }
+    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, real, sizeof(real) - 1);
+    if (size > 0 && (gsize)size < sizeof(real) - 1) {
+        real[size] = '\0';
+        for (guint i = 0; i < opener->roots->len; i++) {
+            if (is_below(real, g_ptr_array_index(opener->roots, i))) {
+                return TRUE;
+            }
+        }
+    }
+    refuse(refusal, PB_FINDING_CODE_OUTSIDE_ALLOWED_ROOTS, "lies outside the folders that images may come from");
+    return FALSE;
+}
+
+/* Reading a header is no use of the image: its access time stays, where we may say so. */
+static int reopen(int path_fd, gboolean write)
+{
+    char link[32];
+    int flags = (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+    int fd = open(link, flags | O_NOATIME);
+    if (fd < 0 && errno == EPERM) {
+        fd = open(link, flags);
+    }
+    return fd;
+}
+
+static VpError *open_checked(VpOpener *opener, int path_fd, gboolean write, VpOpened *ret,
+                             VpOpenRefusal *refusal)
+{
+    VpOpened opened = {.fd = -1};
+    if (fstat(path_fd, &opened.st) < 0) {
+        return judge_errno(errno, "cannot be looked at", refusal);
+    }
+    if (!S_ISREG(opened.st.st_mode) && !S_ISBLK(opened.st.st_mode)) {
+        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, odd_kind(opened.st.st_mode));
+        return NULL;
+    }
+    if (!check_file_system(opener, path_fd, &opened.st, refusal) || !check_roots(opener, path_fd, refusal)) {
+        return NULL;
+    }
+    opened.fd = reopen(path_fd, write);
+    if (opened.fd < 0) {
+        return judge_errno(errno, write ? "cannot be opened for writing" : "cannot be read", refusal);
+    }
+    opened.size = (guint64)opened.st.st_size;
+    if (S_ISBLK(opened.st.st_mode)) {
+        off_t end = lseek(opened.fd, 0, SEEK_END);
+        if (end < 0) {
+            int errnum = errno;
+            close(opened.fd);
+            return judge_errno(errnum, "has no size", refusal);
+        }
+        opened.size = (guint64)end;
+    }
+    *ret = opened;
+    return NULL;
+}
+
+VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOpened *ret, VpOpenRefusal *refusal)
+{
+    int path_fd = -1;
+    *refusal = (VpOpenRefusal){0};
+    VpError *error = open_name(path, &path_fd, refusal);
+    if (error || path_fd < 0) {
+        return error;
+    }
+    error = open_checked(opener, path_fd, write, ret, refusal);
+    close(path_fd);
+    return error;
+}

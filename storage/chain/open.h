@@ -1,0 +1,37 @@
+/*
+ * Opens an image file without side effects: nothing but a regular file or block device is ever opened for reading, and what is judged is the
+ * descriptor, never the name. Used by the walk, the probe and the header edit.
+ */
+#pragma once
+
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "virtplane/v1/image.pb-c.h"
+
+/* What holds for all files of one walk. */
+typedef struct VpOpener {
+    GPtrArray *roots;   /* of char *, resolved; NULL: any place */
+    dev_t checked[4];   /* file systems found fit; a chain seldom spans more */
+    guint n_checked;
+} VpOpener;
+
+typedef struct VpOpened {
+    int fd;
+    struct stat st;
+    guint64 size; /* of a block device its real size */
+} VpOpened;
+
+/* Why a file was not opened. */
+typedef struct VpOpenRefusal {
+    PbFindingCode code;
+    char *why; /* "is a FIFO": goes on after the path; owned by the caller */
+    int errnum; /* 0: not an error of the system */
+} VpOpenRefusal;
+
+void vp_opener_init(VpOpener *opener, const char *const *allowed_roots);
+void vp_opener_clear(VpOpener *opener);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpOpener, vp_opener_clear)
+
+/* NULL: opened. `refusal` is set if the file is not to be had (code not UNSPECIFIED), `ret` if it is. An error: out of descriptors or memory. */
+VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOpened *ret, VpOpenRefusal *refusal);

@@ -1,0 +1,20 @@
+/* Feeds the probe with the bytes of an open file. One buffer serves a whole walk. */
+#pragma once
+
+#include "storage/chain/open.h"
+#include "storage/probe/probe.h"
+
+typedef struct VpHeadBuffer {
+    guint8 *bytes; /* what the probe's texts point into, until the next read */
+    gsize size;
+    gsize used;
+} VpHeadBuffer;
+
+/* 0, or an errno value: ESTALE if the file shrank while it was read. */
+int vp_read_and_probe(const VpOpened *file, PbImageFormat declared, VpHeadBuffer *buffer, VpProbe *probe);
+
+/* Reads up to `size` bytes at `offset`, as many as there are; -1 and errno. */
+gssize vp_read_at(int fd, void *bytes, gsize size, guint64 offset);
+
+void vp_head_buffer_clear(VpHeadBuffer *buffer);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpHeadBuffer, vp_head_buffer_clear)

@@ -1,0 +1,53 @@
+/* What the files of the walk share. Private to storage/chain. */
+#pragma once
+
+#include "storage/chain/chain.h"
+#include "storage/chain/read.h"
+
+/* A layer that is to be visited: how the one above names it, and what was said of its format. */
+typedef struct VpNext {
+    char *path;            /* as it is to be opened */
+    PbImageFormat format;  /* UNSPECIFIED: nobody declared it */
+    PbFormatSource source; /* who did */
+    guint32 depth;
+    char *overlay;         /* the layer above, NULL for the top */
+    char *name;            /* what the layer above calls this one; NULL for the top */
+    guint64 overlay_size;  /* virtual */
+} VpNext;
+
+typedef struct VpWalk {
+    const VpChainOptions *options;
+    const VpChainSink *sink;
+    VpChain *chain;
+    VpOpener opener;
+    VpHeadBuffer buffer;
+    GHashTable *seen;  /* of dev and inode */
+    gboolean gone;     /* the reader of the stream has left */
+} VpWalk;
+
+/* Tells of a finding and keeps it; takes it over. */
+void vp_walk_find(VpWalk *walk, PbFinding *finding);
+
+/* Tells of a layer; borrowed. */
+void vp_walk_tell_layer(VpWalk *walk, const PbImageLayer *layer);
+
+/* A layer record of what the probe and the file say; its format and source are left unset. */
+PbImageLayer *vp_layer_new(const char *path, guint32 depth, const VpOpened *file, const VpProbe *probe);
+
+/*
+ * Applies the rule to one layer: sets its format and source, and adds to `findings` what is to be told of it. FALSE: refused.
+ * FORMAT_NOT_DECLARED comes first.
+ */
+gboolean vp_judge_layer(const VpNext *next, const VpProbe *probe, PbImageLayer *layer, GPtrArray *findings);
+
+/* The finding that nobody declared the format of `next`; `looks_like` may be UNSPECIFIED. */
+PbFinding *vp_not_declared(const VpNext *next, PbImageFormat looks_like);
+
+/* The names of the formats that match, for a message; owned by the caller. */
+char *vp_matches_words(guint32 matches);
+
+/* Opens one file for a call that is about it alone; a refusal is an error then, as vp_image_probe() has it. */
+VpError *vp_image_open(const char *path, const char *const *allowed_roots, gboolean write, VpOpened *ret);
+
+/* What a failed read of that file is. */
+VpError *vp_image_read_error(const char *path, int errnum);
