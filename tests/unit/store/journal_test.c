@@ -222,18 +222,21 @@ static void test_retention(void **state)
     while (journal_rows(fixture) > 50) {
         commit(fixture->store, vp_txn_new());
     }
-    const gint64 oldest = vp_store_oldest_revision(fixture->store);
-
-    assert_in_range(oldest, 84, 87);
-    g_autofree char *text = g_strdup_printf("%" G_GINT64_FORMAT, oldest);
-
-    assert_gone(fixture->store, oldest - 1, text);
+    /* A start tidies up what is beyond the limit, to the last one: 13 transactions of 3 are left. */
+    fixture_close(fixture);
+    fixture_open(fixture, 40, 0);
+    while (vp_store_oldest_revision(fixture->store) < 88) {
+        commit(fixture->store, vp_txn_new());
+    }
+    assert_int_equal(vp_store_oldest_revision(fixture->store), 88);
+    assert_int_equal(journal_rows(fixture), 39);
+    assert_gone(fixture->store, 87, "88");
 
     g_autoptr(GPtrArray) entries = entries_new();
     gint64 next = 0;
 
-    assert_null(vp_store_read_journal(fixture->store, oldest, 10000, entries, &next));
-    assert_int_equal(entries->len, (101 - oldest) * 3);
+    assert_null(vp_store_read_journal(fixture->store, 88, 10000, entries, &next));
+    assert_int_equal(entries->len, 39);
     assert_int_equal(vp_store_revision(fixture->store), 100);
 }
 
