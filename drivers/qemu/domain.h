@@ -1,0 +1,143 @@
+/*
+ * A QEMU domain while there is a process, or one is being made. It is made on a worker thread, which has it for itself until it posts
+ * vp_qemu_domain_arrive(); from then on it belongs to the loop's thread, and so do all operations on it.
+ */
+#pragma once
+
+#include <uv.h>
+
+#include "capabilities.h"
+#include "drivers/driver.h"
+#include "folder.h"
+#include "process.h"
+#include "qmp.h"
+
+typedef struct VpQemuDomain VpQemuDomain;
+typedef struct VpQemuOp VpQemuOp;
+
+typedef struct VpQemuDriver {
+    VpDriver base;
+    const VpDriverHost *host;
+    VpQemuProbe *probe;
+    guint64 ping_interval_ms;      /* [qemu] ping_interval_ms= */
+    guint64 unresponsive_after_ms; /* [qemu] unresponsive_after_ms= */
+
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t changed;
+    GHashTable *domains;   /* uid to VpQemuDomain, each with a reference */
+    guint workers;         /* operations that are on a worker thread now */
+    guint live;            /* domains and operations that are not freed yet */
+    gboolean closing;
+} VpQemuDriver;
+
+/* Counts what has to be freed before the driver is. */
+void vp_qemu_driver_live(VpQemuDriver *driver, gint change);
+
+/* The domain of this uid, borrowed from the table, or NULL. On the loop's thread, which alone removes domains. */
+VpQemuDomain *vp_qemu_driver_find(VpQemuDriver *driver, const char *uid);
+void vp_qemu_driver_remove(VpQemuDriver *driver, VpQemuDomain *domain);
+
+/* ---- operations (op.c) ---- */
+
+typedef enum VpOpKind {
+    VP_OP_START,
+    VP_OP_ADOPT,
+    VP_OP_SHUTDOWN,
+    VP_OP_POWER_OFF,
+    VP_OP_RESET,
+    VP_OP_PAUSE,
+    VP_OP_RESUME,
+} VpOpKind;
+
+/* A task in the driver's hands. */
+struct VpQemuOp {
+    gint refs;
+    VpQemuDriver *driver;
+    VpOpKind kind;
+    VpTask *task;         /* NULL once finished */
+    gint abort;           /* atomic: cancelled, for the worker thread to see */
+    VpQemuDomain *domain; /* the loop's: where it is listed */
+    VpTimer *timer;       /* the loop's: its deadline */
+};
+
+/* On a worker thread; takes over the task. Its cancellation is watched from now on. */
+VpQemuOp *vp_qemu_op_new(VpQemuDriver *driver, VpOpKind kind, VpTask *task);
+VpQemuOp *vp_qemu_op_ref(VpQemuOp *op);
+void vp_qemu_op_unref(VpQemuOp *op);
+/* Lists it with the domain and watches its deadline; the loop's thread. */
+void vp_qemu_op_attach(VpQemuOp *op, VpQemuDomain *domain);
+/* Ends it (`error` is consumed), if it has not ended, and gives up its first reference. */
+void vp_qemu_op_finish(VpQemuOp *op, VpError *error);
+const char *vp_qemu_op_verb(const VpQemuOp *op);
+
+/* ---- the domain ---- */
+
+typedef enum VpDomainPhase {
+    VP_PHASE_STARTING,
+    VP_PHASE_ADOPTING,
+    VP_PHASE_UP,
+    VP_PHASE_ENDED,
+} VpDomainPhase;
+
+struct VpQemuDomain {
+    gint refs;
+    VpQemuDriver *driver;
+    char *uid;
+    char *name;
+    char *dir;
+    VpDomainPhase phase;
+
+    /* Set by the worker thread. */
+    VpProcess process;
+    gboolean has_process;
+    gboolean paused;
+    PbAccelerator accelerator;
+    PbDomainState state; /* of the guest, whether QEMU answers or not */
+    GPtrArray *links_down; /* devices whose link has to be taken down, by id */
+    GPtrArray *disks;      /* of PbDiskStatus */
+    GPtrArray *findings;   /* of PbFinding */
+    VpQemuOp *first_op;    /* the start or the adoption */
+    VpError *prepare_error;
+
+    /* The loop's. */
+    gboolean arrived;
+    gboolean responsive;
+    GPtrArray *ops;
+    VpQmp *qmp;
+    uv_poll_t exit_poll;
+    uv_timer_t ping_timer;
+    guint ticks;
+    gint64 ping_sent_us;   /* 0: none is under way */
+    gboolean killed;       /* a power off was asked for */
+    gboolean pause_asked;
+    gboolean resume_asked;
+    char *io_error;        /* the device whose error will stop the guest */
+    char *shutdown_reason; /* of QEMU's SHUTDOWN event */
+    VpError *start_error;  /* why a start is being given up */
+    char *exit_how;        /* "exited with status 1" */
+    char *exit_log;        /* the last lines of stderr */
+};
+
+VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, VpDomainPhase phase);
+VpQemuDomain *vp_qemu_domain_ref(VpQemuDomain *domain);
+void vp_qemu_domain_unref(VpQemuDomain *domain);
+
+/* Posted by the worker thread: hands the domain to the loop. `data` is the domain, with its first_op. */
+void vp_qemu_domain_arrive(void *data);
+
+/* Begins an operation on a domain that is up, starting or ending. The loop's thread. */
+void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op);
+
+/* Ends an operation early: its deadline has passed, or it was cancelled. `error` is consumed. */
+void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error);
+
+/* The daemon stops: lets the process run on, ends the operations, reports nothing. */
+void vp_qemu_domain_let_go(VpQemuDomain *domain);
+
+/* Reports an observation about it. */
+void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason, const char *detail);
+
+/* ---- the blocking part of a start (start.c), on a worker thread ---- */
+
+/* Proves the chains, makes the process: fills in the domain. On an error there is no process. */
+VpError *vp_qemu_start_prepare(VpQemuDomain *domain, VpQemuOp *op);

@@ -1,0 +1,341 @@
+/* The operations of the QEMU driver and its table of domains: see qemu.h. */
+#include <string.h>
+
+#include "base/pb.h"
+#include "base/thread.h"
+#include "command_line.h"
+#include "domain.h"
+#include "qemu.h"
+
+#define PING_INTERVAL_MS 5000
+#define UNRESPONSIVE_AFTER_MS 10000
+
+/* ---- the table ---- */
+
+void vp_qemu_driver_live(VpQemuDriver *driver, gint change)
+{
+    VP_LOCK(&driver->mutex);
+    driver->live += (guint)change;
+    if (driver->live == 0)
+        pthread_cond_broadcast(&driver->changed);
+}
+
+VpQemuDomain *vp_qemu_driver_find(VpQemuDriver *driver, const char *uid)
+{
+    VP_LOCK(&driver->mutex);
+    return g_hash_table_lookup(driver->domains, uid);
+}
+
+void vp_qemu_driver_remove(VpQemuDriver *driver, VpQemuDomain *domain)
+{
+    pthread_mutex_lock(&driver->mutex);
+    g_hash_table_remove(driver->domains, domain->uid);
+    pthread_mutex_unlock(&driver->mutex);
+    vp_qemu_domain_unref(domain);
+}
+
+static VpError *table_add(VpQemuDriver *driver, VpQemuDomain *domain)
+{
+    VP_LOCK(&driver->mutex);
+    if (g_hash_table_contains(driver->domains, domain->uid))
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "domain %s has a QEMU process already", domain->name);
+    g_hash_table_insert(driver->domains, domain->uid, domain);
+    return NULL;
+}
+
+/* ---- coming and going of worker threads ---- */
+
+/* FALSE: the driver is being closed; the task was ended. */
+static gboolean worker_enter(VpQemuDriver *driver, VpTask *task)
+{
+    pthread_mutex_lock(&driver->mutex);
+    const gboolean closing = driver->closing;
+    if (!closing)
+        driver->workers++;
+    pthread_mutex_unlock(&driver->mutex);
+    if (closing)
+        vp_task_finish(task, vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon stops"));
+    return !closing;
+}
+
+static void worker_leave(VpQemuDriver *driver)
+{
+    VP_LOCK(&driver->mutex);
+    if (--driver->workers == 0)
+        pthread_cond_broadcast(&driver->changed);
+}
+
+/* ---- start ---- */
+
+static void start(VpQemuDriver *driver, VpTask *task)
+{
+    VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_START, task);
+    VpQemuDomain *domain = vp_qemu_domain_new(driver, vp_task_domain(task), VP_PHASE_STARTING);
+
+    domain->paused = vp_task_paused(task);
+    domain->first_op = op;
+    VpError *error = table_add(driver, domain);
+    if (error) {
+        vp_qemu_domain_unref(domain);
+        vp_qemu_op_finish(op, error);
+        return;
+    }
+    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
+    domain->prepare_error = vp_qemu_start_prepare(domain, op);
+    if (domain->prepare_error)
+        vp_error_with(domain->prepare_error, "domain", domain->name);
+    vp_loop_post(driver->host->loop, vp_qemu_domain_arrive, domain);
+}
+
+static void qemu_start(VpDriver *base, VpTask *task)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    if (!worker_enter(driver, task))
+        return;
+    start(driver, task);
+    worker_leave(driver);
+}
+
+/* ---- adoption ---- */
+
+/* A process that the store knows but the folder does not, say because someone has cleaned up: it is ours if its arguments name the domain. */
+static VpError *find_unrecorded(const PbDomain *model, VpRecord *ret_record)
+{
+    const PbDomainStatus *status = model->status;
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", status ? status->pid : 0);
+    g_autofree char *text = NULL;
+    gsize length;
+
+    if (!g_file_get_contents(path, &text, &length, NULL) || !memmem(text, length, model->uid, strlen(model->uid)))
+        return vp_error_new(VP_NOT_FOUND, "PROCESS_GONE", "domain %s has no process", model->name);
+    *ret_record = (VpRecord){
+        .pid = status->pid,
+        .start_ticks = status->pid_start_ticks,
+        .accelerator = status->accelerator,
+        .paused = status->state == PB_DOMAIN_STATE_PAUSED,
+    };
+    return NULL;
+}
+
+/* How the domain ended is not known: nobody listened. */
+static void report_gone(VpQemuDriver *driver, const PbDomain *model, const char *dir)
+{
+    const PbDomainState before = model->status ? model->status->state : PB_DOMAIN_STATE_UNSPECIFIED;
+    g_autofree char *tail = vp_folder_log_tail(dir, 5);
+    g_autofree char *detail = g_strdup_printf("its process ended while no daemon ran%s%s", tail ? "; its last words: " : "", tail ? tail : "");
+    const VpObservation observation = {
+        .event = before == PB_DOMAIN_STATE_STARTING ? PB_EVENT_TYPE_DOMAIN_START_FAILED : PB_EVENT_TYPE_DOMAIN_SHUT_DOWN,
+        .state = PB_DOMAIN_STATE_SHUTOFF,
+        .reason = "WHILE_DAEMON_DOWN",
+        .detail = detail,
+    };
+
+    vp_folder_ended(dir);
+    driver->host->report(driver->host->data, model->uid, &observation);
+}
+
+static VpError *adopt_process(const PbDomain *model, const char *dir, VpRecord *record, VpProcess *process)
+{
+    VpError *error = vp_folder_read_record(dir, record);
+
+    if (error) {
+        vp_error_free(error);
+        error = find_unrecorded(model, record);
+    }
+    return error ? error : vp_process_open(record->pid, record->start_ticks, process);
+}
+
+static void adopt(VpQemuDriver *driver, VpTask *task)
+{
+    const PbDomain *model = vp_task_domain(task);
+    g_autofree char *dir = g_build_filename(driver->host->state_dir, model->uid, NULL);
+    VpProcess process;
+    VpRecord record;
+
+    g_autoptr(VpError) error = adopt_process(model, dir, &record, &process);
+    if (error && error->code == VP_NOT_FOUND) {
+        report_gone(driver, model, dir);
+        vp_task_finish(task, NULL);
+        return;
+    }
+    if (error) {
+        vp_task_finish(task, g_steal_pointer(&error));
+        return;
+    }
+
+    VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_ADOPT, task);
+    VpQemuDomain *domain = vp_qemu_domain_new(driver, model, VP_PHASE_ADOPTING);
+    domain->process = process;
+    domain->has_process = TRUE;
+    domain->paused = record.paused;
+    domain->accelerator = record.accelerator;
+    domain->state = model->status ? model->status->state : PB_DOMAIN_STATE_RUNNING;
+    domain->first_op = op;
+    error = table_add(driver, domain);
+    if (error) {
+        vp_qemu_domain_unref(domain);
+        vp_qemu_op_finish(op, g_steal_pointer(&error));
+        return;
+    }
+    vp_loop_post(driver->host->loop, vp_qemu_domain_arrive, domain);
+}
+
+static void qemu_adopt(VpDriver *base, VpTask *task)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    if (!worker_enter(driver, task))
+        return;
+    adopt(driver, task);
+    worker_leave(driver);
+}
+
+/* ---- the others: on the loop's thread ---- */
+
+static void begin_on_loop(void *data)
+{
+    VpQemuOp *op = data;
+    VpQemuDomain *domain = vp_qemu_driver_find(op->driver, vp_task_domain(op->task)->uid);
+
+    if (domain)
+        vp_qemu_domain_begin(domain, op);
+    else if (op->kind == VP_OP_POWER_OFF)
+        vp_qemu_op_finish(op, NULL);
+    else
+        vp_qemu_op_finish(op, vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING",
+                                           "domain %s does not run: a %s needs a running domain; start it first",
+                                           vp_task_domain(op->task)->name, vp_qemu_op_verb(op)));
+}
+
+static void begin(VpDriver *base, VpTask *task, VpOpKind kind)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    if (!worker_enter(driver, task))
+        return;
+    vp_loop_post(driver->host->loop, begin_on_loop, vp_qemu_op_new(driver, kind, task));
+    worker_leave(driver);
+}
+
+static void qemu_shutdown(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_SHUTDOWN);
+}
+
+static void qemu_power_off(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_POWER_OFF);
+}
+
+static void qemu_reset(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_RESET);
+}
+
+static void qemu_pause(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_PAUSE);
+}
+
+static void qemu_resume(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_RESUME);
+}
+
+/* ---- the driver ---- */
+
+/* A setting in milliseconds, at least 10. */
+static guint64 setting_ms(const VpDriverHost *host, const char *key, guint64 otherwise)
+{
+    const guint64 value = host->config ? g_key_file_get_uint64(host->config, "qemu", key, NULL) : 0;
+
+    return value >= 10 ? MIN(value, 3600000) : otherwise;
+}
+
+static VpDriver *qemu_open(const VpDriverHost *host, VpError **error)
+{
+    VpQemuDriver *driver = g_new0(VpQemuDriver, 1);
+
+    (void)error;
+    driver->base.ops = &vp_qemu_driver;
+    driver->host = host;
+    driver->probe = vp_qemu_probe_new(host->config);
+    driver->ping_interval_ms = setting_ms(host, "ping_interval_ms", PING_INTERVAL_MS);
+    driver->unresponsive_after_ms = setting_ms(host, "unresponsive_after_ms", UNRESPONSIVE_AFTER_MS);
+    driver->domains = g_hash_table_new(g_str_hash, g_str_equal);
+    pthread_mutex_init(&driver->mutex, NULL);
+    vp_cond_init(&driver->changed);
+    return &driver->base;
+}
+
+/* After the posts of all workers, so that every domain has arrived. */
+static void close_on_loop(void *data)
+{
+    VpQemuDriver *driver = data;
+
+    pthread_mutex_lock(&driver->mutex);
+    g_autoptr(GList) domains = g_hash_table_get_values(driver->domains);
+    pthread_mutex_unlock(&driver->mutex);
+    for (GList *link = domains; link; link = link->next)
+        vp_qemu_domain_let_go(link->data);
+    vp_qemu_driver_live(driver, -1);
+}
+
+static void qemu_close(VpDriver *base)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    pthread_mutex_lock(&driver->mutex);
+    driver->closing = TRUE;
+    while (driver->workers > 0)
+        pthread_cond_wait(&driver->changed, &driver->mutex);
+    driver->live++; /* the post's */
+    pthread_mutex_unlock(&driver->mutex);
+    vp_loop_post(driver->host->loop, close_on_loop, driver);
+    pthread_mutex_lock(&driver->mutex);
+    while (driver->live > 0)
+        pthread_cond_wait(&driver->changed, &driver->mutex);
+    pthread_mutex_unlock(&driver->mutex);
+
+    g_hash_table_unref(driver->domains);
+    vp_qemu_probe_free(driver->probe);
+    pthread_cond_destroy(&driver->changed);
+    pthread_mutex_destroy(&driver->mutex);
+    g_free(driver);
+}
+
+static void qemu_capabilities(VpDriver *driver, PbDriverCapabilities *capabilities)
+{
+    vp_qemu_probe_capabilities(((VpQemuDriver *)driver)->probe, capabilities);
+}
+
+static VpError *qemu_validate(VpDriver *driver, const PbDomainSpec *spec)
+{
+    (void)driver;
+    return vp_spec_validate(spec);
+}
+
+static void qemu_forget(VpDriver *driver, const char *uid)
+{
+    g_autofree char *dir = g_build_filename(((VpQemuDriver *)driver)->host->state_dir, uid, NULL);
+
+    vp_folder_remove(dir);
+}
+
+/* There is no asking a guest to restart itself without an agent in it: reboot is left out. */
+const VpDriverOps vp_qemu_driver = {
+    .name = "qemu",
+    .open = qemu_open,
+    .close = qemu_close,
+    .capabilities = qemu_capabilities,
+    .validate = qemu_validate,
+    .adopt = qemu_adopt,
+    .start = qemu_start,
+    .shutdown = qemu_shutdown,
+    .power_off = qemu_power_off,
+    .reset = qemu_reset,
+    .pause = qemu_pause,
+    .resume = qemu_resume,
+    .forget = qemu_forget,
+};

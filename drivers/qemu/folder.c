@@ -1,0 +1,220 @@
+/* A domain's folder: see folder.h. */
+#include "folder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define GROUP "process"
+#define TAIL_BYTES 4096
+
+static void remove_file(const char *dir, const char *name)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+
+    unlink(path);
+}
+
+VpError *vp_folder_make(const char *dir)
+{
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return vp_error_errno(errno, "STATE_DIR", "cannot make the folder %s", dir);
+    vp_folder_ended(dir);
+    return NULL;
+}
+
+void vp_folder_ended(const char *dir)
+{
+    remove_file(dir, "qmp.sock");
+    remove_file(dir, "process");
+}
+
+void vp_folder_remove(const char *dir)
+{
+    vp_folder_ended(dir);
+    remove_file(dir, "qemu.log");
+    remove_file(dir, "qemu.log.1");
+    rmdir(dir);
+}
+
+/* ---- the record ---- */
+
+/* Start times count from the host's start, so that a record says which one. */
+static char *boot_id(void)
+{
+    char *text = NULL;
+
+    if (!g_file_get_contents("/proc/sys/kernel/random/boot_id", &text, NULL, NULL))
+        return g_strdup("unknown");
+    return g_strstrip(text);
+}
+
+VpError *vp_folder_write_record(const char *dir, const VpRecord *record)
+{
+    g_autofree char *path = g_build_filename(dir, "process", NULL);
+    g_autofree char *boot = boot_id();
+    g_autofree char *text = g_strdup_printf("[" GROUP "]\npid=%d\nstart_ticks=%" G_GUINT64_FORMAT "\nboot_id=%s\npaused=%s\naccelerator=%d\n",
+                                            record->pid, record->start_ticks, boot, record->paused ? "true" : "false",
+                                            record->accelerator);
+    g_autoptr(GError) failure = NULL;
+
+    /* Written aside and renamed: it is there whole or not at all. It has to outlive the daemon, not the host. */
+    if (!g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &failure))
+        return vp_error_new(failure->code == G_FILE_ERROR_NOSPC ? VP_RESOURCE_EXHAUSTED : VP_INTERNAL, "STATE_DIR",
+                            "cannot write down the process of the domain: %s", failure->message);
+    return NULL;
+}
+
+VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record)
+{
+    g_autofree char *path = g_build_filename(dir, "process", NULL);
+    g_autofree char *now = boot_id();
+    g_autoptr(GKeyFile) file = g_key_file_new();
+
+    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, NULL))
+        return vp_error_new(VP_NOT_FOUND, "PROCESS_GONE", "no process is written down in %s", path);
+    g_autofree char *boot = g_key_file_get_string(file, GROUP, "boot_id", NULL);
+    if (g_strcmp0(boot, now) != 0)
+        return vp_error_new(VP_NOT_FOUND, "PROCESS_GONE", "the host was restarted");
+    ret_record->pid = g_key_file_get_integer(file, GROUP, "pid", NULL);
+    ret_record->start_ticks = g_key_file_get_uint64(file, GROUP, "start_ticks", NULL);
+    ret_record->paused = g_key_file_get_boolean(file, GROUP, "paused", NULL);
+    ret_record->accelerator = (PbAccelerator)g_key_file_get_integer(file, GROUP, "accelerator", NULL);
+    return NULL;
+}
+
+/* ---- the socket ---- */
+
+/* bind() or connect() by way of an open folder: a path below /proc/self/fd is short, however long the folder's is. */
+static VpError *socket_at(const char *dir, int (*call)(int, const struct sockaddr *, socklen_t), const char *what, int *ret_fd)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (dir_fd < 0)
+        return vp_error_errno(errno, "STATE_DIR", "cannot open the folder %s", dir);
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/qmp.sock", dir_fd);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int r = fd < 0 ? -1 : call(fd, (struct sockaddr *)&address, sizeof(address));
+    const int errnum = errno;
+    close(dir_fd);
+    if (r < 0) {
+        if (fd >= 0)
+            close(fd);
+        return vp_error_errno(errnum, "QMP_SOCKET", "cannot %s the socket %s/qmp.sock", what, dir);
+    }
+    *ret_fd = fd;
+    return NULL;
+}
+
+VpError *vp_folder_listen(const char *dir, int *ret_fd)
+{
+    VpError *error = socket_at(dir, bind, "bind", ret_fd);
+
+    if (error)
+        return error;
+    if (listen(*ret_fd, 8) == 0)
+        return NULL;
+    error = vp_error_errno(errno, "QMP_SOCKET", "cannot listen on %s/qmp.sock", dir);
+    close(*ret_fd);
+    return error;
+}
+
+VpError *vp_folder_connect(const char *dir, int *ret_fd)
+{
+    return socket_at(dir, connect, "connect to", ret_fd);
+}
+
+/* ---- the log ---- */
+
+VpError *vp_folder_open_log(const char *dir, int *ret_fd)
+{
+    g_autofree char *path = g_build_filename(dir, "qemu.log", NULL);
+    g_autofree char *old = g_build_filename(dir, "qemu.log.1", NULL);
+
+    if (rename(path, old) < 0 && errno != ENOENT)
+        return vp_error_errno(errno, "STATE_DIR", "cannot put aside %s", path);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return vp_error_errno(errno, "STATE_DIR", "cannot make %s", path);
+    *ret_fd = fd;
+    return NULL;
+}
+
+/* The last `size` bytes of a file, NUL-terminated; NULL if it cannot be read. */
+static char *read_end(int fd, gsize size, gsize *ret_length)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return NULL;
+    const off_t start = status.st_size > (off_t)size ? status.st_size - (off_t)size : 0;
+    char *text = g_malloc(size + 1);
+    const ssize_t n = pread(fd, text, size, start);
+    if (n < 0) {
+        g_free(text);
+        return NULL;
+    }
+    text[n] = '\0';
+    *ret_length = (gsize)n;
+    return text;
+}
+
+void vp_folder_bound_log(const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, "qemu.log", NULL);
+    g_autofree char *old = g_build_filename(dir, "qemu.log.1", NULL);
+    struct stat status;
+    gsize length;
+
+    const int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &status) == 0 && status.st_size > VP_LOG_MAX_BYTES) {
+        g_autofree char *end = read_end(fd, VP_LOG_MAX_BYTES / 2, &length);
+
+        /* The process appends, so that it goes on at the new end. */
+        if (end && g_file_set_contents_full(old, end, (gssize)length, G_FILE_SET_CONTENTS_CONSISTENT, 0600, NULL) &&
+            ftruncate(fd, 0) < 0)
+            unlink(old);
+    }
+    close(fd);
+}
+
+/* Cuts "2026-01-02T03:04:05.678901Z " off the front. */
+static const char *without_timestamp(const char *line)
+{
+    return strlen(line) > 28 && line[4] == '-' && line[10] == 'T' && line[26] == 'Z' && line[27] == ' ' ? line + 28 : line;
+}
+
+char *vp_folder_log_tail(const char *dir, guint max_lines)
+{
+    g_autofree char *path = g_build_filename(dir, "qemu.log", NULL);
+    gsize length = 0;
+
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    g_autofree char *end = read_end(fd, TAIL_BYTES, &length);
+    close(fd);
+    if (!end)
+        return NULL;
+
+    g_autofree char *text = g_utf8_make_valid(end, (gssize)length);
+    g_auto(GStrv) lines = g_strsplit(g_strchomp(text), "\n", -1);
+    const guint count = g_strv_length(lines);
+    GString *tail = g_string_new(NULL);
+    for (guint i = count > max_lines ? count - max_lines : 0; i < count; i++) {
+        if (tail->len > 0)
+            g_string_append(tail, "; ");
+        g_string_append(tail, without_timestamp(lines[i]));
+    }
+    const gboolean empty = tail->len == 0;
+    return g_string_free(tail, empty);
+}

@@ -1,0 +1,45 @@
+/*
+ * A domain's folder, <state_dir>/<uid>: the record of its process, its QMP socket and its log. It survives the daemon. Blocks on the disk.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "virtplane/v1/domain.pb-c.h"
+
+/* What a later daemon has to know of a process. */
+typedef struct VpRecord {
+    pid_t pid;
+    guint64 start_ticks;
+    gboolean paused; /* was to be started with its CPUs halted */
+    PbAccelerator accelerator;
+} VpRecord;
+
+/* Makes the folder if need be, empty of sockets and records of an earlier run. */
+VpError *vp_folder_make(const char *dir);
+
+VpError *vp_folder_write_record(const char *dir, const VpRecord *record);
+
+/* NOT_FOUND if there is none, or none of this host's run: PROCESS_GONE. */
+VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record);
+
+/* Removes socket and record after the process has ended; the log stays. */
+void vp_folder_ended(const char *dir);
+
+/* Removes the folder. */
+void vp_folder_remove(const char *dir);
+
+/* The QMP socket, listening, for QEMU; and a connection to it, non-blocking. The path may be longer than a socket's address can hold. */
+VpError *vp_folder_listen(const char *dir, int *ret_fd);
+VpError *vp_folder_connect(const char *dir, int *ret_fd);
+
+/* The log, for the process' stderr; that of the run before is kept as qemu.log.1. */
+VpError *vp_folder_open_log(const char *dir, int *ret_fd);
+
+/* Keeps the log below VP_LOG_MAX_BYTES, with its end kept in qemu.log.1. */
+void vp_folder_bound_log(const char *dir);
+#define VP_LOG_MAX_BYTES (1024 * 1024)
+
+/* The last lines of the log, at most `max_lines` and 4 KiB, as valid UTF-8 without timestamps; NULL if it is empty. */
+char *vp_folder_log_tail(const char *dir, guint max_lines);

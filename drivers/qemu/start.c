@@ -1,0 +1,235 @@
+/* The blocking part of a start: chains, folder, command line, process. See domain.h. */
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/pb.h"
+#include "command_line.h"
+#include "domain.h"
+#include "storage/chain/chain.h"
+
+/* What is gathered for one process. */
+typedef struct Start {
+    VpQemuDomain *domain;
+    const PbDomain *model;
+    VpQemuFound found;
+    GPtrArray *chains; /* of VpChain, one a disk */
+    GArray *fds;       /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
+    int listen_fd;
+    int log_fd;
+    char **argv;
+} Start;
+
+static VpError *check_abort(VpQemuOp *op, const VpQemuDomain *domain)
+{
+    if (!g_atomic_int_get(&op->abort))
+        return NULL;
+    return vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the start was cancelled", domain->name);
+}
+
+/* ---- the chains ---- */
+
+static void keep_disk_status(VpQemuDomain *domain, const PbDisk *disk, const VpChain *chain)
+{
+    PbDiskStatus *status = vp_pb_new(&pb_disk_status__descriptor);
+
+    vp_pb_set(&status->target, disk->target);
+    for (guint i = 0; i < chain->files->len; i++)
+        vp_pb_append(&status->n_layers, &status->layers, vp_pb_dup(g_array_index(chain->files, VpChainFile, i).layer));
+    g_ptr_array_add(domain->disks, status);
+    for (guint i = 0; i < chain->findings->len; i++)
+        g_ptr_array_add(domain->findings, vp_pb_dup(g_ptr_array_index(chain->findings, i)));
+}
+
+static VpError *prove_disk(Start *start, const PbDisk *disk)
+{
+    const VpChainOptions options = {.format = disk->format, .write_top = !disk->read_only};
+    VpChain *chain = NULL;
+    VpError *error = vp_chain_walk(disk->path, &options, NULL, &chain);
+
+    if (!error) {
+        g_ptr_array_add(start->chains, chain);
+        error = vp_chain_refusal(chain);
+    }
+    if (error)
+        return vp_error_with(vp_error_prefix(error, "disk %s", disk->target), "disk", disk->target);
+    keep_disk_status(start->domain, disk, chain);
+    return NULL;
+}
+
+static VpError *prove_disks(Start *start, VpQemuOp *op)
+{
+    for (size_t i = 0; i < start->model->spec->n_disks; i++) {
+        VpError *error = check_abort(op, start->domain);
+
+        if (!error)
+            error = prove_disk(start, start->model->spec->disks[i]);
+        if (error)
+            return error;
+    }
+    return NULL;
+}
+
+/* ---- the command line ---- */
+
+/* Gives a descriptor its number in the child. */
+static int give_fd(Start *start, int fd)
+{
+    g_array_append_val(start->fds, fd);
+    return VP_PROCESS_FIRST_FD + (int)start->fds->len - 1;
+}
+
+static gboolean is_block_device(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode);
+}
+
+/* The layers of a chain as the child will know them; the caller frees. */
+static VpLayerFds *give_chain(Start *start, const VpChain *chain)
+{
+    VpLayerFds *layers = g_new0(VpLayerFds, chain->files->len);
+
+    for (guint i = 0; i < chain->files->len; i++) {
+        const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
+
+        layers[i].format = file->layer->format;
+        layers[i].fd = give_fd(start, file->fd);
+        layers[i].block_device = is_block_device(file->fd);
+        layers[i].data_fd = -1;
+        if (file->data_fd < 0)
+            continue;
+        layers[i].data_fd = give_fd(start, file->data_fd);
+        layers[i].data_block_device = is_block_device(file->data_fd);
+    }
+    return layers;
+}
+
+static VpError *make_command_line(Start *start)
+{
+    g_autoptr(GPtrArray) owned = g_ptr_array_new_with_free_func(g_free);
+    g_autofree VpDiskFds *disks = g_new0(VpDiskFds, start->chains->len + 1);
+    VpCommandLine line = {
+        .binary = start->found.binary,
+        .uid = start->model->uid,
+        .name = start->model->name,
+        .spec = start->model->spec,
+        .architecture = start->found.architecture,
+        .accelerator = start->found.accelerator,
+        .cpu = start->found.cpu,
+        .qmp_fd = give_fd(start, start->listen_fd),
+        .disks = disks,
+    };
+
+    for (guint i = 0; i < start->chains->len; i++) {
+        const VpChain *chain = g_ptr_array_index(start->chains, i);
+        VpLayerFds *layers = give_chain(start, chain);
+
+        g_ptr_array_add(owned, layers);
+        disks[i] = (VpDiskFds){.layers = layers, .n_layers = chain->files->len};
+    }
+    return vp_command_line(&line, &start->argv);
+}
+
+/* ---- the process ---- */
+
+static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
+{
+    const Start *start = data;
+    const VpRecord record = {
+        .pid = pid,
+        .start_ticks = start_ticks,
+        .paused = start->domain->paused,
+        .accelerator = start->found.accelerator,
+    };
+
+    return vp_folder_write_record(start->domain->dir, &record);
+}
+
+static VpError *make_process(Start *start, VpQemuOp *op)
+{
+    VpQemuDomain *domain = start->domain;
+    VpError *error = check_abort(op, domain);
+
+    if (error)
+        return error;
+    const VpProcessSpec spec = {
+        .argv = (const char *const *)start->argv,
+        .fds = (const int *)start->fds->data,
+        .n_fds = start->fds->len,
+        .output_fd = start->log_fd,
+        .record = record_process,
+        .data = start,
+    };
+    error = vp_process_spawn(&spec, &domain->process);
+    if (error)
+        return error;
+    domain->has_process = TRUE;
+    domain->accelerator = start->found.accelerator;
+    return NULL;
+}
+
+static VpError *make_in_folder(Start *start, VpQemuOp *op)
+{
+    const char *dir = start->domain->dir;
+    VpError *error = vp_folder_make(dir);
+
+    if (!error)
+        error = vp_folder_open_log(dir, &start->log_fd);
+    if (!error)
+        error = vp_folder_listen(dir, &start->listen_fd);
+    if (!error)
+        error = make_command_line(start);
+    if (!error)
+        error = make_process(start, op);
+    if (error)
+        vp_folder_ended(dir);
+    return error;
+}
+
+static void keep_links_down(VpQemuDomain *domain, const PbDomainSpec *spec)
+{
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_NONE)
+            g_ptr_array_add(domain->links_down, g_strdup_printf("nic%zu", i));
+    }
+}
+
+static void chain_free(gpointer chain)
+{
+    vp_chain_free(chain);
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+VpError *vp_qemu_start_prepare(VpQemuDomain *domain, VpQemuOp *op)
+{
+    g_autoptr(GPtrArray) chains = g_ptr_array_new_with_free_func(chain_free);
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    Start start = {
+        .domain = domain,
+        .model = vp_task_domain(op->task),
+        .chains = chains,
+        .fds = fds,
+        .listen_fd = -1,
+        .log_fd = -1,
+    };
+
+    keep_links_down(domain, start.model->spec);
+    VpError *error = vp_qemu_probe_find(domain->driver->probe, start.model->spec->accelerator, &start.found);
+    if (!error)
+        error = prove_disks(&start, op);
+    if (!error)
+        error = make_in_folder(&start, op);
+    /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
+    close_fd(start.listen_fd);
+    close_fd(start.log_fd);
+    g_strfreev(start.argv);
+    vp_qemu_found_clear(&start.found);
+    return error;
+}
