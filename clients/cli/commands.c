@@ -1,0 +1,70 @@
+/* The table of commands; those of one group stand together. */
+#include "clients/cli/cli.h"
+#include "clients/cli/completion.h"
+#include "clients/cli/domain.h"
+#include "clients/cli/events.h"
+#include "clients/cli/host.h"
+#include "clients/cli/image.h"
+#include "clients/cli/operation.h"
+
+#define NAMES "NAME..."
+#define ANY 1000
+
+const VpCommand vp_commands[] = {
+    {"domain", "create", "[NAME]", 0, 1, "Create a domain",
+     "  vpctl domain create web --memory 1G --vcpus 2 --disk web.qcow2 --interface user\n"
+     "  vpctl domain create web --disk web.qcow2,format=qcow2,bus=scsi --disk tools.iso,format=raw,readonly --start\n"
+     "  vpctl domain create --from-file web.yaml\n"
+     "  vpctl domain show web -o yaml | vpctl domain create web2 --from-file -   (take the uid out first)\n",
+     vp_domain_create},
+    {"domain", "list", "[PATTERN...]", 0, ANY, "List domains",
+     "  vpctl domain list --all\n"
+     "  vpctl domain list 'web*' --state running --label tier=front\n"
+     "  vpctl domain list -o name\n",
+     vp_domain_list},
+    {"domain", "show", NAMES, 1, ANY, "Show domains, by name or uid", "  vpctl domain show web\n  vpctl domain show web -o yaml\n",
+     vp_domain_show},
+    {"domain", "start", NAMES, 1, ANY, "Prove the images of domains and start them",
+     "  vpctl domain start web db --timeout 30s\n  vpctl domain start web --paused\n", vp_domain_verb},
+    {"domain", "shutdown", NAMES, 1, ANY, "Ask the guests to shut down", "  vpctl domain shutdown web\n", vp_domain_verb},
+    {"domain", "poweroff", NAMES, 1, ANY, "End domains at once, as if the cord were pulled; works on hung ones",
+     "  vpctl domain poweroff web\n", vp_domain_verb},
+    {"domain", "reboot", NAMES, 1, ANY, "Ask the guests to restart", "  vpctl domain reboot web\n", vp_domain_verb},
+    {"domain", "reset", NAMES, 1, ANY, "Reset machines at once", "  vpctl domain reset web\n", vp_domain_verb},
+    {"domain", "pause", NAMES, 1, ANY, "Halt the CPUs of domains", "  vpctl domain pause web\n", vp_domain_verb},
+    {"domain", "resume", NAMES, 1, ANY, "Let the CPUs run again", "  vpctl domain resume web\n", vp_domain_verb},
+    {"domain", "update", "NAME", 1, 1, "Change a domain",
+     "  vpctl domain update web --vcpus 4 --memory 2G\n  vpctl domain update web --label tier=front --remove-label old\n",
+     vp_domain_update},
+    {"domain", "delete", NAMES, 1, ANY, "Delete domains that are shut off; their images stay", "  vpctl domain delete web\n",
+     vp_domain_delete},
+
+    {"image", "inspect", "PATH", 1, 1, "Walk an image's backing chain and tell whether it is safe to open (exit code 1: it is not)",
+     "  vpctl image inspect overlay.qcow2\n  vpctl image inspect disk.img --format raw\n  vpctl image inspect overlay.qcow2 -o json\n",
+     vp_image_inspect},
+    {"image", "probe", "PATH", 1, 1, "Tell what one file is, from its header alone", "  vpctl image probe disk.img\n", vp_image_probe},
+    {"image", "record-backing-format", "PATH", 1, 1, "Write the format of the backing file into an overlay that lacks it",
+     "  vpctl image record-backing-format overlay.qcow2 --dry-run\n"
+     "  vpctl image record-backing-format overlay.qcow2 --backing-format qcow2\n",
+     vp_image_record},
+    {"image", "explain", "CODE", 1, 1, "Explain a finding: its cause, its danger, its remedy",
+     "  vpctl image explain PROBE_REFUSED_BACKING_FILE\n", vp_image_explain},
+
+    {"operation", "list", "", 0, 0, "List slow work, the newest first", "  vpctl operation list --active\n", vp_operation_list},
+    {"operation", "show", "UID", 1, 1, "Show an operation", NULL, vp_operation_show},
+    {"operation", "cancel", "UID", 1, 1, "Ask an operation to end early", NULL, vp_operation_cancel},
+    {"operation", "watch", "UID", 1, 1, "Follow an operation to its end (exit code 1: it failed)", NULL, vp_operation_watch},
+
+    {NULL, "events", "", 0, 0, "Show the journal; with --follow, as it grows",
+     "  vpctl events\n"
+     "  vpctl events --follow --filter resource=domain --filter name=web\n"
+     "  vpctl events --follow --from 1 -o json\n"
+     "  vpctl events --follow --cursor /var/lib/me/cursor -o json\n",
+     vp_events},
+    {NULL, "host", "", 0, 0, "Describe the host and what its drivers can do", "  vpctl host -o json\n", vp_host},
+    {NULL, "daemon", "", 0, 0, "Describe the daemon", "  vpctl daemon\n", vp_daemon},
+    {NULL, "version", "", 0, 0, "Show the versions of vpctl and of the daemon", NULL, vp_version},
+    {NULL, "completion", "SHELL", 1, 1, "Print the completion script of a shell (bash)", "  source <(vpctl completion bash)\n",
+     vp_completion},
+    {NULL, NULL, NULL, 0, 0, NULL, NULL, NULL},
+};

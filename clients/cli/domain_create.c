@@ -1,0 +1,267 @@
+/* vpctl domain create and update: a domain from options and a file. */
+#include "base/pb.h"
+#include "clients/cli/device_option.h"
+#include "clients/cli/document.h"
+#include "clients/cli/domain.h"
+#include "clients/cli/message.h"
+#include "clients/cli/text.h"
+#include "virtplane/v1/domain_service.pb-c.h"
+
+typedef struct Wish {
+    char *driver;
+    int vcpus;
+    char *memory;
+    char **disks;
+    char **interfaces;
+    char **labels;
+    char **unlabels;
+    char *description;
+    char *machine;
+    char *file;
+    gboolean start;
+    gboolean dry_run;
+} Wish;
+
+static void wish_clear(Wish *wish)
+{
+    g_free(wish->driver);
+    g_free(wish->memory);
+    g_strfreev(wish->disks);
+    g_strfreev(wish->interfaces);
+    g_strfreev(wish->labels);
+    g_strfreev(wish->unlabels);
+    g_free(wish->description);
+    g_free(wish->machine);
+    g_free(wish->file);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Wish, wish_clear)
+
+static VpError *apply_sizes(PbDomainSpec *spec, const Wish *wish)
+{
+    if (wish->vcpus < 0)
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--vcpus is a number from 1 on, not %d", wish->vcpus);
+    if (wish->vcpus)
+        spec->vcpus = (guint32)wish->vcpus;
+    if (wish->memory && !vp_text_parse_size(wish->memory, &spec->memory_bytes))
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--memory is a size like 512M or 2GiB, not \"%s\"", wish->memory);
+    return NULL;
+}
+
+static VpError *apply_devices(PbDomainSpec *spec, const Wish *wish)
+{
+    g_autofree char *folder = g_get_current_dir();
+    VpError *error = NULL;
+
+    for (char **disk = wish->disks; disk && *disk; disk++) {
+        PbDisk *parsed = vp_disk_parse(*disk, folder, &error);
+        if (!parsed)
+            return error;
+        vp_pb_append(&spec->n_disks, &spec->disks, parsed);
+    }
+    vp_disk_name_targets(spec);
+    for (char **interface = wish->interfaces; interface && *interface; interface++) {
+        PbInterface *parsed = vp_interface_parse(*interface, &error);
+        if (!parsed)
+            return error;
+        vp_pb_append(&spec->n_interfaces, &spec->interfaces, parsed);
+    }
+    return NULL;
+}
+
+static VpError *apply_labels(PbDomain *domain, const Wish *wish)
+{
+    VpError *error = NULL;
+
+    for (char **label = wish->unlabels; label && *label; label++)
+        vp_label_remove(domain, *label);
+    for (char **label = wish->labels; label && *label && !error; label++)
+        error = vp_label_parse(domain, *label);
+    return error;
+}
+
+/* Puts the options over what the file said. */
+static VpError *apply(PbDomain *domain, const Wish *wish)
+{
+    if (!domain->spec)
+        domain->spec = vp_pb_new(&pb_domain_spec__descriptor);
+    if (wish->driver)
+        vp_pb_set(&domain->spec->driver, wish->driver);
+    else if (!*domain->spec->driver)
+        vp_pb_set(&domain->spec->driver, "qemu");
+    if (wish->description)
+        vp_pb_set(&domain->spec->description, wish->description);
+    if (wish->machine)
+        vp_pb_set(&domain->spec->machine, wish->machine);
+
+    VpError *error = apply_sizes(domain->spec, wish);
+    if (!error)
+        error = apply_devices(domain->spec, wish);
+    if (!error)
+        error = apply_labels(domain, wish);
+    return error;
+}
+
+static void tell_created(VpCli *cli, const PbCreateDomainResponse *answer, const char *name, gboolean dry_run)
+{
+    g_autofree char *safe = vp_text_escape(name);
+
+    if (cli->output == VP_OUTPUT_NAME)
+        puts(safe);
+    else if (!vp_cli_print(cli, answer, /* stream= */ FALSE))
+        printf("domain \"%s\" %s\n", safe, dry_run ? "could be created" : "created");
+}
+
+/* One answer is printed for the two calls: the start's, which holds the domain as well. */
+static int start_created(VpCli *cli, const PbCreateDomainResponse *created, const char *name)
+{
+    vp_pb_auto PbStartDomainRequest *request = vp_pb_new(&pb_start_domain_request__descriptor);
+    g_autofree char *safe = vp_text_escape(name);
+    VpError *error = NULL;
+
+    vp_pb_set(&request->name, name);
+    vp_pb_auto PbStartDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "StartDomain", request, &error);
+    if (!answer) {
+        tell_created(cli, created, name, /* dry_run= */ FALSE);
+        return vp_cli_fail(cli, error, "start domain \"%s\" (it was created)", name);
+    }
+    g_autofree char *state = answer->domain ? vp_domain_state_line(answer->domain) : g_strdup("started");
+    if (cli->output == VP_OUTPUT_NAME)
+        puts(safe);
+    else if (!vp_cli_print(cli, answer, /* stream= */ FALSE))
+        printf("domain \"%s\" created, %s\n", safe, state);
+    return VP_EXIT_DONE;
+}
+
+static int create(VpCli *cli, const Wish *wish, PbCreateDomainRequest *request)
+{
+    g_autofree char *request_id = g_uuid_string_random();
+    VpError *error = NULL;
+
+    vp_pb_set(&request->request_id, request_id);
+    request->validate_only = wish->dry_run;
+    vp_pb_auto PbCreateDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "CreateDomain", request, &error);
+    if (!answer)
+        return vp_cli_fail(cli, error, "create domain \"%s\"", request->domain->name);
+    if (wish->start && !wish->dry_run)
+        return start_created(cli, answer, request->domain->name);
+    tell_created(cli, answer, request->domain->name, wish->dry_run);
+    return VP_EXIT_DONE;
+}
+
+int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv)
+{
+    g_auto(Wish) wish = {0};
+    const GOptionEntry entries[] = {
+        {"from-file", 'f', 0, G_OPTION_ARG_FILENAME, &wish.file, "Take the domain from a file in YAML or JSON (-: standard input)", "FILE"},
+        {"driver", 0, 0, G_OPTION_ARG_FILENAME, &wish.driver, "The hypervisor's driver (default qemu)", "DRIVER"},
+        {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs (default 1)", "N"},
+        {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB (default 512M)", "SIZE"},
+        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.disks,
+         "A disk: PATH[,format=F][,target=T][,bus=B][,readonly]; a comma in a path is written twice", "DISK"},
+        {"interface", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.interfaces, "An interface: user|none[,model=M][,mac=A]", "INTERFACE"},
+        {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "A label to find it by", "KEY=VALUE"},
+        {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
+        {"machine", 0, 0, G_OPTION_ARG_FILENAME, &wish.machine, "The machine type, as in q35", "TYPE"},
+        {"start", 0, 0, G_OPTION_ARG_NONE, &wish.start, "Start it too", NULL},
+        {"dry-run", 0, 0, G_OPTION_ARG_NONE, &wish.dry_run, "Only check; create nothing", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    VpError *error = NULL;
+    int code;
+
+    if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
+        return code;
+    vp_pb_auto PbCreateDomainRequest *request = vp_pb_new(&pb_create_domain_request__descriptor);
+    request->domain = wish.file ? vp_document_read(wish.file, &pb_domain__descriptor, "domain", &error)
+                                : vp_pb_new(&pb_domain__descriptor);
+    if (!request->domain)
+        return vp_cli_fail(cli, error, "create a domain");
+    if (argc > 1)
+        vp_pb_set(&request->domain->name, argv[1]);
+    if (!*request->domain->name)
+        return vp_cli_usage(command, "the domain's name is missing");
+    error = apply(request->domain, &wish);
+    if (error)
+        return vp_cli_usage_error(command, error);
+    return create(cli, &wish, request);
+}
+
+/* ---- update ---- */
+
+/* Labels are replaced as a whole by an update: the ones that stay, and the revision that they were read at, come from the daemon. */
+static VpError *fetch_labels(VpCli *cli, const char *who, PbDomain *domain)
+{
+    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
+    VpError *error = NULL;
+
+    vp_message_set_who(request, who);
+    vp_pb_auto PbGetDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    if (!answer)
+        return error;
+    if (!answer->domain)
+        return vp_error_new(VP_INTERNAL, VP_CLIENT_BAD_ANSWER, "the answer holds no domain");
+    domain->revision = answer->domain->revision;
+    domain->n_labels = answer->domain->n_labels;
+    domain->labels = g_steal_pointer(&answer->domain->labels);
+    answer->domain->n_labels = 0;
+    return NULL;
+}
+
+static void add_path(PbUpdateDomainRequest *request, const char *path)
+{
+    vp_pb_append(&request->update_mask->n_paths, &request->update_mask->paths, g_strdup(path));
+}
+
+int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv)
+{
+    g_auto(Wish) wish = {0};
+    const GOptionEntry entries[] = {
+        {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs", "N"},
+        {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB", "SIZE"},
+        {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "Set a label", "KEY=VALUE"},
+        {"remove-label", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.unlabels, "Take a label away", "KEY"},
+        {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    int code;
+
+    if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
+        return code;
+    vp_pb_auto PbUpdateDomainRequest *request = vp_pb_new(&pb_update_domain_request__descriptor);
+    request->domain = vp_pb_new(&pb_domain__descriptor);
+    request->domain->spec = vp_pb_new(&pb_domain_spec__descriptor);
+    request->update_mask = vp_pb_new(&google__protobuf__field_mask__descriptor);
+    vp_message_set_who(request->domain, argv[1]);
+
+    VpError *error = apply_sizes(request->domain->spec, &wish);
+    if (error)
+        return vp_cli_usage_error(command, error);
+    if (wish.vcpus)
+        add_path(request, "spec.vcpus");
+    if (wish.memory)
+        add_path(request, "spec.memory_bytes");
+    if (wish.description) {
+        vp_pb_set(&request->domain->spec->description, wish.description);
+        add_path(request, "spec.description");
+    }
+    if (wish.labels || wish.unlabels) {
+        error = fetch_labels(cli, argv[1], request->domain);
+        if (error)
+            return vp_cli_fail(cli, error, "update domain \"%s\"", argv[1]);
+        error = apply_labels(request->domain, &wish);
+        if (error)
+            return vp_cli_usage_error(command, error);
+        add_path(request, "labels");
+    }
+    if (request->update_mask->n_paths == 0)
+        return vp_cli_usage(command, "nothing to change was named");
+
+    vp_pb_auto PbUpdateDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "UpdateDomain", request, &error);
+    if (!answer)
+        return vp_cli_fail(cli, error, "update domain \"%s\"", argv[1]);
+    if (cli->output == VP_OUTPUT_NAME)
+        puts(argv[1]);
+    else if (!vp_cli_print(cli, answer, /* stream= */ FALSE))
+        printf("domain \"%s\" updated\n", argv[1]);
+    return VP_EXIT_DONE;
+}

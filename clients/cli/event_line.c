@@ -1,0 +1,130 @@
+/* Events for people, and the place in the journal: see event_line.h. */
+#include "clients/cli/event_line.h"
+
+#include <string.h>
+
+#include "base/pb.h"
+#include "clients/cli/text.h"
+
+static gboolean is_trouble(PbEventType type)
+{
+    return type == PB_EVENT_TYPE_DOMAIN_CRASHED || type == PB_EVENT_TYPE_DOMAIN_START_FAILED || type == PB_EVENT_TYPE_DOMAIN_PANICKED ||
+           type == PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE;
+}
+
+char *vp_event_line(const PbEvent *event, gboolean color)
+{
+    g_autofree char *time = vp_text_time(event->time, /* fraction= */ TRUE);
+    g_autofree char *type = vp_text_enum(&pb_event_type__descriptor, (int)event->type);
+    g_autofree char *resource = vp_text_escape(event->resource_type);
+    g_autofree char *name = vp_text_escape(event->name);
+    g_autofree char *reason = vp_text_escape(event->reason);
+    g_autofree char *detail = vp_text_escape(event->detail);
+    const char *start = color && is_trouble(event->type) ? "\033[1;31m" : "";
+    GString *out = g_string_new(NULL);
+
+    g_string_printf(out, "%6" G_GINT64_FORMAT "  %s  %s%-22s%s  %s%s%s", event->revision, time, start, type, *start ? "\033[0m" : "", resource,
+                    *name ? "/" : "", name);
+    if (*reason)
+        g_string_append_printf(out, "  %s", reason);
+    if (*detail)
+        g_string_append_printf(out, "  %s", detail);
+    return g_string_free(out, FALSE);
+}
+
+VpError *vp_event_filter_add(PbEventFilter *filter, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    g_autofree char *key = equals ? g_strndup(text, (gsize)(equals - text)) : g_strdup("");
+    const char *value = equals ? equals + 1 : "";
+    int type = 0;
+
+    if (g_str_equal(key, "type")) {
+        VpError *error = vp_text_parse_enum(&pb_event_type__descriptor, value, &type);
+        if (error)
+            return vp_error_prefix(error, "--filter %s", text);
+        filter->types = g_realloc_n(filter->types, filter->n_types + 1, sizeof(*filter->types));
+        filter->types[filter->n_types++] = (PbEventType)type;
+    } else if (g_str_equal(key, "resource")) {
+        vp_pb_append(&filter->n_resource_types, &filter->resource_types, g_strdup(value));
+    } else if (g_str_equal(key, "name")) {
+        vp_pb_append(&filter->n_names, &filter->names, g_strdup(value));
+    } else if (g_str_equal(key, "uid")) {
+        vp_pb_append(&filter->n_uids, &filter->uids, g_strdup(value));
+    } else if (g_str_equal(key, "driver")) {
+        vp_pb_append(&filter->n_drivers, &filter->drivers, g_strdup(value));
+    } else {
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION",
+                            "--filter %s: must be KEY=VALUE, and the keys are type, resource, name, uid and driver", text);
+    }
+    return NULL;
+}
+
+void vp_event_place_init(VpEventPlace *place, gint64 start_revision)
+{
+    *place = (VpEventPlace){.complete = start_revision - 1};
+}
+
+gint64 vp_event_place_open(VpEventPlace *place)
+{
+    place->fresh = TRUE;
+    place->skip = place->revision > place->complete ? place->handled : 0;
+    return place->complete + 1;
+}
+
+gboolean vp_event_place_event(VpEventPlace *place, gint64 revision)
+{
+    place->fresh = FALSE;
+    if (revision == place->revision && place->skip > 0) {
+        place->skip--;
+        return FALSE;
+    }
+    place->skip = 0;
+    if (revision != place->revision) {
+        /* The next revision has begun, so all before it has come. */
+        place->complete = MAX(place->complete, revision - 1);
+        place->revision = revision;
+        place->handled = 0;
+    }
+    place->handled++;
+    return TRUE;
+}
+
+void vp_event_place_bookmark(VpEventPlace *place, gint64 revision)
+{
+    /* The first one of a stream that started at a given revision says that it is live, and no more than was known. */
+    const gboolean greeting = place->fresh && place->complete >= 0;
+
+    place->fresh = FALSE;
+    if (!greeting)
+        place->complete = MAX(place->complete, revision);
+}
+
+VpError *vp_event_cursor_load(const char *path, gint64 *ret_revision)
+{
+    g_autoptr(GError) wrong = NULL;
+    g_autofree char *text = NULL;
+    gint64 revision;
+
+    if (!g_file_get_contents(path, &text, NULL, &wrong)) {
+        *ret_revision = 0;
+        if (g_error_matches(wrong, G_FILE_ERROR, G_FILE_ERROR_NOENT))
+            return NULL;
+        return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNREADABLE", "cannot read the cursor: %s", wrong->message);
+    }
+    if (!g_ascii_string_to_signed(g_strstrip(text), 10, 0, G_MAXINT64 - 1, &revision, NULL))
+        return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNREADABLE",
+                            "%s holds no revision; say --from REVISION, and another file or none", path);
+    *ret_revision = revision;
+    return NULL;
+}
+
+VpError *vp_event_cursor_save(const char *path, gint64 revision)
+{
+    g_autofree char *text = g_strdup_printf("%" G_GINT64_FORMAT "\n", revision);
+    g_autoptr(GError) wrong = NULL;
+
+    if (g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0666, &wrong))
+        return NULL;
+    return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNWRITABLE", "cannot save the cursor: %s", wrong->message);
+}

@@ -1,0 +1,165 @@
+/* vpctl image inspect, probe, record-backing-format. */
+#include "clients/cli/image.h"
+
+#include "base/pb.h"
+#include "clients/cli/image_tree.h"
+#include "clients/cli/text.h"
+#include "virtplane/v1/image_service.pb-c.h"
+
+static char *absolute(const char *path)
+{
+    g_autofree char *folder = g_get_current_dir();
+
+    return g_canonicalize_filename(path, folder);
+}
+
+static VpError *take_format(const char *option, const char *text, PbImageFormat *ret)
+{
+    int value = 0;
+    VpError *error = text ? vp_text_parse_enum(&pb_image_format__descriptor, text, &value) : NULL;
+
+    if (error)
+        return vp_error_prefix(error, "%s", option);
+    *ret = (PbImageFormat)value;
+    return NULL;
+}
+
+/* Reads the stream to its end: prints each message as it comes (JSON, YAML), or fills the tree. */
+static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, VpImageTree *tree, gboolean *ret_safe)
+{
+    VpError *error = NULL;
+    VpClient *client = vp_cli_client(cli, &error);
+    g_autoptr(VpClientStream) stream =
+        client ? vp_client_stream_new(client, &pb_image_service__descriptor, "InspectChain", request, cli->timeout_ms, &error) : NULL;
+
+    if (!stream)
+        return error;
+    for (;;) {
+        vp_pb_auto PbInspectChainResponse *item = vp_client_stream_read(stream, 0, &error);
+
+        if (!item)
+            break;
+        vp_cli_print(cli, item, /* stream= */ TRUE);
+        vp_image_tree_add(tree, item);
+    }
+    const PbChainSummary *summary = vp_image_tree_summary(tree);
+    if (!error && !summary)
+        error = vp_error_new(VP_INTERNAL, VP_CLIENT_BAD_ANSWER, "the inspection ended without a verdict");
+    *ret_safe = !error && summary->safe;
+    return error;
+}
+
+int vp_image_inspect(VpCli *cli, const VpCommand *command, int argc, char **argv)
+{
+    g_autofree char *format = NULL;
+    int max_depth = 0;
+    const GOptionEntry entries[] = {
+        {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "The top's format (default: not declared)", "FORMAT"},
+        {"max-depth", 0, 0, G_OPTION_ARG_INT, &max_depth, "The most layers to walk", "N"},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    int code;
+
+    if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
+        return code;
+    g_autofree char *path = absolute(argv[1]);
+    vp_pb_auto PbInspectChainRequest *request = vp_pb_new(&pb_inspect_chain_request__descriptor);
+    VpError *error = take_format("--format", format, &request->format);
+    if (error)
+        return vp_cli_usage_error(command, error);
+    vp_pb_set(&request->path, path);
+    request->max_depth = max_depth > 0 ? (guint32)max_depth : 0;
+
+    g_autoptr(VpImageTree) tree = vp_image_tree_new();
+    gboolean safe = FALSE;
+    error = read_chain(cli, request, tree, &safe);
+    if (cli->output == VP_OUTPUT_TABLE && (!error || vp_image_tree_summary(tree))) {
+        g_autofree char *drawing = vp_image_tree_draw(tree, cli->color, cli->unicode);
+        fputs(drawing, stdout);
+    }
+    if (error)
+        return vp_cli_fail(cli, error, "inspect %s", path);
+    if (cli->output == VP_OUTPUT_NAME)
+        puts(safe ? "safe" : "unsafe");
+    return safe ? VP_EXIT_DONE : VP_EXIT_FAILED;
+}
+
+int vp_image_probe(VpCli *cli, const VpCommand *command, int argc, char **argv)
+{
+    int code;
+
+    if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))
+        return code;
+    g_autofree char *path = absolute(argv[1]);
+    vp_pb_auto PbProbeImageRequest *request = vp_pb_new(&pb_probe_image_request__descriptor);
+    VpError *error = NULL;
+    vp_pb_set(&request->path, path);
+
+    vp_pb_auto PbProbeImageResponse *answer = vp_cli_call(cli, &pb_image_service__descriptor, "ProbeImage", request, &error);
+    if (!answer)
+        return vp_cli_fail(cli, error, "probe %s", path);
+    if (vp_cli_print(cli, answer, /* stream= */ FALSE) || !answer->layer)
+        return VP_EXIT_DONE;
+    if (cli->output == VP_OUTPUT_NAME) {
+        g_autofree char *format = vp_text_enum(&pb_image_format__descriptor, (int)answer->layer->format);
+        puts(*format ? format : "unknown");
+        return VP_EXIT_DONE;
+    }
+
+    g_autofree char *facts = vp_image_layer_facts(answer->layer);
+    g_autofree char *safe_facts = vp_text_escape(facts);
+    g_autofree char *safe_path = vp_text_escape(answer->layer->path);
+    g_autofree char *backing = vp_text_escape(answer->layer->backing_path);
+    g_autofree char *data_file = vp_text_escape(answer->layer->data_file);
+    printf("%s\n  %s\n", safe_path, safe_facts);
+    if (*backing)
+        printf("  names a backing file: %s\n", backing);
+    if (*data_file)
+        printf("  names a data file: %s\n", data_file);
+    for (size_t i = 0; i < answer->n_findings; i++) {
+        g_autofree char *severity = vp_text_code(&pb_severity__descriptor, (int)answer->findings[i]->severity);
+        g_autofree char *finding = vp_text_code(&pb_finding_code__descriptor, (int)answer->findings[i]->code);
+        g_autofree char *message = vp_text_escape(answer->findings[i]->message);
+        g_autofree char *remedy = vp_text_escape(answer->findings[i]->remedy);
+        printf("  %s %s: %s\n", severity, finding, message);
+        if (*remedy)
+            printf("    remedy: %s\n", remedy);
+    }
+    return VP_EXIT_DONE;
+}
+
+int vp_image_record(VpCli *cli, const VpCommand *command, int argc, char **argv)
+{
+    g_autofree char *format = NULL;
+    gboolean dry_run = FALSE;
+    const GOptionEntry entries[] = {
+        {"backing-format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "The format to record (default: the probed one, where that is safe)",
+         "FORMAT"},
+        {"dry-run", 0, 0, G_OPTION_ARG_NONE, &dry_run, "Only say what would be done", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
+    int code;
+
+    if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
+        return code;
+    g_autofree char *path = absolute(argv[1]);
+    vp_pb_auto PbRecordBackingFormatRequest *request = vp_pb_new(&pb_record_backing_format_request__descriptor);
+    VpError *error = take_format("--backing-format", format, &request->backing_format);
+    if (error)
+        return vp_cli_usage_error(command, error);
+    vp_pb_set(&request->path, path);
+    request->validate_only = dry_run;
+
+    vp_pb_auto PbRecordBackingFormatResponse *answer =
+        vp_cli_call(cli, &pb_image_service__descriptor, "RecordBackingFormat", request, &error);
+    if (!answer)
+        return vp_cli_fail(cli, error, "record the backing format of %s", path);
+
+    g_autofree char *recorded = vp_text_enum(&pb_image_format__descriptor, (int)answer->backing_format);
+    if (cli->output == VP_OUTPUT_NAME)
+        puts(recorded);
+    else if (!vp_cli_print(cli, answer, /* stream= */ FALSE))
+        printf("%s: backing format %s %s\n", path, recorded,
+               !answer->changed ? "was recorded already" : dry_run ? "would be recorded" : "recorded");
+    return VP_EXIT_DONE;
+}

@@ -1,0 +1,148 @@
+/* vpctl: finds the command in the table and runs it. */
+#include <errno.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/version.h"
+#include "clients/cli/cli.h"
+#include "clients/cli/text.h"
+
+static const char GLOBAL_HELP[] =
+    "Options:\n"
+    "  -c, --connect ADDRESS   The daemon: unix:PATH or HOST:PORT. Also VIRTPLANE_ENDPOINT; without both, the socket\n"
+    "                          of this user's daemon\n"
+    "  -o, --output FORM       table (default), json, yaml or name\n"
+    "  -t, --timeout TIME      Give up after this time (default 60s)\n"
+    "  -h, --help              Help, also for each command: vpctl domain create --help\n"
+    "\n"
+    "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.\n";
+
+static int print_help(const char *group)
+{
+    printf("Usage: vpctl [OPTION...] %s%sCOMMAND [ARGUMENT...]\n\n", group ? group : "", group ? " " : "");
+    for (const VpCommand *command = vp_commands; command->name; command++) {
+        if (group && g_strcmp0(command->group, group) != 0)
+            continue;
+        g_autofree char *name = g_strdup_printf("%s%s%s %s", command->group ? command->group : "", command->group ? " " : "", command->name,
+                                                command->arguments);
+        printf("  %-36s %s\n", name, command->summary);
+    }
+    printf("\n%s", GLOBAL_HELP);
+    return VP_EXIT_DONE;
+}
+
+static int unknown(const char *word, const char *group)
+{
+    g_autoptr(GPtrArray) words = g_ptr_array_new();
+
+    for (const VpCommand *command = vp_commands; command->name; command++) {
+        if (group && g_strcmp0(command->group, group) == 0)
+            g_ptr_array_add(words, (gpointer)command->name);
+        else if (!group)
+            g_ptr_array_add(words, (gpointer)(command->group ? command->group : command->name));
+    }
+    g_ptr_array_add(words, NULL);
+
+    const char *nearest = vp_text_nearest(word, (const char *const *)words->pdata);
+    g_autofree char *hint = nearest ? g_strdup_printf("; did you mean \"%s\"?", nearest) : g_strdup("");
+    return vp_cli_usage(NULL, "there is no command \"%s%s%s\"%s", group ? group : "", group ? " " : "", word, hint);
+}
+
+static gboolean is_group(const char *word)
+{
+    for (const VpCommand *command = vp_commands; command->name; command++) {
+        if (g_strcmp0(command->group, word) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static const VpCommand *find_command(const char *group, const char *name)
+{
+    for (const VpCommand *command = vp_commands; command->name; command++) {
+        if (g_strcmp0(command->group, group) == 0 && g_str_equal(command->name, name))
+            return command;
+    }
+    return NULL;
+}
+
+/* Takes the next word off the arguments; options may stand before it. NULL: *ret_exit is what to return. */
+static const char *next_word(VpCli *cli, int *argc, char ***argv, const char *group, int *ret_exit)
+{
+    if (!vp_cli_parse_globals(cli, argc, argv, ret_exit))
+        return NULL;
+    if (*argc < 2) {
+        *ret_exit = cli->help ? print_help(group) : vp_cli_usage(NULL, "%s", group ? "a command is missing" : "what should be done?");
+        return NULL;
+    }
+    (*argc)--;
+    return *++*argv;
+}
+
+static int run(VpCli *cli, int argc, char **argv)
+{
+    int code;
+    const char *word = next_word(cli, &argc, &argv, NULL, &code);
+    const char *group = NULL;
+
+    if (!word)
+        return code;
+    if (is_group(word)) {
+        group = word;
+        word = next_word(cli, &argc, &argv, group, &code);
+        if (!word)
+            return code;
+    }
+    if (!group && g_str_equal(word, "help"))
+        return print_help(argc > 1 && is_group(argv[1]) ? argv[1] : NULL);
+
+    const VpCommand *command = find_command(group, word);
+    return command ? command->run(cli, command, argc, argv) : unknown(word, group);
+}
+
+/* What cannot be sent is refused here, once for all commands. */
+static int check_arguments(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (!g_utf8_validate(argv[i], -1, NULL))
+            return vp_cli_usage(NULL, "the argument \"%s\" is not UTF-8 and cannot be sent", argv[i]);
+    }
+    return VP_EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+    const char *no_color = g_getenv("NO_COLOR");
+    const char *term = g_getenv("TERM");
+    VpCli cli = {0};
+
+    setlocale(LC_ALL, "");
+    cli.color = isatty(STDOUT_FILENO) && !(no_color && *no_color) && g_strcmp0(term, "dumb") != 0;
+    cli.unicode = g_str_equal(nl_langinfo(CODESET), "UTF-8");
+    if (argc == 2 && g_str_equal(argv[1], "--version")) {
+        printf("vpctl %s\n", VP_VERSION);
+        return VP_EXIT_DONE;
+    }
+    int code = check_arguments(argc, argv);
+    if (code != VP_EXIT_DONE)
+        return code;
+
+    /* GOption takes words out of the array that it is given; the words stay ours. */
+    g_autofree char **words = g_memdup2(argv, sizeof(char *) * ((gsize)argc + 1));
+    vp_client_library_init();
+    code = run(&cli, argc, words);
+    vp_cli_disconnect(&cli);
+    vp_client_library_shutdown();
+    g_free(cli.address);
+    g_free(cli.output_name);
+    g_free(cli.timeout_text);
+
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "vpctl: cannot write the answer: %s\n", g_strerror(errno));
+        return VP_EXIT_FAILED;
+    }
+    return code;
+}
