@@ -1,0 +1,127 @@
+/* Settings: see config.h. The file is a key file (https://docs.gtk.org/glib/struct.KeyFile.html) with a group [daemon] and one for each driver. */
+#include "server/config.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_DRAIN_MS 10000
+
+static VpError *load_file(VpConfig *config, const char *path)
+{
+    static const char *const known[] = {"state_dir", "listen", "image_roots", "rpc_threads", "drain_ms", NULL};
+    g_autoptr(GError) why = NULL;
+
+    if (!path)
+        return NULL;
+    if (!g_key_file_load_from_file(config->file, path, G_KEY_FILE_NONE, &why))
+        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "the configuration %s cannot be read: %s", path, why->message);
+
+    g_auto(GStrv) keys = g_key_file_get_keys(config->file, "daemon", NULL, NULL);
+    for (char **key = keys; key && *key; key++) {
+        if (!g_strv_contains(known, *key))
+            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "%s: [daemon] has no setting \"%s\"", path, *key);
+    }
+    return NULL;
+}
+
+static VpError *read_uint(VpConfig *config, const char *key, guint most, guint *setting)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (!g_key_file_has_key(config->file, "daemon", key, NULL))
+        return NULL;
+    const guint64 value = g_key_file_get_uint64(config->file, "daemon", key, &why);
+    if (why || value > most)
+        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] %s: %s", key, why ? why->message : "is too large");
+    *setting = (guint)value;
+    return NULL;
+}
+
+/* Root has the system's folders, everyone else their own. */
+static VpError *fill_folders(VpConfig *config, const char *state_dir)
+{
+    const char *runtime = g_getenv("XDG_RUNTIME_DIR");
+
+    if (state_dir)
+        config->state_dir = g_canonicalize_filename(state_dir, NULL);
+    else
+        config->state_dir = g_key_file_get_string(config->file, "daemon", "state_dir", NULL);
+
+    if (config->state_dir)
+        /* A daemon with a state folder of its own is a world of its own. */
+        config->run_dir = g_build_filename(config->state_dir, "run", NULL);
+    else if (geteuid() == 0)
+        config->run_dir = g_strdup("/run/virtplane");
+    else if (runtime && runtime[0] == '/')
+        config->run_dir = g_build_filename(runtime, "virtplane", NULL);
+    else
+        return vp_error_new(VP_FAILED_PRECONDITION, "CONFIG", "XDG_RUNTIME_DIR is not set; set it, or give --state-dir and --listen");
+    if (!config->state_dir)
+        config->state_dir = geteuid() == 0 ? g_strdup("/var/lib/virtplane") : g_build_filename(g_get_user_state_dir(), "virtplane", NULL);
+    return NULL;
+}
+
+static VpError *make_folder(const char *path)
+{
+    if (g_mkdir_with_parents(path, 0700) < 0)
+        return vp_error_errno(errno, "STATE_DIR", "cannot make the folder %s", path);
+    if (access(path, R_OK | W_OK | X_OK) < 0)
+        return vp_error_errno(errno, "STATE_DIR", "the folder %s cannot be used", path);
+    return NULL;
+}
+
+static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
+{
+    VpError *error = load_file(config, arguments->config);
+    if (!error)
+        error = fill_folders(config, arguments->state_dir);
+    if (!error)
+        error = make_folder(config->state_dir);
+    if (!error)
+        error = make_folder(config->run_dir);
+    if (!error)
+        error = read_uint(config, "rpc_threads", 64, &config->rpc_threads);
+    if (!error)
+        error = read_uint(config, "drain_ms", 600000, &config->drain_ms);
+    if (error)
+        return error;
+
+    config->image_roots = g_key_file_get_string_list(config->file, "daemon", "image_roots", NULL, NULL);
+    config->listen = arguments->listen ? g_strdupv(arguments->listen)
+                                       : g_key_file_get_string_list(config->file, "daemon", "listen", NULL, NULL);
+    if (!config->listen) {
+        g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+        g_autofree char *address = g_strdup_printf("unix:%s/virtplaned.sock", config->run_dir);
+
+        g_strv_builder_add(builder, address);
+        config->listen = g_strv_builder_end(builder);
+    }
+    return NULL;
+}
+
+VpConfig *vp_config_new(const VpConfigArguments *arguments, VpError **error)
+{
+    g_autoptr(VpConfig) config = g_new0(VpConfig, 1);
+
+    config->file = g_key_file_new();
+    config->drain_ms = DEFAULT_DRAIN_MS;
+    VpError *failure = fill(config, arguments);
+    if (failure) {
+        *error = failure;
+        return NULL;
+    }
+    return g_steal_pointer(&config);
+}
+
+void vp_config_free(VpConfig *config)
+{
+    if (!config)
+        return;
+    g_free(config->state_dir);
+    g_free(config->run_dir);
+    g_strfreev(config->listen);
+    g_strfreev(config->image_roots);
+    g_key_file_unref(config->file);
+    g_free(config);
+}

@@ -1,0 +1,26 @@
+/* The daemon's settings: defaults for who runs it, then the configuration file, then the command line. */
+#pragma once
+
+#include "base/error.h"
+
+typedef struct VpConfig {
+    char *state_dir;
+    char *run_dir;
+    char **listen;      /* addresses, NULL at the end */
+    char **image_roots; /* folders that images may come from; NULL: any */
+    guint rpc_threads;  /* 0: cores/2 */
+    guint drain_ms;     /* how long running calls may take after SIGTERM */
+    GKeyFile *file;     /* the whole configuration, for the drivers' groups */
+} VpConfig;
+
+/* What the command line says; NULL: not given. */
+typedef struct VpConfigArguments {
+    const char *config;
+    const char *state_dir;
+    char **listen;
+} VpConfigArguments;
+
+/* Settings for this user; the folders are made. */
+VpConfig *vp_config_new(const VpConfigArguments *arguments, VpError **error);
+void vp_config_free(VpConfig *config);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpConfig, vp_config_free)

@@ -1,0 +1,160 @@
+/* Puts the parts together: see daemon.h. */
+#include "server/daemon.h"
+
+#include <malloc.h>
+
+#include "base/log.h"
+#include "base/thread.h"
+#include "server/services/services.h"
+
+/* Workers block on disks for moments: a few more than cores keep a slow disk from holding up the rest. */
+#define WORKERS 4
+#define MAX_QUEUED_WORK 4096
+#define KEEP_OPERATIONS 1000
+#define MAX_WAITING_JOBS 64
+#define ADOPT_US (3 * G_USEC_PER_SEC)
+#define JOBS_END_US (5 * G_USEC_PER_SEC)
+
+struct VpDaemon {
+    const VpConfig *config;
+    VpLoop *loop;
+    VpPool *pool;
+    VpStore *store;
+    VpJobs *jobs;
+    VpDomains *domains;
+    VpServices services;
+    VpHandlerTable *tables;
+    VpRpcServer *server;
+};
+
+/* The daemon's own start and stop are in the journal too. */
+static VpError *tell_journal(VpDaemon *daemon, PbEventType type)
+{
+    PbEvent event = PB_EVENT__INIT;
+    VpTxn *txn = vp_txn_new();
+    VpError *error = NULL;
+
+    event.type = type;
+    event.resource_type = (char *)"daemon";
+    event.name = (char *)"virtplaned";
+    event.reason = (char *)"REQUESTED";
+    event.detail = (char *)VP_VERSION;
+    vp_txn_event(txn, &event);
+    vp_store_commit_wait(daemon->store, txn, &error);
+    return error;
+}
+
+static VpError *open_parts(VpDaemon *daemon)
+{
+    const VpConfig *config = daemon->config;
+    const VpStoreOptions store_options = {.dir = config->state_dir};
+    VpError *error = NULL;
+
+    /* The store's lock keeps a second daemon away from everything else. */
+    daemon->store = vp_store_open_sqlite(&store_options, &error);
+    if (!error)
+        daemon->loop = vp_loop_new("vp-loop", &error);
+    if (!error)
+        daemon->pool = vp_pool_new("vp-worker", WORKERS, MAX_QUEUED_WORK, &error);
+    if (error)
+        return error;
+
+    daemon->jobs = vp_jobs_new(daemon->pool, daemon->loop, KEEP_OPERATIONS, MAX_WAITING_JOBS);
+    const VpDomainsOptions domains_options = {
+        .store = daemon->store,
+        .jobs = daemon->jobs,
+        .loop = daemon->loop,
+        .pool = daemon->pool,
+        .config = config->file,
+        .state_dir = config->state_dir,
+        .run_dir = config->run_dir,
+    };
+    daemon->domains = vp_domains_new(&domains_options, &error);
+    return error;
+}
+
+static VpError *start(VpDaemon *daemon)
+{
+    const VpConfig *config = daemon->config;
+    VpServices *services = &daemon->services;
+    VpError *error = tell_journal(daemon, PB_EVENT_TYPE_DAEMON_STARTED);
+    if (error)
+        return error;
+    vp_domains_adopt(daemon->domains, vp_now_us() + ADOPT_US);
+
+    *services = (VpServices){
+        .store = daemon->store,
+        .jobs = daemon->jobs,
+        .domains = daemon->domains,
+        .pool = daemon->pool,
+        .loop = daemon->loop,
+        .state_dir = config->state_dir,
+        .image_roots = (const char *const *)config->image_roots,
+        .start_wall_us = vp_wall_us(),
+    };
+    error = vp_page_key_init(&services->page_key);
+    if (!error)
+        services->events = vp_event_hub_new(daemon->store, daemon->pool, daemon->loop, &error);
+    if (error)
+        return error;
+
+    static const char *const none[] = {NULL};
+    services->addresses = none;
+    daemon->tables = vp_services_tables(services);
+    const VpRpcOptions rpc_options = {
+        .listen = (const char *const *)config->listen,
+        .threads = config->rpc_threads,
+        .pool = daemon->pool,
+        .loop = daemon->loop,
+        .tables = daemon->tables,
+    };
+    daemon->server = vp_rpc_server_new(&rpc_options, &error);
+    if (error)
+        return error;
+    services->addresses = vp_rpc_server_addresses(daemon->server);
+    return NULL;
+}
+
+VpDaemon *vp_daemon_new(const VpConfig *config, VpError **error)
+{
+    g_autoptr(VpDaemon) daemon = g_new0(VpDaemon, 1);
+
+    daemon->config = config;
+    VpError *failure = open_parts(daemon);
+    if (!failure)
+        failure = start(daemon);
+    if (failure) {
+        *error = failure;
+        return NULL;
+    }
+    /* Reading the descriptors took memory that is not needed again. */
+    malloc_trim(0);
+    return g_steal_pointer(&daemon);
+}
+
+const char *const *vp_daemon_addresses(VpDaemon *daemon)
+{
+    return vp_rpc_server_addresses(daemon->server);
+}
+
+void vp_daemon_free(VpDaemon *daemon)
+{
+    if (!daemon)
+        return;
+
+    if (daemon->server) {
+        g_autoptr(VpError) error = tell_journal(daemon, PB_EVENT_TYPE_DAEMON_STOPPING);
+        if (error)
+            vp_log(VP_LOG_ERROR, "at the end: %s", error->message);
+        vp_rpc_server_drain(daemon->server, vp_now_us() + (gint64)daemon->config->drain_ms * 1000);
+    }
+    vp_jobs_free(daemon->jobs, vp_now_us() + JOBS_END_US);
+    vp_domains_free(daemon->domains);
+    vp_rpc_server_free(daemon->server);
+    vp_event_hub_free(daemon->services.events);
+    vp_pool_free(daemon->pool);
+    vp_loop_free(daemon->loop);
+    vp_store_close(daemon->store);
+    g_free(daemon->tables);
+    g_free(daemon);
+}

@@ -1,0 +1,257 @@
+/* Opening and closing: drivers, the load from the store, adoption. See domains.h. */
+#include "server/domains/domains.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/pb.h"
+#include "base/thread.h"
+#include "server/domains/internal.h"
+
+/* How long the end waits for changes that are under way. */
+#define SETTLE_US (5 * G_USEC_PER_SEC)
+
+static gint compare_names(gconstpointer a, gconstpointer b, gpointer data)
+{
+    (void)data;
+    return strcmp(a, b);
+}
+
+static VpError *make_folder(const char *parent, const char *name, const char **ret_path)
+{
+    g_autofree char *path = g_build_filename(parent, name, NULL);
+
+    if (g_mkdir_with_parents(path, 0700) < 0)
+        return vp_error_errno(errno, "STATE_DIR", "cannot make the folder %s", path);
+    *ret_path = g_steal_pointer(&path);
+    return NULL;
+}
+
+static VpError *open_drivers(VpDomains *domains, const VpDomainsOptions *options)
+{
+    for (const VpDriverOps *const *ops = vp_driver_table; *ops && domains->n_drivers < VP_MAX_DRIVERS; ops++) {
+        VpDriverHost *host = &domains->hosts[domains->n_drivers];
+
+        *host = (VpDriverHost){
+            .loop = options->loop,
+            .pool = options->pool,
+            .config = options->config,
+            .report = vp_domains_report,
+            .data = domains,
+        };
+        VpError *error = make_folder(options->state_dir, (*ops)->name, &host->state_dir);
+        if (!error)
+            error = make_folder(options->run_dir, (*ops)->name, &host->run_dir);
+        VpDriver *driver = error ? NULL : (*ops)->open(host, &error);
+        if (!driver) {
+            g_free((char *)host->state_dir);
+            g_free((char *)host->run_dir);
+            return vp_error_prefix(error, "the driver %s", (*ops)->name);
+        }
+        domains->drivers[domains->n_drivers++] = driver;
+    }
+    return NULL;
+}
+
+static VpError *load_one(VpDomains *domains, const VpKeyValue *kv)
+{
+    PbDomain *domain = vp_pb_unpack(&pb_domain__descriptor, kv->value);
+    VpError *error = NULL;
+
+    if (!domain || !domain->spec || !domain->status) {
+        vp_pb_free(domain);
+        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "the stored domain %s cannot be read; restore the store from a backup", kv->key);
+    }
+    domain->revision = kv->mod_revision;
+    VpDriver *driver = vp_domains_driver(domains, domain->spec->driver);
+    if (!driver) {
+        error = vp_error_new(VP_FAILED_PRECONDITION, "UNKNOWN_DRIVER", "the domain %s needs the driver %s, which this daemon does not have",
+                             domain->name, domain->spec->driver);
+        vp_pb_free(domain);
+        return error;
+    }
+    g_autoptr(VpRecord) record = vp_registry_add(domains, driver, domain->name, domain->uid, domain, &error);
+    return error;
+}
+
+static VpError *load(VpDomains *domains)
+{
+    VpError *error = NULL;
+    g_autoptr(GPtrArray) stored = vp_store_list(domains->store, "/domains/", NULL, 0, &error);
+
+    for (guint i = 0; !error && i < stored->len; i++)
+        error = load_one(domains, stored->pdata[i]);
+    if (!error)
+        domains->requests = vp_requests_new(domains->store, &error);
+    return error;
+}
+
+/* The job that a view shows has changed. */
+static void job_changed(void *data, const char *resource_uid)
+{
+    VpDomains *domains = data;
+    VP_LOCK(&domains->mutex);
+    VpRecord *record = g_hash_table_lookup(domains->by_uid, resource_uid);
+
+    if (!record)
+        return;
+    record->job_generation++;
+    vp_record_touch(record);
+}
+
+VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
+{
+    g_autoptr(VpDomains) domains = g_new0(VpDomains, 1);
+
+    domains->store = options->store;
+    domains->jobs = options->jobs;
+    domains->loop = options->loop;
+    domains->pool = options->pool;
+    pthread_mutex_init(&domains->mutex, NULL);
+    vp_cond_init(&domains->idle);
+    domains->by_name = g_tree_new_full(compare_names, NULL, NULL, (GDestroyNotify)vp_record_unref);
+    domains->by_uid = g_hash_table_new(g_str_hash, g_str_equal);
+
+    VpError *failure = open_drivers(domains, options);
+    if (!failure)
+        failure = load(domains);
+    if (failure) {
+        *error = failure;
+        return NULL;
+    }
+    vp_jobs_set_listener(domains->jobs, job_changed, domains);
+    return g_steal_pointer(&domains);
+}
+
+static gboolean collect(gpointer key, gpointer value, gpointer data)
+{
+    (void)key;
+    g_ptr_array_add(data, vp_record_ref(value));
+    return FALSE;
+}
+
+static GPtrArray *all_records(VpDomains *domains)
+{
+    GPtrArray *records = g_ptr_array_new_with_free_func((GDestroyNotify)vp_record_unref);
+
+    VP_LOCK(&domains->mutex);
+    g_tree_foreach(domains->by_name, collect, records);
+    return records;
+}
+
+static void adoption_taken(void *data, const VpDomainResult *result)
+{
+    VpDomains *domains = data;
+
+    if (!result->error)
+        return;
+    vp_log(VP_LOG_ERROR, "a running domain could not be taken up again: %s", result->error->message);
+    VP_LOCK(&domains->mutex);
+    domains->adopting--;
+}
+
+void vp_domains_adopt(VpDomains *domains, gint64 deadline_us)
+{
+    const VpDomainCaller caller = {.identity = "daemon", .text = "the daemon", .request_id = ""};
+    g_autoptr(GPtrArray) records = all_records(domains);
+
+    for (guint i = 0; i < records->len; i++) {
+        const VpRecord *record = records->pdata[i];
+        const PbDomainState state = record->committed->status->state;
+
+        if (state == PB_DOMAIN_STATE_SHUTOFF || state == PB_DOMAIN_STATE_CRASHED || state == PB_DOMAIN_STATE_SAVED)
+            continue;
+        pthread_mutex_lock(&domains->mutex);
+        domains->adopting++;
+        pthread_mutex_unlock(&domains->mutex);
+        const VpVerbRequest request = {.verb = VP_VERB_ADOPT, .uid = record->uid, .no_wait = TRUE};
+        vp_domains_verb(domains, &request, &caller, adoption_taken, domains);
+    }
+
+    gboolean in_time = TRUE;
+    VP_LOCK(&domains->mutex);
+    while (domains->adopting > 0 && in_time)
+        in_time = vp_cond_wait_until(&domains->idle, &domains->mutex, deadline_us);
+}
+
+/* The methods that an operation of the table stands for. */
+static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabilities)
+{
+    const struct {
+        gboolean there;
+        const char *method;
+    } methods[] = {
+        {ops->start != NULL, "StartDomain"},   {ops->shutdown != NULL, "ShutdownDomain"}, {ops->power_off != NULL, "PowerOffDomain"},
+        {ops->reboot != NULL, "RebootDomain"}, {ops->reset != NULL, "ResetDomain"},       {ops->pause != NULL, "PauseDomain"},
+        {ops->resume != NULL, "ResumeDomain"},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {
+        if (methods[i].there)
+            vp_pb_append(&capabilities->n_methods, &capabilities->methods, g_strdup(methods[i].method));
+    }
+}
+
+void vp_domains_capabilities(VpDomains *domains, PbGetCapabilitiesResponse *response)
+{
+    for (guint i = 0; i < domains->n_drivers; i++) {
+        VpDriver *driver = domains->drivers[i];
+        PbDriverCapabilities *capabilities = vp_pb_new(&pb_driver_capabilities__descriptor);
+
+        driver->ops->capabilities(driver, capabilities);
+        vp_pb_set(&capabilities->name, driver->ops->name);
+        add_methods(driver->ops, capabilities);
+        vp_pb_append(&response->n_drivers, &response->drivers, capabilities);
+    }
+}
+
+static gboolean has_changes_under_way(VpDomains *domains, const GPtrArray *records)
+{
+    VP_LOCK(&domains->mutex);
+    for (guint i = 0; i < records->len; i++) {
+        const VpRecord *record = records->pdata[i];
+
+        if (record->mutations.length > 0 && !record->retry)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* What was reported until now shall be in the store. */
+static void settle(VpDomains *domains)
+{
+    const gint64 deadline_us = vp_now_us() + SETTLE_US;
+    g_autoptr(GPtrArray) records = all_records(domains);
+
+    while (has_changes_under_way(domains, records) && vp_now_us() < deadline_us) {
+        g_autoptr(VpError) error = NULL;
+
+        vp_store_commit_wait(domains->store, vp_txn_new(), &error);
+        if (error)
+            vp_log(VP_LOG_ERROR, "at the end: %s", error->message);
+    }
+    for (guint i = 0; i < records->len; i++)
+        vp_record_stop(records->pdata[i]);
+}
+
+void vp_domains_free(VpDomains *domains)
+{
+    if (!domains)
+        return;
+
+    for (guint i = 0; i < domains->n_drivers; i++)
+        domains->drivers[i]->ops->close(domains->drivers[i]);
+    settle(domains);
+    for (guint i = 0; i < domains->n_drivers; i++) {
+        g_free((char *)domains->hosts[i].state_dir);
+        g_free((char *)domains->hosts[i].run_dir);
+    }
+    vp_requests_free(domains->requests);
+    g_tree_unref(domains->by_name);
+    g_hash_table_unref(domains->by_uid);
+    pthread_cond_destroy(&domains->idle);
+    pthread_mutex_destroy(&domains->mutex);
+    g_free(domains);
+}

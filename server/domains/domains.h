@@ -1,0 +1,107 @@
+/*
+ * The domains of this host: what is known of each in memory, its changes through the store, its verbs as jobs of its driver.
+ *
+ * Reads are served from memory and never wait. Every change is one transaction of the store: row and events together; memory follows
+ * once it is committed. Changes of one domain are made one after another; what a driver reports is one of them and is never dropped.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/pool.h"
+#include "server/jobs/jobs.h"
+#include "server/store/store.h"
+#include "virtplane/v1/domain_service.pb-c.h"
+#include "virtplane/v1/host_service.pb-c.h"
+
+typedef struct VpDomains VpDomains;
+
+typedef struct VpDomainsOptions {
+    VpStore *store;
+    VpJobs *jobs;
+    VpLoop *loop;
+    VpPool *pool;
+    GKeyFile *config;
+    const char *state_dir; /* the daemon's; each driver gets a folder in it */
+    const char *run_dir;
+} VpDomainsOptions;
+
+/* Opens the drivers and loads the domains from the store. What `options` points to outlives the result, but for the strings. */
+VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error);
+
+/* Takes up the domains that were running when the daemon ended; waits until that is done or `deadline_us` of vp_now_us() has passed (it goes on then). */
+void vp_domains_adopt(VpDomains *domains, gint64 deadline_us);
+
+/* Closes the drivers (their domains run on) and frees. No job may run any more. NULL is let pass. */
+void vp_domains_free(VpDomains *domains);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpDomains, vp_domains_free)
+
+/* ---- reading; any thread, never blocks ---- */
+
+/* A domain as clients see it; immutable and counted. */
+typedef struct VpDomainView {
+    gint refs;
+    PbDomain *domain;
+    GBytes *get_response; /* a packed GetDomainResponse */
+} VpDomainView;
+
+VpDomainView *vp_domain_view_ref(VpDomainView *view);
+void vp_domain_view_unref(VpDomainView *view);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpDomainView, vp_domain_view_unref)
+
+/* By name or uid (empty or NULL: not given; both must agree). NOT_FOUND; INVALID_ARGUMENT if neither is given. Owned by the caller. */
+VpDomainView *vp_domains_get(VpDomains *domains, const char *name, const char *uid, VpError **error);
+
+/* Those that match `filter` (may be NULL), in the order of their names, after `after` (NULL: from the first), at most `limit`: a GPtrArray of VpDomainView that
+ * owns them. `ret_more` tells whether others follow. */
+GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit, gboolean *ret_more);
+
+/* The drivers' capabilities, appended to `response`. May block for a moment. */
+void vp_domains_capabilities(VpDomains *domains, PbGetCapabilitiesResponse *response);
+
+/* ---- changing; the answer comes by a callback, on any thread, which must not block ---- */
+
+/* How a change ended: `error` (borrowed) or `domain` (borrowed; NULL after a delete). `operation` (borrowed) for jobs, else NULL. */
+typedef struct VpDomainResult {
+    const VpError *error;
+    const PbDomain *domain;
+    const PbOperation *operation;
+    gint64 revision;
+} VpDomainResult;
+typedef void (*VpDomainDone)(void *data, const VpDomainResult *result);
+
+/* Who asks, and the request's id that makes a retry safe (empty: none). Copied. */
+typedef struct VpDomainCaller {
+    const char *identity; /* "uid:1000": request ids of different identities do not meet */
+    const char *text;     /* for people */
+    const char *request_id;
+} VpDomainCaller;
+
+void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done,
+                       void *data);
+void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done,
+                       void *data);
+void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done,
+                       void *data);
+
+typedef enum VpVerb {
+    VP_VERB_START,
+    VP_VERB_SHUTDOWN,
+    VP_VERB_POWER_OFF,
+    VP_VERB_REBOOT,
+    VP_VERB_RESET,
+    VP_VERB_PAUSE,
+    VP_VERB_RESUME,
+    VP_VERB_ADOPT, /* the daemon's own, at start */
+} VpVerb;
+
+typedef struct VpVerbRequest {
+    VpVerb verb;
+    const char *name;
+    const char *uid;
+    gboolean no_wait;   /* `done` is called once the job is taken */
+    gboolean paused;    /* of a start */
+    guint64 timeout_ms; /* 0: the verb's default */
+} VpVerbRequest;
+
+void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data);

@@ -1,0 +1,103 @@
+/* Inside server/domains: the record of one domain and the queue of its changes. */
+#pragma once
+
+#include <pthread.h>
+
+#include "drivers/driver.h"
+#include "server/domains/domains.h"
+#include "server/domains/requests.h"
+
+#define VP_MAX_DRIVERS 16
+
+typedef struct VpRecord VpRecord;
+typedef struct VpMutation VpMutation;
+
+/* One change of one domain, waiting for its turn. */
+struct VpMutation {
+    /* Changes `draft` (a copy of the domain as committed) and adds events to `txn`. An error ends the change. NULL: changes nothing, only waits for
+     * the changes before it. */
+    VpError *(*apply)(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data);
+    /* Told at the end, without locks; on the store's writer thread or the caller's. May be NULL. */
+    void (*done)(VpRecord *record, void *data, gint64 revision, const VpError *error);
+    void (*destroy)(void *data);
+    void *data;
+    gboolean remove;   /* deletes the domain */
+    gboolean observed; /* has happened already: is tried again until the store takes it */
+};
+
+/* One domain. Lives in the registry from the moment its creation is under way until its deletion is committed. */
+struct VpRecord {
+    gint refs;
+    VpDomains *domains;
+    VpDriver *driver;
+    char *uid;
+    char *name;
+
+    /* Under domains->mutex. */
+    PbDomain *committed; /* NULL until the creation is committed */
+    VpDomainView *view;  /* NULL: to be built anew */
+    guint job_generation;
+    GQueue mutations;    /* of VpMutation; the head is under way while busy */
+    gboolean busy;
+    VpTimer *retry;
+};
+
+struct VpDomains {
+    VpStore *store;
+    VpJobs *jobs;
+    VpLoop *loop;
+    VpPool *pool;
+    VpRequests *requests;
+    VpDriver *drivers[VP_MAX_DRIVERS];
+    VpDriverHost hosts[VP_MAX_DRIVERS];
+    guint n_drivers;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t idle; /* fewer adoptions are under way */
+    guint adopting;
+    GTree *by_name;      /* char * -> VpRecord (one reference) */
+    GHashTable *by_uid;  /* char * -> VpRecord (none) */
+};
+
+/* ---- registry.c ---- */
+
+VpRecord *vp_record_ref(VpRecord *record);
+void vp_record_unref(VpRecord *record);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpRecord, vp_record_unref)
+
+/* Puts a new domain into the registry, taking `committed` (NULL: its creation is under way). ALREADY_EXISTS, or ABORTED if one of that name is being
+ * created right now. */
+VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name, const char *uid, PbDomain *committed, VpError **error);
+void vp_registry_remove(VpRecord *record);
+
+/* The record of a committed domain, a reference; errors as vp_domains_get(). */
+VpRecord *vp_registry_find(VpDomains *domains, const char *name, const char *uid, VpError **error);
+VpRecord *vp_registry_find_uid(VpDomains *domains, const char *uid);
+
+/* The domain as clients see it now; NULL if it is not committed yet. */
+VpDomainView *vp_record_view(VpRecord *record);
+
+/* Something that a view shows has changed: under domains->mutex. */
+void vp_record_touch(VpRecord *record);
+
+/* The key of a domain in the store. Owned by the caller. */
+char *vp_domain_key(const char *uid);
+
+/* The driver of this name, or NULL. */
+VpDriver *vp_domains_driver(VpDomains *domains, const char *name);
+
+/* ---- mutate.c ---- */
+
+/* Queues a change. Copies the struct; `data` is destroyed after `done`. Any thread; never blocks. */
+void vp_record_mutate(VpRecord *record, const VpMutation *mutation);
+
+/* Adds an event about a domain to a transaction. */
+void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail);
+
+/* Drops retries that wait, at the end. */
+void vp_record_stop(VpRecord *record);
+
+/* ---- observe.c ---- */
+
+/* VpDriverHost.report; `data` is the VpDomains. */
+void vp_domains_report(void *data, const char *uid, const VpObservation *observation);

@@ -1,0 +1,162 @@
+/*
+ * The changes of a domain, one after another: copy what is committed, change the copy, commit it with its events, and only then show it. Each transaction compares
+ * the revision that it was made from, so that nothing is ever written over.
+ */
+#include "base/log.h"
+#include "base/pb.h"
+#include "base/thread.h"
+#include "server/domains/internal.h"
+
+#define RETRY_MS 1000
+
+/* A change under way. */
+typedef struct Attempt {
+    VpRecord *record;
+    VpMutation *mutation;
+    PbDomain *draft;
+} Attempt;
+
+static void pump(VpRecord *record);
+
+static void mutation_free(VpMutation *mutation)
+{
+    if (mutation->destroy)
+        mutation->destroy(mutation->data);
+    g_free(mutation);
+}
+
+void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail)
+{
+    PbEvent event = PB_EVENT__INIT;
+
+    event.type = type;
+    event.resource_type = (char *)"domain";
+    event.name = domain->name;
+    event.uid = domain->uid;
+    event.reason = (char *)reason;
+    event.detail = (char *)(detail ? detail : "");
+    event.state = domain->status->state;
+    event.driver = domain->spec->driver;
+    vp_txn_event(txn, &event);
+}
+
+/* The head of the queue is done, well or not: tells, and goes on with the next. */
+static void head_done(VpRecord *record, VpMutation *mutation, gint64 revision, const VpError *error)
+{
+    pthread_mutex_lock(&record->domains->mutex);
+    g_queue_pop_head(&record->mutations);
+    record->busy = FALSE;
+    pthread_mutex_unlock(&record->domains->mutex);
+
+    if (mutation->done)
+        mutation->done(record, mutation->data, revision, error);
+    mutation_free(mutation);
+    pump(record);
+}
+
+static void retry(void *data)
+{
+    VpRecord *record = data;
+
+    pthread_mutex_lock(&record->domains->mutex);
+    VpTimer *timer = g_steal_pointer(&record->retry);
+    record->busy = FALSE;
+    pthread_mutex_unlock(&record->domains->mutex);
+    vp_timer_cancel(timer);
+    pump(record);
+    vp_record_unref(record);
+}
+
+static void committed(void *data, gint64 revision, const VpError *error)
+{
+    Attempt *attempt = data;
+    g_autoptr(VpRecord) record = attempt->record;
+    VpMutation *mutation = attempt->mutation;
+    PbDomain *draft = attempt->draft;
+
+    g_free(attempt);
+    if (error && mutation->observed) {
+        /* It has happened, whether the disk has room for it or not. */
+        vp_log(VP_LOG_ERROR, "the state of the domain %s could not be recorded, trying again: %s", record->name, error->message);
+        vp_pb_free(draft);
+        VP_LOCK(&record->domains->mutex);
+        record->retry = vp_timer_start(record->domains->loop, RETRY_MS, retry, vp_record_ref(record));
+        return;
+    }
+    if (!error && !mutation->remove) {
+        draft->revision = revision;
+        pthread_mutex_lock(&record->domains->mutex);
+        PbDomain *before = record->committed;
+        record->committed = g_steal_pointer(&draft);
+        vp_record_touch(record);
+        pthread_mutex_unlock(&record->domains->mutex);
+        vp_pb_free(before);
+    }
+    if (!error && mutation->remove)
+        vp_registry_remove(record);
+    vp_pb_free(draft);
+    head_done(record, mutation, revision, error);
+}
+
+static void pump(VpRecord *record)
+{
+    VpDomains *domains = record->domains;
+    g_autoptr(VpTxn) txn = vp_txn_new();
+    g_autofree char *key = vp_domain_key(record->uid);
+
+    pthread_mutex_lock(&domains->mutex);
+    VpMutation *mutation = record->busy ? NULL : g_queue_peek_head(&record->mutations);
+    if (!mutation) {
+        pthread_mutex_unlock(&domains->mutex);
+        return;
+    }
+    record->busy = TRUE;
+    vp_pb_auto PbDomain *draft = vp_pb_dup(record->committed);
+    pthread_mutex_unlock(&domains->mutex);
+
+    const gint64 revision = draft ? draft->revision : 0;
+    if (!mutation->apply) {
+        head_done(record, mutation, revision, NULL);
+        return;
+    }
+    if (!draft)
+        draft = vp_pb_new(&pb_domain__descriptor);
+    g_autoptr(VpError) error = mutation->apply(record, draft, txn, mutation->data);
+    if (error) {
+        head_done(record, mutation, revision, error);
+        return;
+    }
+
+    vp_txn_compare(txn, key, revision);
+    if (mutation->remove) {
+        vp_txn_delete(txn, key);
+    } else {
+        /* The revision is the key's own; what is stored does not repeat it. */
+        draft->revision = 0;
+        g_autoptr(GBytes) packed = vp_pb_pack(draft);
+        vp_txn_put(txn, key, packed);
+    }
+    Attempt *attempt = g_new0(Attempt, 1);
+    *attempt = (Attempt){.record = vp_record_ref(record), .mutation = mutation, .draft = g_steal_pointer(&draft)};
+    vp_store_commit(domains->store, g_steal_pointer(&txn), committed, attempt);
+}
+
+void vp_record_mutate(VpRecord *record, const VpMutation *mutation)
+{
+    VpMutation *queued = g_memdup2(mutation, sizeof(*mutation));
+
+    pthread_mutex_lock(&record->domains->mutex);
+    g_queue_push_tail(&record->mutations, queued);
+    pthread_mutex_unlock(&record->domains->mutex);
+    pump(record);
+}
+
+void vp_record_stop(VpRecord *record)
+{
+    pthread_mutex_lock(&record->domains->mutex);
+    VpTimer *timer = g_steal_pointer(&record->retry);
+    pthread_mutex_unlock(&record->domains->mutex);
+    if (vp_timer_cancel(timer))
+        vp_record_unref(record);
+    g_queue_clear_full(&record->mutations, (GDestroyNotify)mutation_free);
+}

@@ -1,0 +1,118 @@
+/* What drivers report becomes the domain's status and its events. */
+#include <string.h>
+
+#include "base/log.h"
+#include "base/pb.h"
+#include "base/thread.h"
+#include "server/domains/internal.h"
+
+/* An observation that owns what it names. */
+typedef struct Seen {
+    VpObservation observation;
+    char *reason;
+    char *detail;
+    PbDiskStatus **disks;
+    PbFinding **findings;
+    gint64 wall_us;
+} Seen;
+
+static void *dup_messages(void *const *messages, gsize n)
+{
+    void **copies = g_new0(void *, n + 1);
+
+    for (gsize i = 0; i < n; i++)
+        copies[i] = vp_pb_dup(messages[i]);
+    return copies;
+}
+
+static void free_messages(void *messages, gsize n)
+{
+    void **array = messages;
+
+    for (gsize i = 0; i < n; i++)
+        vp_pb_free(array[i]);
+    g_free(array);
+}
+
+static Seen *seen_new(const VpObservation *observation)
+{
+    Seen *seen = g_new0(Seen, 1);
+
+    seen->observation = *observation;
+    seen->reason = g_strdup(observation->reason);
+    seen->detail = g_strdup(observation->detail);
+    seen->disks = dup_messages((void *const *)observation->disks, observation->n_disks);
+    seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
+    seen->wall_us = vp_wall_us();
+    return seen;
+}
+
+static void seen_free(void *data)
+{
+    Seen *seen = data;
+
+    free_messages(seen->disks, seen->observation.n_disks);
+    free_messages(seen->findings, seen->observation.n_findings);
+    g_free(seen->reason);
+    g_free(seen->detail);
+    g_free(seen);
+}
+
+static void set_disks(PbDomainStatus *status, PbDiskStatus *const *disks, gsize n_disks)
+{
+    for (size_t i = 0; i < status->n_disks; i++)
+        vp_pb_free(status->disks[i]);
+    g_clear_pointer(&status->disks, g_free);
+    status->n_disks = 0;
+    for (gsize i = 0; i < n_disks; i++)
+        vp_pb_append(&status->n_disks, &status->disks, vp_pb_dup(disks[i]));
+}
+
+static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+{
+    const Seen *seen = data;
+    const VpObservation *observation = &seen->observation;
+    PbDomainStatus *status = draft->status;
+
+    (void)record;
+    if (status->state != observation->state) {
+        vp_pb_free(status->state_time);
+        status->state_time = vp_pb_timestamp(seen->wall_us);
+    }
+    status->state = observation->state;
+    vp_pb_set(&status->reason, seen->reason);
+    vp_pb_set(&status->detail, seen->detail);
+    status->pid = observation->pid;
+    status->pid_start_ticks = observation->pid_start_ticks;
+    status->accelerator = observation->accelerator;
+    if (observation->pid == 0 || observation->n_disks > 0)
+        set_disks(status, seen->disks, observation->n_disks);
+
+    for (gsize i = 0; i < observation->n_findings; i++) {
+        const PbFinding *finding = seen->findings[i];
+        const char *code = vp_pb_enum_name(&pb_finding_code__descriptor, (int)finding->code);
+        g_autofree char *detail = g_strdup_printf("%s: %s", finding->path, finding->message);
+
+        vp_domain_event(txn, draft, PB_EVENT_TYPE_CHAIN_FINDING, code ? code + strlen("FINDING_CODE_") : "UNKNOWN", detail);
+    }
+    vp_domain_event(txn, draft, observation->event, seen->reason ? seen->reason : "", seen->detail);
+    return NULL;
+}
+
+void vp_domains_report(void *data, const char *uid, const VpObservation *observation)
+{
+    VpDomains *domains = data;
+    g_autoptr(VpRecord) record = vp_registry_find_uid(domains, uid);
+
+    if (!record) {
+        vp_log(VP_LOG_WARNING, "a driver reports on the domain %s, which is not there", uid);
+        return;
+    }
+    const VpMutation mutation = {
+        .apply = apply_seen,
+        .destroy = seen_free,
+        .data = seen_new(observation),
+        .observed = TRUE,
+    };
+    vp_record_mutate(record, &mutation);
+}

@@ -1,0 +1,170 @@
+/* Checks and defaults of a domain's model: see spec.h. */
+#include "server/domains/spec.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/pb.h"
+
+#define MIB (1024ULL * 1024)
+#define DEFAULT_MEMORY_BYTES (512 * MIB)
+
+static VpError *add_violation(VpError *error, const char *field, const char *what)
+{
+    if (!error)
+        error = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_SPEC", "%s %s", field, what);
+    return vp_error_violation(error, field, "%s", what);
+}
+
+static gboolean valid_mac(const char *mac)
+{
+    guint bytes[6];
+    char rest;
+
+    if (strlen(mac) != 17 || sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x%c", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4], &bytes[5], &rest) != 6)
+        return FALSE;
+    /* The lowest bit of the first byte marks a multicast address. */
+    return !(bytes[0] & 1);
+}
+
+static VpError *complete_disks(PbDomainSpec *spec, VpError *error)
+{
+    g_autoptr(GHashTable) targets = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        PbDisk *disk = spec->disks[i];
+        g_autofree char *path_field = g_strdup_printf("domain.spec.disks[%zu].path", i);
+        g_autofree char *target_field = g_strdup_printf("domain.spec.disks[%zu].target", i);
+
+        if (disk->path[0] == '\0')
+            error = add_violation(error, path_field, "must be set");
+        if (disk->bus == PB_DISK_BUS_UNSPECIFIED)
+            disk->bus = PB_DISK_BUS_VIRTIO;
+        if (disk->target[0] == '\0')
+            vp_pb_printf(&disk->target, "%s%c", disk->bus == PB_DISK_BUS_VIRTIO ? "vd" : "sd", (char)('a' + i % 26));
+        if (!g_hash_table_add(targets, disk->target))
+            error = add_violation(error, target_field, "is that of another disk");
+    }
+    return error;
+}
+
+static VpError *complete_interfaces(PbDomainSpec *spec, VpError *error)
+{
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        PbInterface *interface = spec->interfaces[i];
+        g_autofree char *field = g_strdup_printf("domain.spec.interfaces[%zu].mac", i);
+
+        if (interface->type == PB_INTERFACE_TYPE_UNSPECIFIED)
+            interface->type = PB_INTERFACE_TYPE_USER;
+        if (interface->model == PB_INTERFACE_MODEL_UNSPECIFIED)
+            interface->model = PB_INTERFACE_MODEL_VIRTIO;
+        if (interface->mac[0] == '\0')
+            /* 52:54:00 is what QEMU's guests have by custom. */
+            vp_pb_printf(&interface->mac, "52:54:00:%02x:%02x:%02x", (guint)g_random_int_range(0, 256), (guint)g_random_int_range(0, 256),
+                         (guint)g_random_int_range(0, 256));
+        else if (!valid_mac(interface->mac))
+            error = add_violation(error, field, "must be a unicast MAC address as in 52:54:00:12:34:56");
+    }
+    return error;
+}
+
+VpError *vp_spec_complete(PbDomain *domain)
+{
+    VpError *error = NULL;
+
+    if (domain->name[0] == '\0')
+        error = add_violation(error, "domain.name", "must be set");
+    if (!domain->spec || domain->spec->driver[0] == '\0')
+        return add_violation(error, "domain.spec.driver", "must be set: \"qemu\" or \"test\"");
+
+    PbDomainSpec *spec = domain->spec;
+    if (domain->uid[0] == '\0') {
+        g_autofree char *uid = g_uuid_string_random();
+        vp_pb_set(&domain->uid, uid);
+    }
+    if (spec->vcpus == 0)
+        spec->vcpus = 1;
+    if (spec->memory_bytes == 0)
+        spec->memory_bytes = DEFAULT_MEMORY_BYTES;
+    if (spec->memory_bytes % MIB)
+        error = add_violation(error, "domain.spec.memory_bytes", "must be a multiple of 1 MiB (1048576)");
+    error = complete_disks(spec, error);
+    return complete_interfaces(spec, error);
+}
+
+/* ---- field masks ---- */
+
+/* Swaps one field between two messages of a type, so that the draft owns the new value and `wanted` the old one. */
+static void swap_field(ProtobufCMessage *a, ProtobufCMessage *b, const ProtobufCFieldDescriptor *field)
+{
+    guint8 tmp[16];
+    size_t size = sizeof(void *);
+    guint8 *x = (guint8 *)a + field->offset;
+    guint8 *y = (guint8 *)b + field->offset;
+
+    if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+        size_t *n = (size_t *)((guint8 *)a + field->quantifier_offset);
+        size_t *m = (size_t *)((guint8 *)b + field->quantifier_offset);
+        const size_t count = *n;
+
+        *n = *m;
+        *m = count;
+    } else if (field->type == PROTOBUF_C_TYPE_UINT32 || field->type == PROTOBUF_C_TYPE_INT32 || field->type == PROTOBUF_C_TYPE_ENUM ||
+               field->type == PROTOBUF_C_TYPE_BOOL) {
+        size = 4;
+    } else if (field->type == PROTOBUF_C_TYPE_UINT64 || field->type == PROTOBUF_C_TYPE_INT64) {
+        size = 8;
+    } else if (field->type == PROTOBUF_C_TYPE_BYTES) {
+        size = sizeof(ProtobufCBinaryData);
+    }
+    memcpy(tmp, x, size);
+    memcpy(x, y, size);
+    memcpy(y, tmp, size);
+}
+
+static VpError *unknown_path(const char *path)
+{
+    VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_FIELD", "update_mask names \"%s\", which is no field that can be changed; "
+                                  "\"labels\", \"spec\" and the fields of the spec, as in \"spec.vcpus\", can", path);
+    return vp_error_violation(error, "update_mask", "\"%s\" cannot be changed", path);
+}
+
+VpError *vp_spec_update(PbDomain *draft, const PbDomain *wanted, const Google__Protobuf__FieldMask *mask, gboolean *ret_spec_changed)
+{
+    vp_pb_auto PbDomain *from = vp_pb_dup(wanted);
+    gboolean whole_spec = FALSE;
+
+    *ret_spec_changed = FALSE;
+    if (!mask || mask->n_paths == 0)
+        return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "update_mask is empty: name the fields to change"),
+                                  "update_mask", "must be set");
+    if (!from->spec)
+        from->spec = vp_pb_new(&pb_domain_spec__descriptor);
+    for (size_t i = 0; i < mask->n_paths; i++)
+        whole_spec |= g_str_equal(mask->paths[i], "spec");
+    for (size_t i = 0; i < mask->n_paths; i++) {
+        const char *path = mask->paths[i];
+        const gboolean in_spec = g_str_has_prefix(path, "spec.");
+        const ProtobufCMessageDescriptor *descriptor = in_spec ? &pb_domain_spec__descriptor : &pb_domain__descriptor;
+        const char *name = in_spec ? path + strlen("spec.") : path;
+        const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(descriptor, name);
+
+        if (!field || (!in_spec && !g_str_equal(name, "labels") && !g_str_equal(name, "spec")))
+            return unknown_path(path);
+        /* The driver says whose domain it is, and a note disturbs nobody. */
+        if (g_str_equal(path, "spec.driver"))
+            return unknown_path(path);
+        if (g_str_equal(path, "spec"))
+            vp_pb_set(&from->spec->driver, draft->spec->driver);
+        if (!g_str_equal(path, "labels") && !g_str_equal(path, "spec.description"))
+            *ret_spec_changed = TRUE;
+        /* The whole includes its parts. */
+        if (in_spec && whole_spec)
+            continue;
+        if (in_spec)
+            swap_field(&draft->spec->base, &from->spec->base, field);
+        else
+            swap_field(&draft->base, &from->base, field);
+    }
+    return NULL;
+}

@@ -1,0 +1,236 @@
+/*
+ * The verbs on a domain: each is a job, and in the job a task of the driver. What the driver saw is committed before the job ends, so that an answer never runs
+ * ahead of the journal.
+ */
+#include <string.h>
+
+#include "base/pb.h"
+#include "base/thread.h"
+#include "server/domains/internal.h"
+
+typedef void (*DriverOp)(VpDriver *driver, VpTask *task);
+
+#define STATE(name) (1u << PB_DOMAIN_STATE_##name)
+#define RUNS (STATE(STARTING) | STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN) | STATE(UNRESPONSIVE))
+#define NOTHING_RUNS (STATE(SHUTOFF) | STATE(CRASHED))
+
+/* What each verb is, from which states it starts, and in which there is nothing to do. */
+static const struct VerbRule {
+    const char *type;
+    const char *method;
+    const char *words; /* "cannot ... the domain" */
+    gsize op_offset;
+    guint from;
+    guint already;
+    guint64 timeout_ms;
+} rules[] = {
+    [VP_VERB_START] = {"domain.start", "StartDomain", "start", offsetof(VpDriverOps, start), NOTHING_RUNS, 0, 60000},
+    [VP_VERB_SHUTDOWN] = {"domain.shutdown", "ShutdownDomain", "shut down", offsetof(VpDriverOps, shutdown),
+                          STATE(RUNNING) | STATE(SHUTTING_DOWN), 0, 30000},
+    [VP_VERB_POWER_OFF] = {"domain.power-off", "PowerOffDomain", "power off", offsetof(VpDriverOps, power_off), RUNS, NOTHING_RUNS, 30000},
+    [VP_VERB_REBOOT] = {"domain.reboot", "RebootDomain", "reboot", offsetof(VpDriverOps, reboot), STATE(RUNNING) | STATE(SHUTTING_DOWN), 0,
+                        30000},
+    [VP_VERB_RESET] = {"domain.reset", "ResetDomain", "reset", offsetof(VpDriverOps, reset),
+                       STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN), 0, 30000},
+    [VP_VERB_PAUSE] = {"domain.pause", "PauseDomain", "pause", offsetof(VpDriverOps, pause), STATE(RUNNING) | STATE(SHUTTING_DOWN),
+                       STATE(PAUSED), 30000},
+    [VP_VERB_RESUME] = {"domain.resume", "ResumeDomain", "resume", offsetof(VpDriverOps, resume), STATE(PAUSED),
+                        STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
+    [VP_VERB_ADOPT] = {"domain.adopt", "", "adopt", offsetof(VpDriverOps, adopt), RUNS, NOTHING_RUNS, 30000},
+};
+
+/* One verb under way. */
+typedef struct Work {
+    gint refs;
+    VpRecord *record;
+    const struct VerbRule *rule;
+    VpVerb verb;
+    gboolean paused;
+    guint64 timeout_ms;
+    VpJob *job;
+    VpError *task_error;
+    VpDomainDone done; /* NULL: nobody waits */
+    void *data;
+
+    pthread_mutex_t mutex;
+    VpTask *task;
+} Work;
+
+static DriverOp driver_op(const VpDriver *driver, const struct VerbRule *rule)
+{
+    DriverOp op;
+
+    memcpy(&op, (const char *)driver->ops + rule->op_offset, sizeof(op));
+    return op;
+}
+
+static Work *work_ref(Work *work)
+{
+    g_atomic_int_inc(&work->refs);
+    return work;
+}
+
+static void work_unref(void *data)
+{
+    Work *work = data;
+
+    if (!g_atomic_int_dec_and_test(&work->refs))
+        return;
+    vp_record_unref(work->record);
+    vp_error_free(work->task_error);
+    if (work->task)
+        vp_task_unref(work->task);
+    pthread_mutex_destroy(&work->mutex);
+    g_free(work);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Work, work_unref)
+
+static VpError *check_state(const struct VerbRule *rule, const PbDomain *domain)
+{
+    const char *name = vp_pb_enum_name(&pb_domain_state__descriptor, (int)domain->status->state);
+    const char *state = name ? name + strlen("DOMAIN_STATE_") : "UNKNOWN";
+
+    if ((1u << domain->status->state) & (rule->from | rule->already))
+        return NULL;
+    VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "WRONG_STATE", "cannot %s the domain %s: it is %s%s", rule->words, domain->name, state,
+                                  domain->status->state == PB_DOMAIN_STATE_UNRESPONSIVE ? "; powering it off works" : "");
+    return vp_error_with(vp_error_with(error, "name", domain->name), "state", state);
+}
+
+/* All that the driver reported before has been committed. */
+static void observations_committed(VpRecord *record, void *data, gint64 revision, const VpError *error)
+{
+    Work *work = data;
+
+    (void)record;
+    (void)revision;
+    (void)error;
+    vp_job_finish(work->job, g_steal_pointer(&work->task_error));
+}
+
+static void task_done(void *data, VpError *error)
+{
+    Work *work = data;
+    VpRecord *record = work->record;
+    const VpMutation barrier = {.done = observations_committed, .destroy = work_unref, .data = work};
+
+    work->task_error = error;
+    vp_record_mutate(record, &barrier);
+}
+
+static void run(VpJob *job, void *data)
+{
+    Work *work = data;
+    VpDriver *driver = work->record->driver;
+    g_autoptr(VpDomainView) view = vp_record_view(work->record);
+
+    work->job = job;
+    VpError *error = view ? check_state(work->rule, view->domain)
+                          : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
+    if (error || ((1u << view->domain->status->state) & work->rule->already)) {
+        vp_job_finish(job, error);
+        return;
+    }
+
+    VpTask *task = vp_task_new(view->domain, vp_now_us() + (gint64)work->timeout_ms * 1000, task_done, work_ref(work));
+    vp_task_set_paused(task, work->paused);
+    pthread_mutex_lock(&work->mutex);
+    work->task = vp_task_ref(task);
+    pthread_mutex_unlock(&work->mutex);
+    /* A cancellation that came before there was a task. */
+    if (vp_job_cancelled(job))
+        vp_task_cancel(task);
+    driver_op(driver, work->rule)(driver, task);
+}
+
+static void cancel(VpJob *job, void *data)
+{
+    Work *work = data;
+
+    (void)job;
+    pthread_mutex_lock(&work->mutex);
+    g_autoptr(VpTask) task = work->task ? vp_task_ref(work->task) : NULL;
+    pthread_mutex_unlock(&work->mutex);
+    if (task)
+        vp_task_cancel(task);
+}
+
+static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error, VpDomainDone done, void *data)
+{
+    g_autoptr(VpDomainView) view = vp_record_view(record);
+    vp_pb_auto PbOperation *operation = operation_uid ? vp_jobs_get_operation(domains->jobs, operation_uid) : NULL;
+    const VpDomainResult result = {.error = error, .domain = view ? view->domain : NULL, .operation = operation};
+
+    done(data, &result);
+}
+
+static void job_done(VpJob *job, void *data, const VpError *error)
+{
+    const Work *work = data;
+    VpDomains *domains = work->record->domains;
+
+    if (work->done)
+        tell(domains, work->record, vp_job_uid(job), error, work->done, work->data);
+    if (work->verb == VP_VERB_ADOPT) {
+        VP_LOCK(&domains->mutex);
+        domains->adopting--;
+        pthread_cond_broadcast(&domains->idle);
+    }
+}
+
+static VpError *unimplemented(const VpDriver *driver, const struct VerbRule *rule)
+{
+    return vp_error_with(vp_error_new(VP_UNIMPLEMENTED, "DRIVER_CANNOT", "the driver %s has no %s", driver->ops->name, rule->method), "driver",
+                         driver->ops->name);
+}
+
+void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
+{
+    const struct VerbRule *rule = &rules[request->verb];
+    g_autoptr(VpError) error = NULL;
+    g_autoptr(VpRecord) record = vp_registry_find(domains, request->name, request->uid, &error);
+
+    if (record && !driver_op(record->driver, rule))
+        error = unimplemented(record->driver, rule);
+    if (error) {
+        const VpDomainResult result = {.error = error};
+
+        done(data, &result);
+        return;
+    }
+
+    Work *work = g_new0(Work, 1);
+    work->refs = 1;
+    work->record = vp_record_ref(record);
+    work->rule = rule;
+    work->verb = request->verb;
+    work->paused = request->paused;
+    work->timeout_ms = request->timeout_ms ? request->timeout_ms : rule->timeout_ms;
+    work->done = request->no_wait ? NULL : done;
+    work->data = data;
+    pthread_mutex_init(&work->mutex, NULL);
+
+    vp_pb_auto PbOperation *operation = NULL;
+    const VpJobSpec spec = {
+        .type = rule->type,
+        .resource_type = "domain",
+        .resource_name = record->name,
+        .resource_uid = record->uid,
+        .caller = caller->text,
+        .timeout_ms = work->timeout_ms,
+        .jump_queue = request->verb == VP_VERB_POWER_OFF,
+        .run = run,
+        .cancel = cancel,
+        .done = job_done,
+        .destroy = work_unref,
+        .data = work,
+    };
+    error = vp_jobs_submit(domains->jobs, &spec, &operation);
+    if (error) {
+        const VpDomainResult result = {.error = error};
+
+        done(data, &result);
+    } else if (request->no_wait) {
+        tell(domains, record, operation->uid, NULL, done, data);
+    }
+}

@@ -1,0 +1,232 @@
+/* virtplane.v1.DomainService. */
+#include <string.h>
+
+#include "base/pb.h"
+#include "server/services/services.h"
+#include "virtplane/v1/domain_service.pb-c.h"
+
+/* ---- reads ---- */
+
+static void get_domain(VpCall *call, const void *message, void *context)
+{
+    const PbGetDomainRequest *request = message;
+    const VpServices *services = context;
+    VpError *error = NULL;
+    g_autoptr(VpDomainView) view = vp_domains_get(services->domains, request->name, request->uid, &error);
+
+    if (view)
+        vp_call_reply_packed(call, view->get_response);
+    else
+        vp_call_fail(call, error);
+}
+
+static void list_domains(VpCall *call, const void *message, void *context)
+{
+    const PbListDomainsRequest *request = message;
+    const VpServices *services = context;
+    g_autofree char *after = NULL;
+    g_autofree char *token = NULL;
+    gboolean more = FALSE;
+
+    VpError *error = vp_page_token_read(&services->page_key, "ListDomains", request->filter, request->page_token, &after);
+    if (error) {
+        vp_call_fail(call, error);
+        return;
+    }
+    /* Before the list: what changes in between comes as an event, rather once too often than never. */
+    const gint64 revision = vp_store_revision(services->store);
+    g_autoptr(GPtrArray) views = vp_domains_list(services->domains, request->filter, after, vp_page_size(request->page_size), &more);
+    g_autofree PbDomain **domains = g_new(PbDomain *, views->len + 1);
+    for (guint i = 0; i < views->len; i++)
+        domains[i] = ((VpDomainView *)views->pdata[i])->domain;
+
+    PbListDomainsResponse response = PB_LIST_DOMAINS_RESPONSE__INIT;
+    response.n_domains = views->len;
+    response.domains = domains;
+    response.revision = revision;
+    if (more && views->len > 0) {
+        token = vp_page_token_new(&services->page_key, "ListDomains", request->filter, domains[views->len - 1]->name);
+        response.next_page_token = token;
+    }
+    vp_call_reply(call, &response);
+}
+
+/* ---- changes: answered when they are done, by a callback that holds the call ---- */
+
+/* Who calls, in the words of server/domains; what it points to lives in the struct. */
+typedef struct Who {
+    VpCaller caller;
+    char identity[32];
+    VpDomainCaller domain_caller;
+} Who;
+
+static const VpDomainCaller *who_calls(VpCall *call, const char *request_id, Who *who)
+{
+    vp_call_caller(call, &who->caller);
+    if (who->caller.local)
+        g_snprintf(who->identity, sizeof(who->identity), "uid:%u", who->caller.uid);
+    else
+        g_strlcpy(who->identity, "anonymous", sizeof(who->identity));
+    who->domain_caller = (VpDomainCaller){.identity = who->identity, .text = who->caller.text, .request_id = request_id};
+    return &who->domain_caller;
+}
+
+static void fail_with(VpCall *call, const VpDomainResult *result)
+{
+    VpError *error = vp_error_copy(result->error);
+
+    if (result->operation)
+        vp_error_with(error, "operation", result->operation->uid);
+    vp_call_fail(call, error);
+}
+
+/* Create and update answer with messages of one shape. */
+static void changed(void *data, const VpDomainResult *result)
+{
+    g_autoptr(VpCall) call = data;
+    PbCreateDomainResponse response = PB_CREATE_DOMAIN_RESPONSE__INIT;
+
+    if (result->error) {
+        fail_with(call, result);
+        return;
+    }
+    response.domain = (PbDomain *)result->domain;
+    vp_call_reply(call, &response);
+}
+
+static void create_domain(VpCall *call, const void *message, void *context)
+{
+    const PbCreateDomainRequest *request = message;
+    const VpServices *services = context;
+    Who who;
+
+    vp_domains_create(services->domains, request, who_calls(call, request->request_id, &who), changed, vp_call_ref(call));
+}
+
+static void update_domain(VpCall *call, const void *message, void *context)
+{
+    const PbUpdateDomainRequest *request = message;
+    const VpServices *services = context;
+    Who who;
+
+    vp_domains_update(services->domains, request, who_calls(call, request->request_id, &who), changed, vp_call_ref(call));
+}
+
+static void deleted(void *data, const VpDomainResult *result)
+{
+    g_autoptr(VpCall) call = data;
+    PbDeleteDomainResponse response = PB_DELETE_DOMAIN_RESPONSE__INIT;
+
+    if (result->error) {
+        fail_with(call, result);
+        return;
+    }
+    response.revision = result->revision;
+    vp_call_reply(call, &response);
+}
+
+static void delete_domain(VpCall *call, const void *message, void *context)
+{
+    const PbDeleteDomainRequest *request = message;
+    const VpServices *services = context;
+    Who who;
+
+    vp_domains_delete(services->domains, request, who_calls(call, request->request_id, &who), deleted, vp_call_ref(call));
+}
+
+/* ---- verbs: all requests and all answers have the same shape, whatever their names ---- */
+
+static void verb_done(void *data, const VpDomainResult *result)
+{
+    g_autoptr(VpCall) call = data;
+    /* Field by field the same message as those of the other verbs; the wire does not know the names. */
+    PbPauseDomainResponse response = PB_PAUSE_DOMAIN_RESPONSE__INIT;
+
+    if (result->error) {
+        fail_with(call, result);
+        return;
+    }
+    response.domain = (PbDomain *)result->domain;
+    response.operation = (PbOperation *)result->operation;
+    vp_call_reply(call, &response);
+}
+
+static guint64 duration_ms(const Google__Protobuf__Duration *duration)
+{
+    /* Negative or absurd ones count as unset and as a day. */
+    if (!duration || duration->seconds < 0 || duration->nanos < 0)
+        return 0;
+    if (duration->seconds >= 24 * 60 * 60)
+        return 24 * 60 * 60 * 1000;
+    return (guint64)duration->seconds * 1000 + (guint64)duration->nanos / 1000000;
+}
+
+static void run_verb(VpCall *call, void *context, VpVerbRequest request)
+{
+    const VpServices *services = context;
+    Who who;
+
+    vp_domains_verb(services->domains, &request, who_calls(call, "", &who), verb_done, vp_call_ref(call));
+}
+
+#define VERB_REQUEST(what, message)                                                                                                        \
+    (VpVerbRequest)                                                                                                                        \
+    {                                                                                                                                      \
+        .verb = (what), .name = (message)->name, .uid = (message)->uid, .no_wait = (message)->no_wait,                                     \
+        .timeout_ms = duration_ms((message)->timeout)                                                                                      \
+    }
+
+static void start_domain(VpCall *call, const void *message, void *context)
+{
+    const PbStartDomainRequest *request = message;
+    VpVerbRequest verb = VERB_REQUEST(VP_VERB_START, request);
+
+    verb.paused = request->paused;
+    run_verb(call, context, verb);
+}
+
+static void shutdown_domain(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_SHUTDOWN, (const PbShutdownDomainRequest *)message));
+}
+
+static void power_off_domain(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_POWER_OFF, (const PbPowerOffDomainRequest *)message));
+}
+
+static void reboot_domain(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_REBOOT, (const PbRebootDomainRequest *)message));
+}
+
+static void reset_domain(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_RESET, (const PbResetDomainRequest *)message));
+}
+
+static void pause_domain(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_PAUSE, (const PbPauseDomainRequest *)message));
+}
+
+static void resume_domain(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_RESUME, (const PbResumeDomainRequest *)message));
+}
+
+const VpMethodHandler vp_domain_handlers[] = {
+    {"virtplane.v1.DomainService/CreateDomain", create_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/GetDomain", get_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/ListDomains", list_domains, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/UpdateDomain", update_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/DeleteDomain", delete_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/StartDomain", start_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/ShutdownDomain", shutdown_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/PowerOffDomain", power_off_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/RebootDomain", reboot_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/ResetDomain", reset_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/PauseDomain", pause_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/ResumeDomain", resume_domain, VP_RPC_INLINE},
+    {0},
+};

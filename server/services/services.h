@@ -1,0 +1,42 @@
+/* The services of the contract: tables of handlers for the RPC runtime, one file a service. They check, call down and answer; policy is elsewhere. */
+#pragma once
+
+#include "server/domains/domains.h"
+#include "server/jobs/jobs.h"
+#include "server/rpc/rpc.h"
+#include "server/services/event_hub.h"
+#include "server/services/page_token.h"
+#include "server/store/store.h"
+
+#define VP_VERSION "0.1.0"
+
+/* What the handlers work on; owned by the daemon, outlives the server. */
+typedef struct VpServices {
+    VpStore *store;
+    VpJobs *jobs;
+    VpDomains *domains;
+    VpPool *pool;
+    VpLoop *loop;
+    VpEventHub *events;
+    VpPageKey page_key;
+    const char *state_dir;
+    const char *const *image_roots; /* NULL: any folder */
+    const char *const *addresses;   /* set once they are bound */
+    gint64 start_wall_us;
+} VpServices;
+
+/* Ends with NULL handlers; context is `services`. Owned by the caller (g_free). */
+VpHandlerTable *vp_services_tables(VpServices *services);
+
+extern const VpMethodHandler vp_admin_handlers[];
+extern const VpMethodHandler vp_domain_handlers[];
+extern const VpMethodHandler vp_event_handlers[];
+extern const VpMethodHandler vp_host_handlers[];
+extern const VpMethodHandler vp_image_handlers[];
+extern const VpMethodHandler vp_operation_handlers[];
+
+/* The page size to use for what a client asked (the bound of 1,000 is the validator's). */
+static inline guint vp_page_size(guint32 asked)
+{
+    return asked ? asked : 100;
+}
