@@ -16,8 +16,14 @@ fail() {
     exit 1
 }
 
-# bazel, with the start-up flags of VIRTPLANE_BAZEL_FLAGS (--output_base=...: several people can build in one tree then).
+# bazel, with the start-up flags of VIRTPLANE_BAZEL_FLAGS and, to build and test, those of VIRTPLANE_BUILD_FLAGS: with an --output_base
+# of one's own and --experimental_convenience_symlinks=ignore several people can build in one tree.
 bazel() {
+    local command=$1
+    shift
     # shellcheck disable=SC2086 # several words
-    command bazel ${VIRTPLANE_BAZEL_FLAGS-} "$@"
+    case $command in
+    build | test) command bazel ${VIRTPLANE_BAZEL_FLAGS-} "$command" ${VIRTPLANE_BUILD_FLAGS-} "$@" ;;
+    *) command bazel ${VIRTPLANE_BAZEL_FLAGS-} "$command" "$@" ;;
+    esac
 }
