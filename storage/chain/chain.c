@@ -75,12 +75,14 @@ static VpError *open_file(VpWalk *walk, const VpNext *next, gboolean write, VpOp
     }
     if (refusal.code != PB_FINDING_CODE_UNSPECIFIED) {
         g_autofree char *why = refusal.why;
-        char *remedy = next->overlay && refusal.code == PB_FINDING_CODE_FILE_MISSING ? vp_remedy_rebase(next->overlay) : NULL;
+        char *remedy =
+            next->overlay && refusal.code == PB_FINDING_CODE_FILE_MISSING ? vp_remedy_rebase(next->overlay) : NULL;
         if (next->overlay) {
             vp_walk_find(walk, vp_finding_new(refusal.code, PB_SEVERITY_ERROR, next->depth, next->path, remedy,
                                               "%s; %s names it as %s", why, next->overlay, next->name));
         } else {
-            vp_walk_find(walk, vp_finding_new(refusal.code, PB_SEVERITY_ERROR, next->depth, next->path, remedy, "%s", why));
+            vp_walk_find(walk,
+                         vp_finding_new(refusal.code, PB_SEVERITY_ERROR, next->depth, next->path, remedy, "%s", why));
         }
         return NULL;
     }
@@ -101,20 +103,22 @@ static void compare_sizes(VpWalk *walk, const VpNext *next, guint64 size)
         return;
     }
     gboolean larger = size > next->overlay_size;
-    vp_walk_find(walk, vp_finding_new(larger ? PB_FINDING_CODE_BACKING_LARGER : PB_FINDING_CODE_BACKING_SMALLER,
-                                      larger ? PB_SEVERITY_WARNING : PB_SEVERITY_INFO, next->depth, next->path, NULL,
-                                      "has %" G_GUINT64_FORMAT " bytes and its overlay %s has %" G_GUINT64_FORMAT ": %s", size,
-                                      next->overlay, next->overlay_size,
-                                      larger ? "the guest does not see what is beyond" : "the rest reads as zeroes"));
+    vp_walk_find(walk,
+                 vp_finding_new(larger ? PB_FINDING_CODE_BACKING_LARGER : PB_FINDING_CODE_BACKING_SMALLER,
+                                larger ? PB_SEVERITY_WARNING : PB_SEVERITY_INFO, next->depth, next->path, NULL,
+                                "has %" G_GUINT64_FORMAT " bytes and its overlay %s has %" G_GUINT64_FORMAT ": %s",
+                                size, next->overlay, next->overlay_size,
+                                larger ? "the guest does not see what is beyond" : "the rest reads as zeroes"));
 }
 
-static void refuse_reference(VpWalk *walk, const VpNext *at, const char *name, guint32 depth, const VpReference *reference)
+static void refuse_reference(VpWalk *walk, const VpNext *at, const char *name, guint32 depth,
+                             const VpReference *reference)
 {
     gboolean remote = reference->kind == VP_REFERENCE_REMOTE;
-    vp_walk_find(walk,
-                 vp_finding_new(remote ? PB_FINDING_CODE_REMOTE_BACKING : PB_FINDING_CODE_UNSUPPORTED_REFERENCE, PB_SEVERITY_ERROR,
-                                depth, name, vp_remedy_rebase(at->path), "%s%s; %s names it, and it was not opened",
-                                remote ? "is reached over a network by " : "is ", reference->why, at->path));
+    vp_walk_find(walk, vp_finding_new(remote ? PB_FINDING_CODE_REMOTE_BACKING : PB_FINDING_CODE_UNSUPPORTED_REFERENCE,
+                                      PB_SEVERITY_ERROR, depth, name, vp_remedy_rebase(at->path),
+                                      "%s%s; %s names it, and it was not opened",
+                                      remote ? "is reached over a network by " : "is ", reference->why, at->path));
 }
 
 /* The external data file of a declared image: checked and kept open, as a layer beside its own. FALSE in `ret_ok`: refused. */
@@ -132,13 +136,14 @@ static VpError *visit_data_file(VpWalk *walk, const VpNext *next, const char *na
     if (reference.kind != VP_REFERENCE_FILE) {
         gboolean remote = reference.kind == VP_REFERENCE_REMOTE;
         g_autofree char *word = vp_text_shell(next->path);
-        vp_walk_find(walk, vp_finding_new(remote ? PB_FINDING_CODE_REMOTE_BACKING : PB_FINDING_CODE_UNSUPPORTED_REFERENCE,
-                                          PB_SEVERITY_ERROR, next->depth, name,
-                                          g_strdup_printf("name the data file by an absolute path: qemu-img amend -f qcow2 -o "
-                                                          "data_file=PATH %s",
-                                                          word),
-                                          "is %s; %s names it as its data file, and it was not opened", reference.why,
-                                          next->path));
+        vp_walk_find(
+            walk,
+            vp_finding_new(remote ? PB_FINDING_CODE_REMOTE_BACKING : PB_FINDING_CODE_UNSUPPORTED_REFERENCE,
+                           PB_SEVERITY_ERROR, next->depth, name,
+                           g_strdup_printf("name the data file by an absolute path: qemu-img amend -f qcow2 -o "
+                                           "data_file=PATH %s",
+                                           word),
+                           "is %s; %s names it as its data file, and it was not opened", reference.why, next->path));
         return NULL;
     }
 
@@ -173,25 +178,26 @@ static void follow(VpWalk *walk, const VpNext *at, const VpProbe *probe, VpNext 
     }
     if (probe->backing_format.size > 0 && recorded == PB_IMAGE_FORMAT_UNSPECIFIED) {
         g_autofree char *format = vp_text_escape(probe->backing_format.bytes, (gssize)probe->backing_format.size);
-        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_ERROR, at->depth + 1, reference.path,
-                                          vp_remedy_record(at->path, name, PB_IMAGE_FORMAT_UNSPECIFIED),
+        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_ERROR, at->depth + 1,
+                                          reference.path, vp_remedy_record(at->path, name, PB_IMAGE_FORMAT_UNSPECIFIED),
                                           "%s says that its format is \"%s\", which is not known", at->path, format));
         return;
     }
     if (recorded != PB_IMAGE_FORMAT_UNSPECIFIED && reference.format != PB_IMAGE_FORMAT_UNSPECIFIED &&
         recorded != reference.format) {
-        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_REFERENCE, PB_SEVERITY_ERROR, at->depth + 1,
-                                          reference.path, vp_remedy_rebase(at->path),
-                                          "%s contradicts itself: it records the format %s and names the file with the format %s",
-                                          at->path, vp_format_qemu_name(recorded), vp_format_qemu_name(reference.format)));
+        vp_walk_find(walk, vp_finding_new(
+                               PB_FINDING_CODE_UNSUPPORTED_REFERENCE, PB_SEVERITY_ERROR, at->depth + 1, reference.path,
+                               vp_remedy_rebase(at->path),
+                               "%s contradicts itself: it records the format %s and names the file with the format %s",
+                               at->path, vp_format_qemu_name(recorded), vp_format_qemu_name(reference.format)));
         return;
     }
     PbImageFormat format = recorded != PB_IMAGE_FORMAT_UNSPECIFIED ? recorded : reference.format;
     *ret_next = (VpNext){
         .path = g_steal_pointer(&reference.path),
         .format = format,
-        .source = format != PB_IMAGE_FORMAT_UNSPECIFIED ? PB_FORMAT_SOURCE_DECLARED_BY_OVERLAY
-                                                        : PB_FORMAT_SOURCE_UNSPECIFIED,
+        .source =
+            format != PB_IMAGE_FORMAT_UNSPECIFIED ? PB_FORMAT_SOURCE_DECLARED_BY_OVERLAY : PB_FORMAT_SOURCE_UNSPECIFIED,
         .depth = at->depth + 1,
         .overlay = g_strdup(at->path),
         .name = g_steal_pointer(&name),
@@ -255,7 +261,8 @@ static VpError *visit(VpWalk *walk, const VpNext *next, VpNext *ret_next)
 
 static VpError *walk_all(VpWalk *walk, const char *path)
 {
-    guint32 max_depth = walk->options->max_depth ? MIN(walk->options->max_depth, VP_CHAIN_MAX_DEPTH) : VP_CHAIN_MAX_DEPTH;
+    guint32 max_depth =
+        walk->options->max_depth ? MIN(walk->options->max_depth, VP_CHAIN_MAX_DEPTH) : VP_CHAIN_MAX_DEPTH;
     g_auto(VpNext) next = {
         .path = g_strdup(path),
         .format = walk->options->format,
@@ -265,9 +272,10 @@ static VpError *walk_all(VpWalk *walk, const char *path)
     while (next.path) {
         VpNext below = {0};
         if (next.depth > max_depth) {
-            vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_DEPTH_EXCEEDED, PB_SEVERITY_ERROR, next.depth, next.path,
-                                              g_strdup("shorten the chain: qemu-img commit or qemu-img convert merge layers"),
-                                              "lies deeper than %u, the deepest layer allowed", max_depth));
+            vp_walk_find(walk,
+                         vp_finding_new(PB_FINDING_CODE_DEPTH_EXCEEDED, PB_SEVERITY_ERROR, next.depth, next.path,
+                                        g_strdup("shorten the chain: qemu-img commit or qemu-img convert merge layers"),
+                                        "lies deeper than %u, the deepest layer allowed", max_depth));
             return NULL;
         }
         VpError *error = visit(walk, &next, &below);
@@ -276,8 +284,8 @@ static VpError *walk_all(VpWalk *walk, const char *path)
         if (error || walk->gone) {
             g_autofree char *shown = vp_text_escape(path, -1);
             return error ? vp_error_prefix(error, "the chain of %s", shown)
-                         : vp_error_new(VP_CANCELLED, "READER_GONE", "the walk of the chain of %s was stopped by its reader",
-                                        shown);
+                         : vp_error_new(VP_CANCELLED, "READER_GONE",
+                                        "the walk of the chain of %s was stopped by its reader", shown);
         }
     }
     return NULL;
@@ -349,9 +357,8 @@ static VpError *refusal_of(const PbFinding *finding)
 {
     const char *name = vp_pb_enum_name(&pb_finding_code__descriptor, (int)finding->code);
     g_autofree char *depth = g_strdup_printf("%u", finding->depth);
-    VpError *error =
-        vp_error_new(VP_FAILED_PRECONDITION, name + strlen("FINDING_CODE_"), "%s%s%s", finding->message,
-                     finding->remedy[0] ? ". Remedy: " : "", finding->remedy);
+    VpError *error = vp_error_new(VP_FAILED_PRECONDITION, name + strlen("FINDING_CODE_"), "%s%s%s", finding->message,
+                                  finding->remedy[0] ? ". Remedy: " : "", finding->remedy);
     vp_error_with(error, "path", finding->path);
     vp_error_with(error, "depth", depth);
     return vp_error_with(error, "remedy", finding->remedy);

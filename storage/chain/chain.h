@@ -12,10 +12,10 @@
 #include "virtplane/v1/image.pb-c.h"
 
 typedef struct VpChainOptions {
-    PbImageFormat format;            /* of the top, as its owner declared it; UNSPECIFIED: not declared */
-    guint32 max_depth;               /* of the deepest layer, the top having 0; 0: VP_CHAIN_MAX_DEPTH, which is also the most */
+    PbImageFormat format; /* of the top, as its owner declared it; UNSPECIFIED: not declared */
+    guint32 max_depth;    /* of the deepest layer, the top having 0; 0: VP_CHAIN_MAX_DEPTH, which is also the most */
     const char *const *allowed_roots; /* absolute folders, NULL at the end; NULL: any */
-    gboolean write_top;              /* open the top layer (and its data file) read-write */
+    gboolean write_top;               /* open the top layer (and its data file) read-write */
 } VpChainOptions;
 
 #define VP_CHAIN_MAX_DEPTH 200
@@ -41,9 +41,10 @@ typedef struct VpChain {
     PbChainSummary *summary;
 } VpChain;
 
-/* Walks the chain whose top is `path` (absolute; any bytes but NUL: the `path` fields of layers and findings have \xNN for what is no UTF-8). An unsafe chain is an answer: NULL with summary->safe false. An error is only that the walk
- * itself could not be made (bad arguments, cancelled, out of descriptors). `ret_chain` is set on NULL alone and owned by the caller.
- * Blocks on the disk only. Special files are never opened for reading and never block. */
+/* Walks the chain whose top is `path` (absolute; any bytes but NUL: the path fields of layers and findings have \xNN for what is no UTF-8). An
+ * unsafe chain is an answer: NULL with summary->safe false. An error is only that the walk itself could not be made (bad arguments, cancelled,
+ * out of descriptors). `ret_chain` is set on NULL alone and owned by the caller. At most 2 descriptors a layer stay open. Blocks on the disk only.
+ * Special files are never opened for reading and never block. */
 VpError *vp_chain_walk(const char *path, const VpChainOptions *options, const VpChainSink *sink, VpChain **ret_chain);
 
 /* NULL if the chain is safe, else why it is refused, from its first finding of severity ERROR: FAILED_PRECONDITION, reason the code's name
@@ -56,7 +57,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpChain, vp_chain_free)
 
 /* Looks at one file and at nothing that it names: ImageService.ProbeImage. `findings` gets PbFinding (its free function set). NOT_FOUND,
  * PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file or block device) if it cannot be looked at. */
-VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer, GPtrArray *findings);
+VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer,
+                        GPtrArray *findings);
 
 /* Writes the backing format into a qcow2 overlay's header: ImageService.RecordBackingFormat. `format` UNSPECIFIED: the probed one, if the rule
  * allows it. `ret_changed` false: it was recorded already; with `validate_only`, whether it would be changed. `ret_undo` (may be NULL): a command that

@@ -34,7 +34,8 @@ char *vp_remedy_rebase_to(const char *overlay, const char *backing, PbImageForma
 {
     g_autofree char *overlay_word = vp_text_shell(overlay);
     g_autofree char *backing_word = vp_text_shell(backing);
-    return g_strdup_printf("qemu-img rebase -u -f qcow2 -F %s -b %s %s", vp_format_qemu_name(format), backing_word, overlay_word);
+    return g_strdup_printf("qemu-img rebase -u -f qcow2 -F %s -b %s %s", vp_format_qemu_name(format), backing_word,
+                           overlay_word);
 }
 
 char *vp_remedy_record(const char *overlay, const char *backing, PbImageFormat format)
@@ -45,7 +46,8 @@ char *vp_remedy_record(const char *overlay, const char *backing, PbImageFormat f
     }
     g_autofree char *command = vp_remedy_rebase_to(overlay, backing, format);
     g_autofree char *word = vp_text_shell(overlay);
-    return g_strdup_printf("%s  # or: vpctl image record-backing-format %s", command, word);
+    return g_strdup_printf("%s  # or: vpctl image record-backing-format --backing-format %s %s", command,
+                           vp_format_qemu_name(format), word);
 }
 
 char *vp_remedy_declare(const char *path, PbImageFormat format)

@@ -12,12 +12,12 @@ static VpError *refusal_error(const char *path, const VpOpenRefusal *refusal)
 {
     g_autofree char *shown = vp_text_escape(path, -1);
     const char *name = vp_pb_enum_name(&pb_finding_code__descriptor, (int)refusal->code);
-    VpCode code = refusal->code == PB_FINDING_CODE_FILE_MISSING          ? VP_NOT_FOUND
+    VpCode code = refusal->code == PB_FINDING_CODE_FILE_MISSING            ? VP_NOT_FOUND
                   : refusal->code == PB_FINDING_CODE_PERMISSION_DENIED     ? VP_PERMISSION_DENIED
                   : refusal->code == PB_FINDING_CODE_OUTSIDE_ALLOWED_ROOTS ? VP_PERMISSION_DENIED
                                                                            : VP_FAILED_PRECONDITION;
-    return vp_error_with(
-        vp_error_new(code, name + strlen("FINDING_CODE_"), "%s: %s", shown, refusal->why), "path", shown);
+    return vp_error_with(vp_error_new(code, name + strlen("FINDING_CODE_"), "%s: %s", shown, refusal->why), "path",
+                         shown);
 }
 
 VpError *vp_image_open(const char *path, const char *const *allowed_roots, gboolean write, VpOpened *ret)
@@ -52,9 +52,9 @@ static void tell(const char *path, const VpProbe *probe, GPtrArray *findings)
                                                  vp_remedy_declare(path, PB_IMAGE_FORMAT_UNSPECIFIED),
                                                  "looks like several formats at once: %s", matches));
     } else if (!probe->readable) {
-        g_ptr_array_add(findings, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_WARNING, 0, path, NULL,
-                                                 "its format is %s, which is recognised but not read by this version",
-                                                 matches));
+        g_ptr_array_add(findings,
+                        vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_WARNING, 0, path, NULL,
+                                       "its format is %s, which is recognised but not read by this version", matches));
     }
     for (guint i = 0; i < probe->n_issues; i++) {
         g_ptr_array_add(findings, vp_finding_from_issue(&probe->issues[i], 0, path));
@@ -67,7 +67,8 @@ static void tell(const char *path, const VpProbe *probe, GPtrArray *findings)
     }
 }
 
-VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer, GPtrArray *findings)
+VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer,
+                        GPtrArray *findings)
 {
     g_auto(VpHeadBuffer) buffer = {0};
     VpOpened file = {.fd = -1};

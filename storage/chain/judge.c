@@ -58,8 +58,7 @@ char *vp_matches_words(guint32 matches)
 /* The remedy for a format that nobody declared: at the layer above, or with the caller for the top. */
 static char *declare_remedy(const VpNext *next, PbImageFormat format)
 {
-    return next->overlay ? vp_remedy_record(next->overlay, next->name, format)
-                         : vp_remedy_declare(next->path, format);
+    return next->overlay ? vp_remedy_record(next->overlay, next->name, format) : vp_remedy_declare(next->path, format);
 }
 
 PbFinding *vp_not_declared(const VpNext *next, PbImageFormat looks_like)
@@ -88,12 +87,11 @@ static void add_issues(const VpNext *next, const VpProbe *probe, GPtrArray *find
 static void add_unsupported(const VpNext *next, PbImageFormat format, GPtrArray *findings)
 {
     g_autofree char *word = vp_text_shell(next->path);
-    add(findings, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_ERROR, next->depth, next->path,
-                                 g_strdup_printf("qemu-img convert -f %s -O qcow2 %s %s.qcow2",
-                                                 vp_format_qemu_name(format) ? vp_format_qemu_name(format) : "raw", word,
-                                                 word),
-                                 "its format is %s, which is recognised but not read by this version",
-                                 vp_format_words(format)));
+    add(findings,
+        vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_ERROR, next->depth, next->path,
+                       g_strdup_printf("qemu-img convert -f %s -O qcow2 %s %s.qcow2",
+                                       vp_format_qemu_name(format) ? vp_format_qemu_name(format) : "raw", word, word),
+                       "its format is %s, which is recognised but not read by this version", vp_format_words(format)));
 }
 
 static gboolean judge_declared(const VpNext *next, const VpProbe *probe, GPtrArray *findings)
@@ -104,17 +102,19 @@ static gboolean judge_declared(const VpNext *next, const VpProbe *probe, GPtrArr
     }
     if (!probe->format_matches) {
         g_autofree char *matches = vp_matches_words(probe->matches);
-        add(findings, vp_finding_new(PB_FINDING_CODE_FORMAT_MISMATCH, PB_SEVERITY_ERROR, next->depth, next->path,
-                                     declare_remedy(next, probe->looks_like), "was declared to be %s, but looks like %s",
-                                     vp_format_words(probe->format), matches[0] ? matches : "raw"));
+        add(findings,
+            vp_finding_new(PB_FINDING_CODE_FORMAT_MISMATCH, PB_SEVERITY_ERROR, next->depth, next->path,
+                           declare_remedy(next, probe->looks_like), "was declared to be %s, but looks like %s",
+                           vp_format_words(probe->format), matches[0] ? matches : "raw"));
         return FALSE;
     }
     if (probe->format == PB_IMAGE_FORMAT_RAW && probe->looks_like != PB_IMAGE_FORMAT_RAW) {
         g_autofree char *matches = vp_matches_words(probe->matches);
-        add(findings, vp_finding_new(PB_FINDING_CODE_FORMAT_MISMATCH, PB_SEVERITY_WARNING, next->depth, next->path,
-                                     g_strdup("nothing, if a guest wrote that into its own raw disk; otherwise declare the true "
-                                              "format"),
-                                     "was declared to be raw and is used as raw, but looks like %s", matches));
+        add(findings,
+            vp_finding_new(PB_FINDING_CODE_FORMAT_MISMATCH, PB_SEVERITY_WARNING, next->depth, next->path,
+                           g_strdup("nothing, if a guest wrote that into its own raw disk; otherwise declare the true "
+                                    "format"),
+                           "was declared to be raw and is used as raw, but looks like %s", matches));
     }
     add_issues(next, probe, findings);
     return probe->well_formed;
@@ -143,32 +143,35 @@ static gboolean judge_probed(const VpNext *next, const VpProbe *probe, GPtrArray
     if (probe->backing_path.size > 0) {
         g_autofree char *name = vp_text_escape(probe->backing_path.bytes, (gssize)probe->backing_path.size);
         add(findings,
-            vp_finding_new(PB_FINDING_CODE_PROBE_REFUSED_BACKING_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
-                           declare_remedy(next, probe->looks_like),
-                           "nobody declared its format; it looks like %s with the backing file %s, and a guest that writes to a "
-                           "raw disk could have made it look so. Declare the format if you know that this image is no "
-                           "guest's raw disk",
-                           vp_format_words(probe->looks_like), name));
+            vp_finding_new(
+                PB_FINDING_CODE_PROBE_REFUSED_BACKING_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
+                declare_remedy(next, probe->looks_like),
+                "nobody declared its format; it looks like %s with the backing file %s, and a guest that writes to a "
+                "raw disk could have made it look so. Declare the format if you know that this image is no "
+                "guest's raw disk",
+                vp_format_words(probe->looks_like), name));
         refused = TRUE;
     }
     if (probe->data_file.size > 0 || probe->uses_data_file) {
         g_autofree char *name = vp_text_escape(probe->data_file.bytes, (gssize)probe->data_file.size);
         add(findings,
-            vp_finding_new(PB_FINDING_CODE_PROBE_REFUSED_DATA_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
-                           declare_remedy(next, probe->looks_like),
-                           "nobody declared its format; it looks like %s with its data in the file %s, and a guest that writes "
-                           "to a raw disk could have made it look so. Declare the format if you know that this image is no "
-                           "guest's raw disk",
-                           vp_format_words(probe->looks_like), name));
+            vp_finding_new(
+                PB_FINDING_CODE_PROBE_REFUSED_DATA_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
+                declare_remedy(next, probe->looks_like),
+                "nobody declared its format; it looks like %s with its data in the file %s, and a guest that writes "
+                "to a raw disk could have made it look so. Declare the format if you know that this image is no "
+                "guest's raw disk",
+                vp_format_words(probe->looks_like), name));
         refused = TRUE;
     }
     if (!refused) {
         const char *inside = probe->content != PB_IMAGE_FORMAT_UNSPECIFIED ? vp_format_words(probe->content) : NULL;
-        add(findings, vp_finding_new(PB_FINDING_CODE_PROBE_USED, PB_SEVERITY_INFO, next->depth, next->path, NULL,
-                                     "nobody declared its format; it is used as %s%s%s%s, which it looks like and which names "
-                                     "no other file",
-                                     vp_format_words(probe->looks_like), inside ? " (with " : "", inside ? inside : "",
-                                     inside ? " in it)" : ""));
+        add(findings,
+            vp_finding_new(PB_FINDING_CODE_PROBE_USED, PB_SEVERITY_INFO, next->depth, next->path, NULL,
+                           "nobody declared its format; it is used as %s%s%s%s, which it looks like and which names "
+                           "no other file",
+                           vp_format_words(probe->looks_like), inside ? " (with " : "", inside ? inside : "",
+                           inside ? " in it)" : ""));
     }
     return !refused;
 }

@@ -53,8 +53,8 @@ static VpError *judge_errno(int errnum, const char *what, VpOpenRefusal *refusal
     } else if (errnum == EACCES || errnum == EPERM || errnum == EROFS) {
         code = PB_FINDING_CODE_PERMISSION_DENIED;
     }
-    *refusal = (VpOpenRefusal){
-        .code = code, .why = g_strdup_printf("%s: %s", what, g_strerror(errnum)), .errnum = errnum};
+    *refusal =
+        (VpOpenRefusal){.code = code, .why = g_strdup_printf("%s: %s", what, g_strerror(errnum)), .errnum = errnum};
     return NULL;
 }
 
@@ -81,7 +81,8 @@ static VpError *open_name(const char *path, int *ret_fd, VpOpenRefusal *refusal)
         fd = open_path(path, 0);
         if (fd >= 0) {
             close(fd);
-            refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is reached through a link in /proc, which is not followed");
+            refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE,
+                   "is reached through a link in /proc, which is not followed");
             return NULL;
         }
     }
@@ -187,8 +188,7 @@ static int reopen(int path_fd, gboolean write)
     return fd;
 }
 
-static VpError *open_checked(VpOpener *opener, int path_fd, gboolean write, VpOpened *ret,
-                             VpOpenRefusal *refusal)
+static VpError *open_checked(VpOpener *opener, int path_fd, gboolean write, VpOpened *ret, VpOpenRefusal *refusal)
 {
     VpOpened opened = {.fd = -1};
     if (fstat(path_fd, &opened.st) < 0) {

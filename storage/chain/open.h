@@ -11,8 +11,8 @@
 
 /* What holds for all files of one walk. */
 typedef struct VpOpener {
-    GPtrArray *roots;   /* of char *, resolved; NULL: any place */
-    dev_t checked[4];   /* file systems found fit; a chain seldom spans more */
+    GPtrArray *roots; /* of char *, resolved; NULL: any place */
+    dev_t checked[4]; /* file systems found fit; a chain seldom spans more */
     guint n_checked;
 } VpOpener;
 
@@ -25,7 +25,7 @@ typedef struct VpOpened {
 /* Why a file was not opened. */
 typedef struct VpOpenRefusal {
     PbFindingCode code;
-    char *why; /* "is a FIFO": goes on after the path; owned by the caller */
+    char *why;  /* "is a FIFO": goes on after the path; owned by the caller */
     int errnum; /* 0: not an error of the system */
 } VpOpenRefusal;
 

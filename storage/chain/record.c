@@ -29,7 +29,7 @@ typedef struct Record {
     VpOpened file;
     VpHeadBuffer buffer;
     VpProbe probe;
-    char *backing;        /* as the header names it */
+    char *backing; /* as the header names it */
 } Record;
 
 static void record_clear(Record *record)
@@ -86,10 +86,12 @@ static VpError *lock_image(const Record *record)
     }
     if (errnum) {
         g_autofree char *shown = vp_text_escape(record->path, -1);
-        return vp_error_errno(errnum, "LOCK_FAILED", "%s: cannot be locked, so that it is not known whether it is in use", shown);
+        return vp_error_errno(errnum, "LOCK_FAILED",
+                              "%s: cannot be locked, so that it is not known whether it is in use", shown);
     }
-    return busy ? refuse(record, "IMAGE_IN_USE", "a program has it open; shut that down first (a domain that runs on it, or "
-                                                 "on an overlay of it, a backup, qemu-img)")
+    return busy ? refuse(record, "IMAGE_IN_USE",
+                         "a program has it open; shut that down first (a domain that runs on it, or "
+                         "on an overlay of it, a backup, qemu-img)")
                 : NULL;
 }
 
@@ -144,7 +146,8 @@ static VpError *settle_format(Record *record)
     if (reference.kind != VP_REFERENCE_FILE) {
         return asked ? NULL
                      : refuse(record, "UNSUPPORTED_REFERENCE",
-                              "its backing file is not a file of this host, so that its format cannot be probed; name the format");
+                              "its backing file is not a file of this host, so that its format cannot be probed; name "
+                              "the format");
     }
     VpError *error = vp_image_open(reference.path, record->allowed_roots, /* write= */ FALSE, &file);
     if (error && asked) {
@@ -170,7 +173,8 @@ static VpError *settle_format(Record *record)
     };
     if (asked && !probe.readable) {
         /* A format that this version does not read may be recorded all the same; its mark has to be there. */
-        return probe.format_matches ? NULL : refuse(record, "FORMAT_MISMATCH", "its backing file is not of that format");
+        return probe.format_matches ? NULL
+                                    : refuse(record, "FORMAT_MISMATCH", "its backing file is not of that format");
     }
     vp_pb_auto PbImageLayer *layer = vp_layer_new(reference.path, 1, &file, &probe);
     if (!vp_judge_layer(&next, &probe, layer, findings)) {
@@ -221,7 +225,8 @@ static VpError *perform(Record *record, const VpRecordPlan *plan)
     }
     if (!record->probe.well_formed || record->probe.backing_format.size == 0) {
         g_autofree char *shown = vp_text_escape(record->path, -1);
-        return vp_error_new(VP_DATA_LOSS, "VERIFY_FAILED", "%s: its header reads back differently from what was written", shown);
+        return vp_error_new(VP_DATA_LOSS, "VERIFY_FAILED",
+                            "%s: its header reads back differently from what was written", shown);
     }
     return NULL;
 }
@@ -241,8 +246,9 @@ static VpError *edit(Record *record, gboolean validate_only, guint64 *ret_extens
         return refuse_with_command(record, "NO_ROOM", "its header cannot be followed to its end");
     }
     if (layout.autoclear & ~VP_QCOW2_AUTOCLEAR_KNOWN) {
-        return refuse_with_command(record, "UNKNOWN_AUTOCLEAR_FEATURE",
-                                   "it has a feature that is lost when a program that does not know it writes to the image");
+        return refuse_with_command(
+            record, "UNKNOWN_AUTOCLEAR_FEATURE",
+            "it has a feature that is lost when a program that does not know it writes to the image");
     }
     const char *why = vp_record_plan(head, size, vp_format_qemu_name(record->format), &plan);
     if (why) {

@@ -9,12 +9,12 @@
 
 /* Where things are and go to; all within the first cluster. */
 typedef struct Room {
-    gsize extension;    /* the new extension; the old end mark is here, if there is one */
-    gsize body;         /* behind its 8 bytes */
-    gsize area_end;     /* behind the new end mark */
-    gsize name;         /* the backing name now */
+    gsize extension; /* the new extension; the old end mark is here, if there is one */
+    gsize body;      /* behind its 8 bytes */
+    gsize area_end;  /* behind the new end mark */
+    gsize name;      /* the backing name now */
     gsize name_size;
-    gsize new_name;     /* where it goes to; the same if it stays */
+    gsize new_name; /* where it goes to; the same if it stays */
     gboolean has_end_mark;
 } Room;
 

@@ -19,10 +19,11 @@ static void take_path(VpReference *ret, const char *path, PbImageFormat format)
 
 static gboolean is_remote(const char *protocol, gsize length)
 {
-    static const char *const remote[] = {"nbd",  "nbd+tcp", "nbd+unix", "nbd+tls", "rbd",  "iscsi", "iser", "gluster",
-                                         "ssh",  "http",    "https",    "ftp",     "ftps", "tftp",  "nfs",  "sheepdog",
-                                         "vxhs", "gluster+tcp", "gluster+unix", "gluster+rdma", "sheepdog+tcp",
-                                         "sheepdog+unix"};
+    static const char *const remote[] = {"nbd",          "nbd+tcp",      "nbd+unix",    "nbd+tls",      "rbd",
+                                         "iscsi",        "iser",         "gluster",     "ssh",          "http",
+                                         "https",        "ftp",          "ftps",        "tftp",         "nfs",
+                                         "sheepdog",     "vxhs",         "gluster+tcp", "gluster+unix", "gluster+rdma",
+                                         "sheepdog+tcp", "sheepdog+unix"};
     for (gsize i = 0; i < G_N_ELEMENTS(remote); i++) {
         if (strlen(remote[i]) == length && strncmp(remote[i], protocol, length) == 0) {
             return TRUE;
@@ -132,8 +133,9 @@ void vp_reference_parse(const char *name, const char *overlay, VpReference *ret)
         if (name[strlen("file:")] == '/') {
             take_path(ret, name + strlen("file:"), PB_IMAGE_FORMAT_UNSPECIFIED);
         } else {
-            unsupported(ret, g_strdup("a `file:` reference with a relative path, which QEMU would take from its working "
-                                      "directory"));
+            unsupported(ret,
+                        g_strdup("a `file:` reference with a relative path, which QEMU would take from its working "
+                                 "directory"));
         }
     } else if (!has_protocol) {
         parse_relative(name, overlay, ret);

@@ -10,9 +10,9 @@ typedef struct VpNext {
     PbImageFormat format;  /* UNSPECIFIED: nobody declared it */
     PbFormatSource source; /* who did */
     guint32 depth;
-    char *overlay;         /* the layer above, NULL for the top */
-    char *name;            /* what the layer above calls this one; NULL for the top */
-    guint64 overlay_size;  /* virtual */
+    char *overlay;        /* the layer above, NULL for the top */
+    char *name;           /* what the layer above calls this one; NULL for the top */
+    guint64 overlay_size; /* virtual */
 } VpNext;
 
 typedef struct VpWalk {
@@ -21,8 +21,8 @@ typedef struct VpWalk {
     VpChain *chain;
     VpOpener opener;
     VpHeadBuffer buffer;
-    GHashTable *seen;  /* of dev and inode */
-    gboolean gone;     /* the reader of the stream has left */
+    GHashTable *seen; /* of dev and inode */
+    gboolean gone;    /* the reader of the stream has left */
 } VpWalk;
 
 /* Tells of a finding and keeps it; takes it over. */

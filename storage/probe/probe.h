@@ -22,8 +22,8 @@
 
 typedef struct VpProbeInput {
     const guint8 *head;
-    gsize head_size;     /* fewer than asked for only if the file ends there */
-    const guint8 *tail;  /* the last VP_PROBE_TAIL bytes, or NULL: marks at the end are not looked for */
+    gsize head_size;    /* fewer than asked for only if the file ends there */
+    const guint8 *tail; /* the last VP_PROBE_TAIL bytes, or NULL: marks at the end are not looked for */
     gsize tail_size;
     guint64 file_size;
 } VpProbeInput;
@@ -42,19 +42,19 @@ typedef struct VpProbeText {
 } VpProbeText;
 
 typedef struct VpProbe {
-    guint32 matches;           /* bit N: PbImageFormat N matches; raw content (ISO, GPT, MBR, FAT) included */
-    PbImageFormat looks_like;  /* the one format that matches; RAW if none; UNSPECIFIED if several do */
-    PbImageFormat content;     /* ISO, GPT, MBR or FAT, if that is what a raw image holds; else UNSPECIFIED */
-    PbImageFormat format;      /* the one that was read: the declared one, else `looks_like` */
-    gboolean format_matches;   /* the bytes carry the mark of `format` (always for raw) */
-    gboolean well_formed;      /* no issue of severity ERROR */
-    gboolean readable;         /* this version reads `format` in full; if not, only the marks were looked at */
+    guint32 matches;          /* bit N: PbImageFormat N matches; raw content (ISO, GPT, MBR, FAT) included */
+    PbImageFormat looks_like; /* the one format that matches; RAW if none; UNSPECIFIED if several do */
+    PbImageFormat content;    /* ISO, GPT, MBR or FAT, if that is what a raw image holds; else UNSPECIFIED */
+    PbImageFormat format;     /* the one that was read: the declared one, else `looks_like` */
+    gboolean format_matches;  /* the bytes carry the mark of `format` (always for raw) */
+    gboolean well_formed;     /* no issue of severity ERROR */
+    gboolean readable;        /* this version reads `format` in full; if not, only the marks were looked at */
 
     guint32 version;
     guint64 virtual_size;
     guint64 cluster_size;
     gboolean encrypted;
-    gboolean uses_data_file;   /* guest data is in another file */
+    gboolean uses_data_file; /* guest data is in another file */
     VpProbeText backing_path;
     VpProbeText backing_format; /* as the header has it: QEMU's name */
     VpProbeText data_file;

@@ -53,11 +53,11 @@ typedef struct Header {
 
 /* What the extensions say, before it is held against the header. */
 typedef struct Extensions {
-    gsize features;      /* offset of the feature name table */
+    gsize features; /* offset of the feature name table */
     gsize features_size;
     gboolean bitmaps;
     gboolean crypto;
-    guint8 seen;         /* bit per known type, to find repeats */
+    guint8 seen; /* bit per known type, to find repeats */
 } Extensions;
 
 /* The fields of the first 72 bytes, then of version 3's next 32, then the compression type. FALSE: more bytes are needed, or too few exist. */
@@ -155,13 +155,12 @@ static void take_bitmaps(const VpProbeInput *input, const Header *header, VpProb
         CORRUPT(probe, "its bitmaps extension names %" PRIu32 " bitmaps with a directory at %" PRIu64, count,
                 directory);
     } else if (directory > input->file_size || directory_size > input->file_size - directory) {
-        TRUNCATED(probe, "the file ends before its bitmap directory (%" PRIu64 " bytes at %" PRIu64 ")",
-                  directory_size, directory);
+        TRUNCATED(probe, "the file ends before its bitmap directory (%" PRIu64 " bytes at %" PRIu64 ")", directory_size,
+                  directory);
     }
 }
 
-static void take_crypto(const VpProbeInput *input, const Header *header, VpProbe *probe, const guint8 *data,
-                        gsize size)
+static void take_crypto(const VpProbeInput *input, const Header *header, VpProbe *probe, const guint8 *data, gsize size)
 {
     if (header->crypt_method != 2) {
         CORRUPT(probe, "it has a LUKS header but says that it is not encrypted with LUKS");
@@ -188,7 +187,8 @@ static void take_extension(const VpProbeInput *input, const Header *header, VpPr
         if (seen_before(extensions, 0)) {
             CORRUPT(probe, "it declares the format of its backing file twice");
         } else if (size > VP_QCOW2_BACKING_FORMAT_MAX) {
-            CORRUPT(probe, "the name of its backing file's format has %" G_GSIZE_FORMAT " bytes; at most 15 are allowed",
+            CORRUPT(probe,
+                    "the name of its backing file's format has %" G_GSIZE_FORMAT " bytes; at most 15 are allowed",
                     size);
         } else {
             take_name(probe, &probe->backing_format, data, size, "the name of its backing file's format");
@@ -253,7 +253,8 @@ static gsize read_extensions(const VpProbeInput *input, const Header *header, Vp
             return 0;
         }
         if (size > end - at) {
-            CORRUPT(probe, "its header extension 0x%08" PRIx32 " is said to have %" PRIu32 " bytes, beyond the place for it",
+            CORRUPT(probe,
+                    "its header extension 0x%08" PRIx32 " is said to have %" PRIu32 " bytes, beyond the place for it",
                     type, size);
             return 0;
         }
@@ -378,7 +379,8 @@ static void check_table(const VpProbeInput *input, const Header *header, VpProbe
     if (offset % header->cluster_size != 0 || offset < header->cluster_size || offset > (guint64)G_MAXINT64 - size) {
         CORRUPT(probe, "its %s is said to be at %" PRIu64, what, offset);
     } else if (offset > input->file_size || size > input->file_size - offset) {
-        TRUNCATED(probe, "the file has %" PRIu64 " bytes and ends before its %s does (%" PRIu64 " bytes at %" PRIu64 ")",
+        TRUNCATED(probe,
+                  "the file has %" PRIu64 " bytes and ends before its %s does (%" PRIu64 " bytes at %" PRIu64 ")",
                   input->file_size, what, size, offset);
     }
 }

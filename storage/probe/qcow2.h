@@ -30,8 +30,8 @@ gsize vp_qcow2_parse(const VpProbeInput *input, VpProbe *probe);
 
 /* Where the parts of the first cluster lie; for images that vp_qcow2_parse() found well formed. */
 typedef struct VpQcow2Layout {
-    gsize header_end;      /* the extensions begin here */
-    gsize extensions_end;  /* where the next extension would go: at the end mark, or where the area ends without one */
+    gsize header_end;     /* the extensions begin here */
+    gsize extensions_end; /* where the next extension would go: at the end mark, or where the area ends without one */
     gboolean has_end_mark;
     gboolean has_backing_format; /* an extension of that type is there, be it empty */
     gsize cluster_size;

@@ -50,7 +50,8 @@ static void declared_chain(void **state)
     must_run("qemu-img create -q -f raw d0.raw 4M; qemu-img create -q -f qcow2 -F raw -b d0.raw d1.q; mkdir sub;"
              "qemu-img create -q -f qcow2 -F qcow2 -b ../d1.q sub/d2.q; ln -s sub/d2.q d3.link;"
              "qemu-img create -q -u -f qcow2 -F qcow2 -b file:$PWD/sub/d2.q d4.q 4M;"
-             "qemu-img create -q -u -f qcow2 -F qcow2 -b \"json:{\\\"driver\\\":\\\"qcow2\\\",\\\"file\\\":{\\\"driver\\\":\\\"file\\\","
+             "qemu-img create -q -u -f qcow2 -F qcow2 -b "
+             "\"json:{\\\"driver\\\":\\\"qcow2\\\",\\\"file\\\":{\\\"driver\\\":\\\"file\\\","
              "\\\"filename\\\":\\\"$PWD/d4.q\\\"}}\" d5.q 4M");
     g_autoptr(VpChain) chain = walk("d5.q", QCOW2);
     assert_safe(chain, 5);
@@ -150,7 +151,8 @@ static void undeclared_with_a_data_file(void **state)
 static void undeclared_top(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -f qcow2 t0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b t0.q t1.q; truncate -s 1M t.raw");
+    must_run(
+        "qemu-img create -q -f qcow2 t0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b t0.q t1.q; truncate -s 1M t.raw");
     g_autoptr(VpChain) plain = walk("t0.q", UNDECLARED);
     assert_safe(plain, 1);
     assert_non_null(find(plain, CODE(PROBE_USED)));
@@ -168,7 +170,8 @@ static void mismatches(void **state)
 {
     (void)state;
     must_run("qemu-img create -q -f qcow2 m0.q 4M; qemu-img create -q -f raw m0.raw 4M;"
-             "qemu-img create -q -u -f qcow2 -F raw -b m0.q m1.q 4M; qemu-img create -q -u -f qcow2 -F qcow2 -b m0.raw m2.q 4M");
+             "qemu-img create -q -u -f qcow2 -F raw -b m0.q m1.q 4M; qemu-img create -q -u -f qcow2 -F qcow2 -b m0.raw "
+             "m2.q 4M");
     g_autoptr(VpChain) raw = walk("m1.q", QCOW2);
     assert_safe(raw, 2);
     assert_int_equal(find(raw, CODE(FORMAT_MISMATCH))->severity, PB_SEVERITY_WARNING);
@@ -183,7 +186,8 @@ static void loops(void **state)
 {
     (void)state;
     must_run("qemu-img create -q -u -f qcow2 -F qcow2 -b l0.q l.q 4M; mv l.q l0.q;"
-             "qemu-img create -q -u -f qcow2 -F qcow2 -b l2.q l1.q 4M; qemu-img create -q -u -f qcow2 -F qcow2 -b l1.hard l2.q 4M;"
+             "qemu-img create -q -u -f qcow2 -F qcow2 -b l2.q l1.q 4M; qemu-img create -q -u -f qcow2 -F qcow2 -b "
+             "l1.hard l2.q 4M;"
              "ln l1.q l1.hard");
     g_autoptr(VpChain) self = walk("l0.q", QCOW2);
     assert_refused(self, CODE(LOOP), 1);
@@ -196,7 +200,8 @@ static void loops(void **state)
 static void depth(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -f qcow2 c0.q 4M; for i in 1 2 3; do qemu-img create -q -u -f qcow2 -F qcow2 -b c$((i-1)).q c$i.q 4M; done");
+    must_run("qemu-img create -q -f qcow2 c0.q 4M; for i in 1 2 3; do qemu-img create -q -u -f qcow2 -F qcow2 -b "
+             "c$((i-1)).q c$i.q 4M; done");
     VpChainOptions options = {.format = QCOW2, .max_depth = 2};
     g_autoptr(VpChain) deep = walk_with("c3.q", &options);
     assert_refused(deep, CODE(DEPTH_EXCEEDED), 3);
@@ -211,9 +216,10 @@ static void special_files(void **state)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "s.socket"};
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    must_run("mkfifo s.fifo; mkdir s.dir; ln -s /dev/zero s.zero; ln -s /proc/self/status s.proc; ln -s s.knot s.knot;"
-             "ln -s /proc/self/root/etc/passwd s.magic; ln -s /sys/kernel/mm/transparent_hugepage/enabled s.sys;"
-             "for f in fifo dir zero socket proc magic; do qemu-img create -q -u -f qcow2 -F raw -b s.$f s.$f.q 4M; done");
+    must_run(
+        "mkfifo s.fifo; mkdir s.dir; ln -s /dev/zero s.zero; ln -s /proc/self/status s.proc; ln -s s.knot s.knot;"
+        "ln -s /proc/self/root/etc/passwd s.magic; ln -s /sys/kernel/mm/transparent_hugepage/enabled s.sys;"
+        "for f in fifo dir zero socket proc magic; do qemu-img create -q -u -f qcow2 -F raw -b s.$f s.$f.q 4M; done");
     static const char *const names[] = {"s.fifo", "s.dir", "s.zero", "s.socket", "s.proc", "s.magic"};
     for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *overlay = g_strconcat(names[i], ".q", NULL);
@@ -247,7 +253,8 @@ static guint32 drop_capabilities(void)
 static void files_that_are_not_to_be_had(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -u -f qcow2 -F raw -b gone.raw f1.q 4M; mkdir f.dir; qemu-img create -q -f raw f.dir/b.raw 4M;"
+    must_run("qemu-img create -q -u -f qcow2 -F raw -b gone.raw f1.q 4M; mkdir f.dir; qemu-img create -q -f raw "
+             "f.dir/b.raw 4M;"
              "qemu-img create -q -f qcow2 -F raw -b f.dir/b.raw f2.q");
     g_autoptr(VpChain) missing = walk("f1.q", QCOW2);
     assert_refused(missing, CODE(FILE_MISSING), 1);
@@ -265,8 +272,10 @@ static void allowed_roots(void **state)
 {
     (void)state;
     must_run("mkdir r.in r.out; qemu-img create -q -f raw r.out/b.raw 4M; qemu-img create -q -f raw r.in/b.raw 4M;"
-             "qemu-img create -q -f qcow2 -F raw -b ../r.out/b.raw r.in/out.q; qemu-img create -q -f qcow2 -F raw -b b.raw r.in/in.q;"
-             "ln -s ../r.out/b.raw r.in/link.raw; qemu-img create -q -f qcow2 -F raw -b link.raw r.in/link.q; mkdir r.inside;"
+             "qemu-img create -q -f qcow2 -F raw -b ../r.out/b.raw r.in/out.q; qemu-img create -q -f qcow2 -F raw -b "
+             "b.raw r.in/in.q;"
+             "ln -s ../r.out/b.raw r.in/link.raw; qemu-img create -q -f qcow2 -F raw -b link.raw r.in/link.q; mkdir "
+             "r.inside;"
              "qemu-img create -q -f raw r.inside/b.raw 4M; ln -s r.in r.alias");
     g_autofree char *in = path_of("r.alias");
     const char *roots[] = {"/nonexistent", in, NULL};
@@ -284,8 +293,9 @@ static void allowed_roots(void **state)
 static void damaged_images(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -f qcow2 h0.q 4M; for i in cut short dirty corrupt feature future; do cp h0.q h.$i; done;"
-             "truncate -s 40 h.cut; truncate -s 196000 h.short");
+    must_run(
+        "qemu-img create -q -f qcow2 h0.q 4M; for i in cut short dirty corrupt feature future; do cp h0.q h.$i; done;"
+        "truncate -s 40 h.cut; truncate -s 196000 h.short");
     patch("h.dirty", 79, "\x01", 1);
     patch("h.corrupt", 79, "\x02", 1);
     patch("h.feature", 76, "\x01", 1);
@@ -349,8 +359,9 @@ static void polyglot(void **state)
 {
     (void)state;
     must_run("qemu-img create -q -f qcow2 p0.q 4M");
-    patch("p0.q", 32768, "\x01"
-                         "CD001\x01",
+    patch("p0.q", 32768,
+          "\x01"
+          "CD001\x01",
           7);
     make_undeclared("p1.q", "p0.q", "qcow2");
     g_autoptr(VpChain) chain = walk("p1.q", QCOW2);
@@ -371,7 +382,8 @@ static void references(void **state)
         {"https://localhost:1/x.qcow2", CODE(REMOTE_BACKING)},
         {"fat:rw:/etc", CODE(UNSUPPORTED_REFERENCE)},
         {"blkdebug::/etc/passwd", CODE(UNSUPPORTED_REFERENCE)},
-        {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}}", CODE(UNSUPPORTED_REFERENCE)},
+        {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}}",
+         CODE(UNSUPPORTED_REFERENCE)},
     };
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
         /* The last one contradicts the recorded format. */
@@ -385,9 +397,10 @@ static void references(void **state)
 static void sizes_and_encryption(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -f qcow2 z0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b z0.q z1.q 8M;"
-             "qemu-img create -q -f qcow2 -F qcow2 -b z0.q z2.q 2M;"
-             "qemu-img create -q -f qcow2 --object secret,id=s,data=abc -o encrypt.format=aes,encrypt.key-secret=s z3.q 4M");
+    must_run(
+        "qemu-img create -q -f qcow2 z0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b z0.q z1.q 8M;"
+        "qemu-img create -q -f qcow2 -F qcow2 -b z0.q z2.q 2M;"
+        "qemu-img create -q -f qcow2 --object secret,id=s,data=abc -o encrypt.format=aes,encrypt.key-secret=s z3.q 4M");
     g_autoptr(VpChain) smaller = walk("z1.q", QCOW2);
     assert_safe(smaller, 2);
     assert_int_equal(find(smaller, CODE(BACKING_SMALLER))->severity, PB_SEVERITY_INFO);
@@ -511,7 +524,8 @@ static void deep_chain_is_quick(void **state)
 {
     (void)state;
     /* Headers are alike but for the name, so one real overlay is copied and its name patched. */
-    must_run("mkdir deep; cd deep; qemu-img create -q -f qcow2 000.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b 000.q 001.q;"
+    must_run("mkdir deep; cd deep; qemu-img create -q -f qcow2 000.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b 000.q "
+             "001.q;"
              "for i in $(seq 2 200); do n=$(printf %%03d $i); cp 001.q $n.q;"
              "printf %%03d $((i-1)) | dd of=$n.q bs=1 seek=528 conv=notrunc status=none; done");
     gint64 start = vp_now_us();

@@ -106,7 +106,8 @@ static void print_findings(const VpChain *chain)
 {
     for (guint i = 0; i < chain->findings->len; i++) {
         const PbFinding *finding = g_ptr_array_index(chain->findings, i);
-        print_message("  %s: %s\n", vp_pb_enum_name(&pb_finding_code__descriptor, (int)finding->code), finding->message);
+        print_message("  %s: %s\n", vp_pb_enum_name(&pb_finding_code__descriptor, (int)finding->code),
+                      finding->message);
     }
 }
 

@@ -246,7 +246,10 @@ typedef struct Mark {
     gsize size;
 } Mark;
 
-#define MARK(format, offset, literal) {PB_IMAGE_FORMAT_##format, FALSE, (offset), (literal), sizeof(literal) - 1}
+#define MARK(format, offset, literal)                                                                                  \
+    {                                                                                                                  \
+        PB_IMAGE_FORMAT_##format, FALSE, (offset), (literal), sizeof(literal) - 1                                      \
+    }
 
 static const Mark marks[] = {
     MARK(QCOW, 0, "QFI\xfb\0\0\0\1"),
@@ -381,13 +384,19 @@ static void declared_formats(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_qcow2),          cmocka_unit_test(backing_name_and_format),
-        cmocka_unit_test(damaged_headers),      cmocka_unit_test(backing_name_bounds),
-        cmocka_unit_test(nul_in_names),         cmocka_unit_test(repeated_extension),
-        cmocka_unit_test(unknown_feature_is_named), cmocka_unit_test(data_file_name),
+        cmocka_unit_test(plain_qcow2),
+        cmocka_unit_test(backing_name_and_format),
+        cmocka_unit_test(damaged_headers),
+        cmocka_unit_test(backing_name_bounds),
+        cmocka_unit_test(nul_in_names),
+        cmocka_unit_test(repeated_extension),
+        cmocka_unit_test(unknown_feature_is_named),
+        cmocka_unit_test(data_file_name),
         cmocka_unit_test(extended_l2_halves_the_l1),
-        cmocka_unit_test(cut_files),            cmocka_unit_test(marks_of_other_formats),
-        cmocka_unit_test(raw_and_what_is_in_it), cmocka_unit_test(polyglots),
+        cmocka_unit_test(cut_files),
+        cmocka_unit_test(marks_of_other_formats),
+        cmocka_unit_test(raw_and_what_is_in_it),
+        cmocka_unit_test(polyglots),
         cmocka_unit_test(declared_formats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@
 
 typedef struct Case {
     const char *options;
-    const char *sizes; /* separated by spaces */
+    const char *sizes;   /* separated by spaces */
     const char *feature; /* that is to be told, or NULL */
 } Case;
 
@@ -91,8 +91,10 @@ static void options_of_create(void **state)
 static void used_images(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -f qcow2 u.q 10M; qemu-io -f qcow2 -c 'write -P 1 1M 3M' u.q; qemu-img snapshot -c one u.q;"
-             "qemu-img bitmap --add u.q dirty; qemu-img resize -q -f qcow2 u.q 20G; qemu-io -f qcow2 -c 'write 15G 64k' u.q");
+    must_run(
+        "qemu-img create -q -f qcow2 u.q 10M; qemu-io -f qcow2 -c 'write -P 1 1M 3M' u.q; qemu-img snapshot -c one u.q;"
+        "qemu-img bitmap --add u.q dirty; qemu-img resize -q -f qcow2 u.q 20G; qemu-io -f qcow2 -c 'write 15G 64k' "
+        "u.q");
     compare_with_qemu("u.q", "used");
     g_autoptr(VpChain) chain = walk("u.q", PB_IMAGE_FORMAT_QCOW2);
     assert_true(has_feature(file_at(chain, 0)->layer, "internal-snapshots"));

@@ -33,7 +33,8 @@ static VpError *record(const char *name, PbImageFormat format, gboolean validate
 {
     g_autofree char *path = path_of(name);
     PbImageLayer *layer = NULL;
-    VpError *error = vp_image_record_backing_format(path, format, validate_only, NULL, &layer, ret_format, ret_changed, ret_undo);
+    VpError *error =
+        vp_image_record_backing_format(path, format, validate_only, NULL, &layer, ret_format, ret_changed, ret_undo);
     if (!error) {
         assert_int_equal(layer->backing_format, *ret_format);
         assert_int_equal(layer->format, PB_IMAGE_FORMAT_QCOW2);
@@ -55,8 +56,9 @@ static void assert_recorded(const char *name, const char *format)
 static void records_for_all_kinds(void **state)
 {
     (void)state;
-    static const char *const options[] = {"compat=1.1", "compat=0.10", "cluster_size=4k", "cluster_size=2M", "extended_l2=on",
-                                          "compression_type=zstd", "lazy_refcounts=on"};
+    static const char *const options[] = {"compat=1.1",       "compat=0.10",    "cluster_size=4k",
+                                          "cluster_size=2M",  "extended_l2=on", "compression_type=zstd",
+                                          "lazy_refcounts=on"};
     must_run("qemu-img create -q -f qcow2 k0.q 4M; qemu-io -f qcow2 -c 'write -P 7 0 1M' k0.q; cp k0.q k0.raw.q;"
              "qemu-img convert -f qcow2 -O raw k0.q k0.raw");
     for (gsize i = 0; i < G_N_ELEMENTS(options); i++) {
@@ -65,7 +67,8 @@ static void records_for_all_kinds(void **state)
             PbImageFormat got = PB_IMAGE_FORMAT_UNSPECIFIED;
             gboolean changed = FALSE;
             g_autofree char *undo = NULL;
-            must_run("rm -f k1.q; qemu-img create -q -f qcow2 -o %s -F %s -b %s k1.q; qemu-io -f qcow2 -c 'write -P 9 512k 1M' k1.q;"
+            must_run("rm -f k1.q; qemu-img create -q -f qcow2 -o %s -F %s -b %s k1.q; qemu-io -f qcow2 -c 'write -P 9 "
+                     "512k 1M' k1.q;"
                      "qemu-img convert -O raw k1.q before.raw; qemu-img bitmap --add k1.q b || true; cp k1.q k1.orig",
                      options[i], format, raw ? "k0.raw" : "k0.q");
             forget_format("k1.q", i == 1 ? 72 : 112);
@@ -84,7 +87,8 @@ static void records_for_all_kinds(void **state)
             assert_recorded("k1.q", format);
             must_run("qemu-img compare -q -f qcow2 -F raw k1.q before.raw");
             /* Nothing beyond the first cluster has changed. */
-            must_run("cmp -i $(qemu-img info --output=json k1.q | sed -n 's/.*\"cluster-size\": \\([0-9]*\\).*/\\1/p') k1.q k1.forgot");
+            must_run("cmp -i $(qemu-img info --output=json k1.q | sed -n 's/.*\"cluster-size\": \\([0-9]*\\).*/\\1/p') "
+                     "k1.q k1.forgot");
 
             assert_null(record("k1.q", PB_IMAGE_FORMAT_UNSPECIFIED, FALSE, &got, &changed, NULL));
             assert_false(changed);
@@ -103,9 +107,11 @@ static void refuses_what_is_unsafe(void **state)
     (void)state;
     PbImageFormat got;
     gboolean changed;
-    must_run("qemu-img create -q -f raw r.raw 4M; qemu-img create -q -f qcow2 r0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b r0.q r1.q;"
-             "qemu-img create -q -f qcow2 -F qcow2 -b r1.q r2.q; qemu-img create -q -u -f qcow2 -F raw -b gone.raw r3.q 4M;"
-             "qemu-img create -q -f qcow2 -o cluster_size=512 -F raw -b r.raw r4.q");
+    must_run(
+        "qemu-img create -q -f raw r.raw 4M; qemu-img create -q -f qcow2 r0.q 4M; qemu-img create -q -f qcow2 -F qcow2 "
+        "-b r0.q r1.q;"
+        "qemu-img create -q -f qcow2 -F qcow2 -b r1.q r2.q; qemu-img create -q -u -f qcow2 -F raw -b gone.raw r3.q 4M;"
+        "qemu-img create -q -f qcow2 -o cluster_size=512 -F raw -b r.raw r4.q");
     g_autoptr(VpError) not_qcow2 = record("r.raw", 0, FALSE, &got, &changed, NULL);
     assert_string_equal(not_qcow2->reason, "NOT_QCOW2");
     g_autoptr(VpError) no_backing = record("r0.q", 0, FALSE, &got, &changed, NULL);
@@ -146,7 +152,8 @@ static GPid start(const char *command, const char *ready, int *ret_in, int *ret_
     char *argv[] = {"/bin/sh", "-c", (char *)command, NULL};
     g_autoptr(GString) seen = g_string_new(NULL);
     GPid pid;
-    assert_true(g_spawn_async_with_pipes(NULL, argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, ret_in, ret_out, NULL, NULL));
+    assert_true(g_spawn_async_with_pipes(NULL, argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, ret_in, ret_out,
+                                         NULL, NULL));
     while (!strstr(seen->str, ready)) {
         char buffer[256];
         ssize_t got = read(*ret_out, buffer, sizeof(buffer));
@@ -180,7 +187,8 @@ static void leaves_images_in_use_alone(void **state)
     static const char *const ready[] = {"qemu-io>", "qemu-io>", "QMP", "QMP"};
     PbImageFormat got;
     gboolean changed;
-    must_run("qemu-img create -q -f qcow2 v0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b v0.q v1.q; qemu-img create -q -f qcow2 -F qcow2 -b v1.q v2.q");
+    must_run("qemu-img create -q -f qcow2 v0.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b v0.q v1.q; qemu-img create "
+             "-q -f qcow2 -F qcow2 -b v1.q v2.q");
     forget_format("v1.q", 112);
     must_run("cp v1.q v1.copy");
     for (gsize i = 0; i < G_N_ELEMENTS(users); i++) {
@@ -268,8 +276,8 @@ static void interrupted_writes(void **state)
             gsize header = version == 2 ? 72 : 104;
             interrupted(version, header + 16 + 8, TRUE, formats[i], 4);  /* the name right behind the end mark */
             interrupted(version, header + 16 + 16, TRUE, formats[i], 4); /* just in the way */
-            interrupted(version, 4096, TRUE, formats[i], 2);            /* far away */
-            interrupted(version, header, FALSE, formats[i], 4);         /* no extensions and no end mark, as QEMU 0.1x wrote */
+            interrupted(version, 4096, TRUE, formats[i], 2);             /* far away */
+            interrupted(version, header, FALSE, formats[i], 4); /* no extensions and no end mark, as QEMU 0.1x wrote */
         }
     }
 }
@@ -300,8 +308,10 @@ static void no_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(records_for_all_kinds),      cmocka_unit_test(refuses_what_is_unsafe),
-        cmocka_unit_test(leaves_images_in_use_alone), cmocka_unit_test(interrupted_writes),
+        cmocka_unit_test(records_for_all_kinds),
+        cmocka_unit_test(refuses_what_is_unsafe),
+        cmocka_unit_test(leaves_images_in_use_alone),
+        cmocka_unit_test(interrupted_writes),
         cmocka_unit_test(no_room),
     };
     return cmocka_run_group_tests(tests, images_setup, images_teardown);

@@ -36,7 +36,8 @@ static const Case cases[] = {
     {"host_device:/dev/sda", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"/a\"}}", VP_REFERENCE_FILE, "/a",
      PB_IMAGE_FORMAT_QCOW2},
-    {"json:{\"driver\":\"raw\",\"file.filename\":\"/a\",\"file.driver\":\"file\"}", VP_REFERENCE_FILE, "/a", PB_IMAGE_FORMAT_RAW},
+    {"json:{\"driver\":\"raw\",\"file.filename\":\"/a\",\"file.driver\":\"file\"}", VP_REFERENCE_FILE, "/a",
+     PB_IMAGE_FORMAT_RAW},
     {"json:{\"file\":{\"filename\":\"/a\"}}", VP_REFERENCE_FILE, "/a", 0},
     {"json:{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
@@ -94,8 +95,23 @@ static void shown_text(void **state)
     }
 }
 
+static void every_finding_is_documented(void **state)
+{
+    (void)state;
+    g_autofree char *text = NULL;
+    assert_true(g_file_get_contents("docs/findings.md", &text, NULL, NULL));
+    for (unsigned i = 0; i < pb_finding_code__descriptor.n_values; i++) {
+        const ProtobufCEnumValue *value = &pb_finding_code__descriptor.values[i];
+        g_autofree char *heading = g_strdup_printf("\n## %s\n", value->name + strlen("FINDING_CODE_"));
+        if (value->value != 0 && !strstr(text, heading)) {
+            fail_msg("docs/findings.md says nothing of %s", value->name);
+        }
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(shown_text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(shown_text),
+                                       cmocka_unit_test(every_finding_is_documented)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,27 @@
+/* libFuzzer on the names of backing files, json among them, and on how they are shown. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/chain/reference.h"
+#include "storage/chain/text.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    g_autofree char *name = g_strndup((const char *)data, size);
+    g_auto(VpReference) reference = {0};
+    g_autofree char *escaped = vp_text_escape(name, -1);
+    g_autofree char *field = vp_text_utf8((const char *)data, (gssize)size);
+    g_autofree char *word = vp_text_shell(name);
+
+    vp_reference_parse(name, "/folder/overlay", &reference);
+    if (reference.kind == VP_REFERENCE_FILE ? reference.path[0] != '/' : reference.why == NULL) {
+        abort();
+    }
+    if (!g_utf8_validate(escaped, -1, NULL) || !g_utf8_validate(field, -1, NULL) || !g_utf8_validate(word, -1, NULL) ||
+        strchr(escaped, '\n') || strchr(word, '\n')) {
+        abort();
+    }
+    return 0;
+}
