@@ -181,11 +181,18 @@ static VpError *op_end_error(const VpQemuDomain *domain, const VpQemuOp *op, con
     }
 }
 
-/* There is no process any more, or never was one: everyone who waits is told, and the domain forgotten. */
+/* There is no process any more, or never was one: it is told, and everyone who waits is. Whoever hears of it may start the domain again at
+ * once, so that it is out of the table first. `start_error` NULL: it was up. */
 static void domain_gone(VpQemuDomain *domain, const VpError *start_error)
 {
     vp_qemu_domain_ref(domain);
     vp_qemu_driver_remove(domain->driver, domain);
+    if (start_error)
+        tell_start_failed(domain, start_error);
+    else
+        tell_ended(domain);
+    if (domain->has_process)
+        close_handles(domain);
     while (domain->ops->len > 0) {
         VpQemuOp *op = g_ptr_array_index(domain->ops, 0);
 
@@ -206,11 +213,6 @@ static void on_exit_told(void *data)
 
         if (phase == VP_PHASE_STARTING && !error)
             error = exit_error(domain);
-        if (error)
-            tell_start_failed(domain, error);
-        else
-            tell_ended(domain);
-        close_handles(domain);
         domain_gone(domain, error);
     }
     vp_qemu_domain_unref(domain);
@@ -351,7 +353,9 @@ static void on_status(void *data, json_t *result, VpError *error)
 {
     VpQemuDomain *domain = data;
 
-    domain->ping_sent_us = 0;
+    domain->ping_pending = FALSE;
+    if (!error)
+        domain->silent_since_us = 0;
     if (error || domain->phase == VP_PHASE_ENDED || domain->exit_how) {
         vp_error_free(error);
         return;
@@ -372,9 +376,16 @@ static void on_status(void *data, json_t *result, VpError *error)
     }
 }
 
+static void note_silence(VpQemuDomain *domain)
+{
+    if (domain->silent_since_us == 0)
+        domain->silent_since_us = vp_now_us();
+}
+
 static void ping(VpQemuDomain *domain)
 {
-    domain->ping_sent_us = vp_now_us();
+    note_silence(domain);
+    domain->ping_pending = TRUE;
     vp_qmp_execute(domain->qmp, "query-status", NULL, 0, on_status, domain);
 }
 
@@ -384,8 +395,10 @@ static void on_ready(void *data)
 {
     VpQemuDomain *domain = data;
 
-    if (domain->phase == VP_PHASE_STARTING && !domain->start_error)
+    if (domain->phase == VP_PHASE_STARTING && !domain->start_error) {
+        domain->silent_since_us = 0;
         continue_start(domain);
+    }
 }
 
 static void on_closed(void *data, const VpError *error)
@@ -393,6 +406,7 @@ static void on_closed(void *data, const VpError *error)
     VpQemuDomain *domain = data;
 
     vp_qmp_close(g_steal_pointer(&domain->qmp));
+    note_silence(domain);
     /* The usual cause is the end of the process, which the pidfd tells. If it is not, the next ping connects again. */
     if (domain->phase == VP_PHASE_STARTING && error->reason && strcmp(error->reason, "QMP_PROTOCOL") == 0)
         abort_start(domain, vp_error_prefix(vp_error_copy(error), "domain %s", domain->name));
@@ -476,8 +490,10 @@ static void connect_qmp(VpQemuDomain *domain)
     error = vp_folder_connect(domain->dir, &fd);
     if (!error)
         domain->qmp = vp_qmp_new(vp_loop_uv(domain->driver->host->loop), fd, &qmp_handler, domain, &error);
-    if (!domain->qmp)
+    if (!domain->qmp) {
+        note_silence(domain);
         return;
+    }
     /* Waits for the greeting; a start has commands of its own. */
     if (domain->phase != VP_PHASE_STARTING)
         ping(domain);
@@ -493,48 +509,35 @@ static void bound_log(void *data)
     vp_qemu_domain_unref(domain);
 }
 
-static void check_answers(VpQemuDomain *domain)
+/* It has been silent for too long. */
+static void on_silence(VpQemuDomain *domain)
 {
-    const gint64 limit_us = (gint64)domain->driver->unresponsive_after_ms * 1000;
+    const char *why = domain->qmp ? "QEMU does not answer on its QMP socket" : "QEMU has closed its QMP socket";
 
-    if (domain->ping_sent_us == 0) {
-        if (domain->phase == VP_PHASE_UP)
-            ping(domain);
-        return;
-    }
-    if (vp_now_us() - domain->ping_sent_us < limit_us)
-        return;
     if (domain->phase == VP_PHASE_ADOPTING)
         adopt_unresponsive(domain);
+    else if (domain->phase == VP_PHASE_UP)
+        set_unresponsive(domain, why);
     else
-        set_unresponsive(domain, "QEMU does not answer on its QMP socket");
+        abort_start(domain, vp_error_new(VP_UNAVAILABLE, "QMP_CLOSED", "domain %s: %s", domain->name, why));
 }
 
 static void on_ping_timer(uv_timer_t *timer)
 {
     VpQemuDomain *domain = timer->data;
+    const gint64 limit_us = (gint64)domain->driver->unresponsive_after_ms * 1000;
 
     if (++domain->ticks % LOG_CHECK_TICKS == 0) {
         vp_qemu_domain_ref(domain);
         if (!vp_pool_submit(domain->driver->host->pool, bound_log, domain))
             vp_qemu_domain_unref(domain);
     }
-    if (domain->qmp) {
-        check_answers(domain);
-        return;
-    }
-    switch (domain->phase) {
-    case VP_PHASE_STARTING:
-        abort_start(domain, vp_error_new(VP_UNAVAILABLE, "QMP_CLOSED", "domain %s: QEMU closed its QMP socket", domain->name));
-        return;
-    case VP_PHASE_ADOPTING:
-        adopt_unresponsive(domain);
-        break;
-    default:
-        set_unresponsive(domain, "QEMU closed its QMP socket");
-        break;
-    }
-    connect_qmp(domain);
+    if (domain->silent_since_us != 0 && vp_now_us() - domain->silent_since_us >= limit_us)
+        on_silence(domain);
+    if (!domain->qmp)
+        connect_qmp(domain);
+    else if (!domain->ping_pending && domain->phase != VP_PHASE_STARTING)
+        ping(domain);
 }
 
 /* ---- arrival ---- */
@@ -544,7 +547,6 @@ static void arrive_without_process(VpQemuDomain *domain)
 {
     g_autoptr(VpError) error = g_steal_pointer(&domain->prepare_error);
 
-    tell_start_failed(domain, error);
     domain_gone(domain, error);
 }
 

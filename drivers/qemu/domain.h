@@ -107,7 +107,8 @@ struct VpQemuDomain {
     uv_poll_t exit_poll;
     uv_timer_t ping_timer;
     guint ticks;
-    gint64 ping_sent_us;   /* 0: none is under way */
+    gboolean ping_pending;
+    gint64 silent_since_us; /* a ping is unanswered, or there is no connection, since then; 0: all is well */
     gboolean killed;       /* a power off was asked for */
     gboolean pause_asked;
     gboolean resume_asked;

@@ -27,6 +27,8 @@ static void check_disk(const PbDomainSpec *spec, size_t index, VpError **error)
         violation(error, "disks", index, "format", "only raw and qcow2 images can be used as yet; convert it with qemu-img convert -O qcow2");
     if (!protobuf_c_enum_descriptor_get_value(&pb_disk_bus__descriptor, (int)disk->bus))
         violation(error, "disks", index, "bus", "is no bus that is known");
+    if (disk->bus == PB_DISK_BUS_SATA && disk->read_only)
+        violation(error, "disks", index, "read_only", "a SATA disk cannot be read-only; use virtio or SCSI");
     for (size_t i = 0; i < index; i++) {
         const PbDisk *other = spec->disks[i];
 

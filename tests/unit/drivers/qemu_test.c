@@ -1,0 +1,705 @@
+/*
+ * The QEMU driver with real QEMU. Guests are boot sectors of a few bytes: one halts, one powers itself off, one resets itself, one
+ * panics. Needs qemu-system-x86_64 and qemu-img; KVM is used where it can be.
+ */
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/pb.h"
+#include "base/thread.h"
+#include "bench.h"
+#include "drivers/qemu/folder.h"
+#include "drivers/qemu/process.h"
+#include "drivers/qemu/qemu.h"
+
+#define E(name) PB_EVENT_TYPE_DOMAIN_##name
+#define S(name) PB_DOMAIN_STATE_##name
+
+#define FAST "ping_interval_ms=50\nunresponsive_after_ms=1000\n"
+
+static int setup(void **state)
+{
+    *state = bench_new(&vp_qemu_driver, FAST);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    bench_free(*state);
+    return 0;
+}
+
+/* ---- guests ---- */
+
+static const guint8 guest_halts[] = {0xf4, 0xeb, 0xfd}; /* hlt; jmp $-1 */
+/* mov dx, PM1a_CNT of q35; mov ax, SLP_EN; out dx, ax; and halt */
+static const guint8 guest_powers_off[] = {0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd};
+/* Counts in CMOS byte 0x50, which a reset keeps: resets by the keyboard controller the first time, halts the second. */
+static const guint8 guest_resets[] = {0xb0, 0x50, 0xe6, 0x70, 0xe4, 0x71, 0x3c, 0x77, 0x74, 0x0c, 0xb0, 0x50, 0xe6, 0x70, 0xb0,
+                                      0x77, 0xe6, 0x71, 0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd};
+/* mov dx, the panic device; mov al, 1; out dx, al; and halt */
+static const guint8 guest_panics[] = {0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd};
+
+/* A raw image of 1 MiB that boots `code`. */
+static char *make_guest(Bench *bench, const char *name, const guint8 *code, gsize size)
+{
+    char *path = g_build_filename(bench->dir, name, NULL);
+    g_autofree guint8 *image = g_malloc0(1024 * 1024);
+
+    memcpy(image, code, size);
+    image[510] = 0x55;
+    image[511] = 0xaa;
+    assert_true(g_file_set_contents(path, (const char *)image, 1024 * 1024, NULL));
+    return path;
+}
+
+static void run_command(const char *format, ...) G_GNUC_PRINTF(1, 2);
+static void run_command(const char *format, ...)
+{
+    va_list args;
+    int status = -1;
+
+    va_start(args, format);
+    g_autofree char *command = g_strdup_vprintf(format, args);
+    va_end(args);
+    assert_true(g_spawn_command_line_sync(command, NULL, NULL, &status, NULL));
+    assert_int_equal(status, 0);
+}
+
+static PbDomain *guest_domain(Bench *bench, guint number, const guint8 *code, gsize size)
+{
+    PbDomain *domain = bench_domain("qemu", number);
+    g_autofree char *name = g_strdup_printf("guest%u.raw", number);
+    g_autofree char *path = make_guest(bench, name, code, size);
+
+    bench_disk(domain, "vda", path, PB_IMAGE_FORMAT_RAW);
+    return domain;
+}
+
+#define GUEST(bench, number, code) guest_domain(bench, number, code, sizeof(code))
+
+static const Seen *started(Bench *bench, const PbDomain *domain)
+{
+    bench_ok(bench, vp_qemu_driver.start, domain);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    return bench_next(bench, E(STARTED), S(RUNNING), "REQUESTED");
+}
+
+static void power_off(Bench *bench, const PbDomain *domain)
+{
+    bench_ok(bench, vp_qemu_driver.power_off, domain);
+    bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "REQUESTED");
+}
+
+/* A zombie's arguments are empty. */
+static gboolean process_lives(gint32 pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", pid);
+    g_autofree char *text = NULL;
+    gsize length = 0;
+
+    return g_file_get_contents(path, &text, &length, NULL) && length > 0;
+}
+
+static void kill_and_wait(gint32 pid)
+{
+    kill(pid, SIGKILL);
+    while (process_lives(pid))
+        g_usleep(1000);
+}
+
+/* ---- life ---- */
+
+static void test_verbs(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    const guint fds = count_fds();
+
+    const Seen *seen = started(bench, domain);
+    assert_true(process_lives(seen->pid));
+    assert_true(seen->pid_start_ticks > 0);
+    assert_int_equal(seen->n_disks, 1);
+    assert_int_equal(seen->n_layers, 1);
+    assert_int_not_equal(seen->accelerator, PB_ACCELERATOR_UNSPECIFIED);
+    const gint32 pid = seen->pid;
+    vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "DOMAIN_RUNNING"));
+
+    bench_ok(bench, vp_qemu_driver.pause, domain);
+    bench_next(bench, E(PAUSED), S(PAUSED), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.pause, domain);
+    vp_error_free(bench_fails(bench, vp_qemu_driver.shutdown, domain, VP_FAILED_PRECONDITION, "DOMAIN_PAUSED"));
+    /* A reset of a paused guest leaves it paused. */
+    bench_ok(bench, vp_qemu_driver.reset, domain);
+    bench_next(bench, E(RESET), S(PAUSED), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.resume, domain);
+    bench_next(bench, E(RESUMED), S(RUNNING), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.resume, domain);
+    bench_ok(bench, vp_qemu_driver.reset, domain);
+    bench_next(bench, E(RESET), S(RUNNING), "REQUESTED");
+    /* This guest does not know ACPI. */
+    bench_ok(bench, vp_qemu_driver.shutdown, domain);
+    bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.shutdown, domain);
+    power_off(bench, domain);
+    assert_false(process_lives(pid));
+    vp_error_free(bench_fails(bench, vp_qemu_driver.pause, domain, VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING"));
+    bench_ok(bench, vp_qemu_driver.power_off, domain);
+    bench_nothing_more(bench);
+
+    /* The closing of handles takes a turn of the loop. */
+    bench_reopen(bench);
+    assert_int_equal(count_fds(), fds);
+    vp_qemu_driver.forget(bench->driver, domain->uid);
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
+    assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
+}
+
+static void test_start_paused(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_powers_off);
+
+    bench_label(domain, "start-paused", "");
+    bench_ok(bench, vp_qemu_driver.start, domain);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(STARTED), S(PAUSED), "REQUESTED");
+    bench_nothing_more(bench);
+    bench_ok(bench, vp_qemu_driver.resume, domain);
+    bench_next(bench, E(RESUMED), S(RUNNING), "REQUESTED");
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
+static void test_guest_shuts_down(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_powers_off);
+
+    started(bench, domain);
+    const Seen *seen = bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+    assert_int_equal(seen->pid, 0);
+    bench_nothing_more(bench);
+}
+
+static void test_guest_resets(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_resets);
+
+    started(bench, domain);
+    bench_next(bench, E(RESET), S(RUNNING), "GUEST_REQUEST");
+    power_off(bench, domain);
+    bench_nothing_more(bench);
+}
+
+static void test_guest_panics(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_panics);
+
+    started(bench, domain);
+    bench_next(bench, E(PANICKED), S(RUNNING), "GUEST_PANICKED");
+    bench_next(bench, E(CRASHED), S(CRASHED), "GUEST_PANICKED");
+}
+
+static void test_all_buses(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_powers_off);
+
+    for (guint i = 0; i < 20; i++) {
+        g_autofree char *name = g_strdup_printf("d%u,\"%u", i, i); /* names that want quoting */
+        g_autofree char *target = g_strdup_printf("disk%u", i);
+        g_autofree char *path = make_guest(bench, name, guest_halts, sizeof(guest_halts));
+
+        bench_disk(domain, target, path, PB_IMAGE_FORMAT_RAW);
+        domain->spec->disks[i + 1]->bus = (PbDiskBus)(i % 5);
+        domain->spec->disks[i + 1]->read_only = i % 2 && i % 5 != PB_DISK_BUS_SATA;
+    }
+    for (guint i = 0; i < 4; i++) {
+        PbInterface *interface = vp_pb_new(&pb_interface__descriptor);
+
+        interface->type = (PbInterfaceType)(i % 3);
+        interface->model = (PbInterfaceModel)(i % 3);
+        vp_pb_printf(&interface->mac, "52:54:00:00:00:%02x", i);
+        vp_pb_append(&domain->spec->n_interfaces, &domain->spec->interfaces, interface);
+    }
+    assert_null(vp_qemu_driver.validate(bench->driver, domain->spec));
+    started(bench, domain);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
+/* ---- images ---- */
+
+/* A qcow2 overlay over a raw guest, its format recorded or not. */
+static char *make_overlay(Bench *bench, const char *name, const char *base, const char *backing_format)
+{
+    char *path = g_build_filename(bench->dir, name, NULL);
+
+    run_command("qemu-img create -q -f qcow2 %s -b %s -F %s", path, base, backing_format);
+    return path;
+}
+
+/* Cuts the header extension with the backing format out, as lazy clients write it: qemu-img no longer does. */
+static void forget_format(const char *path)
+{
+    const int fd = open(path, O_RDWR);
+    guint8 header[512];
+
+    assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
+    const guint32 length = (guint32)header[100] << 24 | (guint32)header[101] << 16 | (guint32)header[102] << 8 | header[103];
+    /* The first extension is the backing format; an unknown type is skipped by all. */
+    assert_memory_equal(header + length, "\xe2\x79\x2a\xca", 4);
+    assert_int_equal(pwrite(fd, "\x11\x22\x33\x44", 4, length), 4);
+    close(fd);
+}
+
+static void test_overlay_without_format(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *guest = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
+    g_autofree char *base = g_build_filename(bench->dir, "base.qcow2", NULL);
+
+    run_command("qemu-img convert -q -f raw -O qcow2 %s %s", guest, base);
+    g_autofree char *overlay = make_overlay(bench, "overlay.qcow2", base, "qcow2");
+    forget_format(overlay);
+    bench_disk(domain, "vda", overlay, PB_IMAGE_FORMAT_QCOW2);
+    const Seen *seen = started(bench, domain);
+    assert_int_equal(seen->n_layers, 2);
+    assert_true(seen->n_findings >= 1);
+    /* The guest was read through both layers. */
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
+static void test_unsafe_chain(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *guest = make_guest(bench, "guest.raw", guest_halts, sizeof(guest_halts));
+    g_autofree char *middle = make_overlay(bench, "middle.qcow2", guest, "raw");
+    g_autofree char *top = make_overlay(bench, "top.qcow2", middle, "qcow2");
+
+    forget_format(top);
+    bench_disk(domain, "vda", top, PB_IMAGE_FORMAT_QCOW2);
+    g_autoptr(VpError) error =
+        bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "PROBE_REFUSED_BACKING_FILE");
+    assert_string_equal(vp_error_get(error, "disk"), "vda");
+    assert_string_equal(vp_error_get(error, "path"), middle);
+    assert_true(strlen(vp_error_get(error, "remedy")) > 0);
+    assert_true(g_str_has_prefix(error->message, "disk vda: "));
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
+    assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
+}
+
+/* QEMU's own locks work on the descriptors that it is given. */
+static void test_two_writers(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *first = GUEST(bench, 1, guest_halts);
+    vp_pb_auto PbDomain *second = bench_domain("qemu", 2);
+
+    bench_disk(second, "vda", first->spec->disks[0]->path, PB_IMAGE_FORMAT_RAW);
+    started(bench, first);
+    g_autoptr(VpError) error = bench_fails(bench, vp_qemu_driver.start, second, VP_FAILED_PRECONDITION, "QEMU_EXITED");
+    assert_non_null(strstr(error->message, "lock"));
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    power_off(bench, first);
+    started(bench, second);
+    power_off(bench, second);
+}
+
+static void test_external_data_file(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *guest = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
+    g_autofree char *image = g_build_filename(bench->dir, "image.qcow2", NULL);
+    g_autofree char *data = g_build_filename(bench->dir, "image.data", NULL);
+
+    run_command("qemu-img convert -q -f raw -O qcow2 -o data_file=%s %s %s", data, guest, image);
+    bench_disk(domain, "vda", image, PB_IMAGE_FORMAT_QCOW2);
+    started(bench, domain);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
+/* ---- faults ---- */
+
+static void write_script(const char *path, const char *text)
+{
+    assert_true(g_file_set_contents(path, text, -1, NULL));
+    assert_int_equal(g_chmod(path, 0755), 0);
+}
+
+static void reconfigure(Bench *bench, const char *key, const char *value)
+{
+    g_key_file_set_string(bench->host.config, "qemu", key, value);
+    bench_reopen(bench);
+}
+
+static void test_exits_at_once(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *script = g_build_filename(bench->dir, "qemu-system-x86_64", NULL);
+
+    write_script(script, "#!/bin/sh\necho first >&2\necho 'no such firmware' >&2\nexit 3\n");
+    reconfigure(bench, "binary", script);
+    g_autoptr(VpError) error = bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "QEMU_EXITED");
+    assert_string_equal(error->message, "domain guest1: QEMU exited with status 3: first; no such firmware");
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    const Seen *seen = bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    assert_string_equal(seen->detail, error->message);
+    assert_int_equal(seen->pid, 0);
+}
+
+static void test_bad_machine(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+
+    vp_pb_set(&domain->spec->machine, "no-such-machine");
+    g_autoptr(VpError) error = bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "QEMU_EXITED");
+    assert_non_null(strstr(error->message, "unsupported machine type"));
+    assert_string_equal(vp_error_get(error, "exit"), "exited with status 1");
+}
+
+static void test_missing_binary(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+
+    reconfigure(bench, "binary", "/nowhere/qemu-system-x86_64");
+    g_autoptr(VpError) error = bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "QEMU_NOT_FOUND");
+    assert_non_null(strstr(error->message, "/nowhere/qemu-system-x86_64"));
+    assert_non_null(strstr(error->message, "apt-get install qemu-system-x86"));
+    vp_pb_auto PbDriverCapabilities *capabilities = vp_pb_new(&pb_driver_capabilities__descriptor);
+    vp_qemu_driver.capabilities(bench->driver, capabilities);
+    assert_false(capabilities->available);
+    assert_non_null(strstr(capabilities->detail, "apt-get install"));
+}
+
+/* Something that runs and never says a word. */
+static void test_silent_binary(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *script = g_build_filename(bench->dir, "qemu-system-x86_64", NULL);
+
+    write_script(script, "#!/bin/sh\nexec sleep 1000\n");
+    reconfigure(bench, "binary", script);
+    g_autoptr(VpError) late = bench_end(bench_begin(bench, vp_qemu_driver.start, domain, 300));
+    check_error(late, VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT");
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+
+    Running *running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_cancel(running);
+    g_autoptr(VpError) cancelled = bench_end(running);
+    check_error(cancelled, VP_CANCELLED, "CANCELLED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "CANCELLED");
+
+    running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.power_off, domain);
+    g_autoptr(VpError) ended = bench_end(running);
+    check_error(ended, VP_CANCELLED, ended->reason);
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "CANCELLED");
+    bench_nothing_more(bench);
+}
+
+static void test_killed(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    const Seen *seen = started(bench, domain);
+    kill(seen->pid, SIGKILL);
+    seen = bench_next(bench, E(CRASHED), S(CRASHED), "PROCESS_EXITED");
+    assert_non_null(strstr(seen->detail, "signal 9"));
+    /* A crashed one can be started again. */
+    seen = started(bench, domain);
+    kill(seen->pid, SIGTERM);
+    bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "REQUESTED");
+}
+
+static void test_stopped_process(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    vp_pb_auto PbDomain *other = GUEST(bench, 2, guest_halts);
+
+    const gint32 pid = started(bench, domain)->pid;
+    kill(pid, SIGSTOP);
+    g_autoptr(VpError) error = bench_end(bench_begin(bench, vp_qemu_driver.pause, domain, 100));
+    check_error(error, VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT");
+    const Seen *seen = bench_next(bench, E(UNRESPONSIVE), S(UNRESPONSIVE), "NO_ANSWER");
+    assert_int_equal(seen->pid, pid);
+    /* It delays no other. */
+    started(bench, other);
+    power_off(bench, other);
+    kill(pid, SIGCONT);
+    /* The pause that was given up is in its socket still, and is done before it is known to be back or after. */
+    pthread_mutex_lock(&bench->mutex);
+    while (bench->seen->len <= bench->taken)
+        assert_true(vp_cond_wait_until(&bench->changed, &bench->mutex, vp_now_us() + 30 * G_USEC_PER_SEC));
+    const Seen *back = g_ptr_array_index(bench->seen, bench->taken);
+    pthread_mutex_unlock(&bench->mutex);
+    bench_next(bench, E(RESPONSIVE), back->state, "ANSWERS_AGAIN");
+    if (back->state == S(RUNNING))
+        bench_next(bench, E(PAUSED), S(PAUSED), "REQUESTED");
+
+    kill(pid, SIGSTOP);
+    bench_next(bench, E(UNRESPONSIVE), S(UNRESPONSIVE), "NO_ANSWER");
+    power_off(bench, domain);
+    assert_false(process_lives(pid));
+}
+
+/* ---- the daemon's restart ---- */
+
+static void test_adopt_running(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    const Seen *seen = started(bench, domain);
+    const gint32 pid = seen->pid;
+    bench_store_status(domain, seen);
+    bench_reopen(bench);
+    bench_nothing_more(bench);
+    assert_true(process_lives(pid));
+
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    seen = bench_next(bench, E(ADOPTED), S(RUNNING), "DAEMON_RESTARTED");
+    assert_int_equal(seen->pid, pid);
+    assert_int_equal(seen->accelerator, domain->status->accelerator);
+    bench_ok(bench, vp_qemu_driver.pause, domain);
+    seen = bench_next(bench, E(PAUSED), S(PAUSED), "REQUESTED");
+    bench_store_status(domain, seen);
+
+    bench_reopen(bench);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(ADOPTED), S(PAUSED), "DAEMON_RESTARTED");
+    bench_ok(bench, vp_qemu_driver.resume, domain);
+    bench_next(bench, E(RESUMED), S(RUNNING), "REQUESTED");
+    power_off(bench, domain);
+    assert_false(process_lives(pid));
+}
+
+static void test_adopt_gone(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    bench_ok(bench, vp_qemu_driver.start, domain);
+    const Seen *starting = bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    const Seen *seen = bench_next(bench, E(STARTED), S(RUNNING), "REQUESTED");
+    bench_store_status(domain, seen);
+    bench_reopen(bench);
+    kill_and_wait(seen->pid);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "WHILE_DAEMON_DOWN");
+    bench_store_status(domain, starting);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "WHILE_DAEMON_DOWN");
+    started(bench, domain);
+    power_off(bench, domain);
+}
+
+/* Another process has the pid now: it is neither adopted nor harmed. */
+static void test_adopt_pid_of_another(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
+    const VpRecord record = {.pid = getpid(), .start_ticks = 1};
+    const Seen seen = {.state = S(RUNNING), .pid = getpid(), .pid_start_ticks = 1};
+
+    assert_null(vp_folder_make(dir));
+    assert_null(vp_folder_write_record(dir, &record));
+    bench_store_status(domain, &seen);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "WHILE_DAEMON_DOWN");
+}
+
+/* The daemon died between the exec and the word to the guest: a QEMU of ours at -S, and the store knows of a start alone. */
+static void test_adopt_half_started(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
+    VpRecord record;
+
+    bench_label(domain, "start-paused", "");
+    bench_ok(bench, vp_qemu_driver.start, domain);
+    const Seen *starting = bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    const gint32 pid = bench_next(bench, E(STARTED), S(PAUSED), "REQUESTED")->pid;
+    bench_store_status(domain, starting);
+    bench_reopen(bench);
+    /* One that was to be paused had got there. */
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(ADOPTED), S(PAUSED), "DAEMON_RESTARTED");
+    bench_reopen(bench);
+    assert_null(vp_folder_read_record(dir, &record));
+    record.paused = FALSE;
+    assert_null(vp_folder_write_record(dir, &record));
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "WHILE_DAEMON_DOWN");
+    assert_false(process_lives(pid));
+}
+
+static void test_adopt_stopped_process(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    const Seen *seen = started(bench, domain);
+    bench_store_status(domain, seen);
+    bench_reopen(bench);
+    kill(seen->pid, SIGSTOP);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(ADOPTED), S(UNRESPONSIVE), "DAEMON_RESTARTED");
+    kill(seen->pid, SIGCONT);
+    bench_next(bench, E(RESPONSIVE), S(RUNNING), "ANSWERS_AGAIN");
+    power_off(bench, domain);
+}
+
+/* Someone has cleaned up too much: the process is found by what the store knows, and can be powered off. */
+static void test_adopt_without_folder(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    const Seen *seen = started(bench, domain);
+    const gint32 pid = seen->pid;
+    bench_store_status(domain, seen);
+    bench_reopen(bench);
+    vp_qemu_driver.forget(bench->driver, domain->uid);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(ADOPTED), S(UNRESPONSIVE), "DAEMON_RESTARTED");
+    vp_error_free(bench_fails(bench, vp_qemu_driver.pause, domain, VP_UNAVAILABLE, "DOMAIN_UNRESPONSIVE"));
+    power_off(bench, domain);
+    assert_false(process_lives(pid));
+}
+
+static void test_close_while_starting(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *script = g_build_filename(bench->dir, "qemu-system-x86_64", NULL);
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
+    VpRecord record;
+
+    write_script(script, "#!/bin/sh\nexec sleep 1000\n");
+    reconfigure(bench, "binary", script);
+    Running *running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
+    bench_store_status(domain, bench_next(bench, E(STARTING), S(STARTING), "REQUESTED"));
+    bench_reopen(bench);
+    g_autoptr(VpError) error = bench_end(running);
+    check_error(error, VP_UNAVAILABLE, "DAEMON_STOPPING");
+    bench_nothing_more(bench);
+    assert_null(vp_folder_read_record(dir, &record));
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(ADOPTED), S(UNRESPONSIVE), "DAEMON_RESTARTED");
+    power_off(bench, domain);
+    assert_false(process_lives(record.pid));
+}
+
+/* ---- many at once, and what the host can do ---- */
+
+static void test_many(void **state)
+{
+    Bench *bench = *state;
+    Running *running[6];
+    PbDomain *domains[6];
+
+    /* Two cores are busy with six machines: that is not to look like silence. */
+    reconfigure(bench, "unresponsive_after_ms", "30000");
+    for (guint i = 0; i < G_N_ELEMENTS(running); i++) {
+        domains[i] = GUEST(bench, i + 1, guest_halts);
+        running[i] = bench_begin(bench, vp_qemu_driver.start, domains[i], 60000);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(running); i++)
+        assert_null(bench_end(running[i]));
+    for (guint i = 0; i < G_N_ELEMENTS(running); i++)
+        running[i] = bench_begin(bench, vp_qemu_driver.power_off, domains[i], 60000);
+    for (guint i = 0; i < G_N_ELEMENTS(running); i++) {
+        assert_null(bench_end(running[i]));
+        vp_pb_free(domains[i]);
+    }
+    assert_int_equal(bench->seen->len, 3 * G_N_ELEMENTS(running));
+}
+
+static void test_capabilities(void **state)
+{
+    Bench *bench = *state;
+
+    /* The second answer comes from memory. */
+    for (guint i = 0; i < 2; i++) {
+        vp_pb_auto PbDriverCapabilities *capabilities = vp_pb_new(&pb_driver_capabilities__descriptor);
+
+        vp_qemu_driver.capabilities(bench->driver, capabilities);
+        assert_true(capabilities->available);
+        assert_true(g_ascii_isdigit(capabilities->version[0]));
+        assert_true(g_file_test(capabilities->binary, G_FILE_TEST_IS_EXECUTABLE));
+        assert_true(capabilities->n_accelerators >= 1);
+    }
+}
+
+static void test_tcg(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_powers_off);
+
+    domain->spec->accelerator = PB_ACCELERATOR_TCG;
+    assert_int_equal(started(bench, domain)->accelerator, PB_ACCELERATOR_TCG);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_verbs),
+        T(test_start_paused),
+        T(test_guest_shuts_down),
+        T(test_guest_resets),
+        T(test_guest_panics),
+        T(test_all_buses),
+        T(test_overlay_without_format),
+        T(test_unsafe_chain),
+        T(test_two_writers),
+        T(test_external_data_file),
+        T(test_exits_at_once),
+        T(test_bad_machine),
+        T(test_missing_binary),
+        T(test_silent_binary),
+        T(test_killed),
+        T(test_stopped_process),
+        T(test_adopt_running),
+        T(test_adopt_gone),
+        T(test_adopt_pid_of_another),
+        T(test_adopt_half_started),
+        T(test_adopt_stopped_process),
+        T(test_adopt_without_folder),
+        T(test_close_while_starting),
+        T(test_many),
+        T(test_capabilities),
+        T(test_tcg),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
