@@ -6,6 +6,9 @@
 #include "clients/c/internal.h"
 #include "google_rpc.pb-c.h"
 
+/* What C core puts before the words of the failed connect(). */
+static const char CONNECT_WORDS[] = "Failed to connect to remote host: ";
+
 void vp_client_status_init(VpClientStatus *status)
 {
     grpc_metadata_array_init(&status->trailing);
@@ -94,8 +97,12 @@ VpError *vp_client_status_error(VpClient *client, const VpClientStatus *status)
     g_autofree char *words = g_strndup((const char *)GRPC_SLICE_START_PTR(status->details), GRPC_SLICE_LENGTH(status->details));
     if (is_unreachable(client, status)) {
         g_autofree char *why = vp_client_why_unreachable(client->address);
+        const char *core = strstr(words, CONNECT_WORDS);
 
-        return vp_error_new(VP_UNAVAILABLE, VP_CLIENT_NO_DAEMON, "no daemon answers at %s: %s", client->address, why ? why : words);
+        return vp_error_new(VP_UNAVAILABLE, VP_CLIENT_NO_DAEMON, "no daemon answers at %s: %s", client->address,
+                            why    ? why
+                            : core ? core + strlen(CONNECT_WORDS)
+                                   : words);
     }
 
     VpError *error = vp_error_new((VpCode)status->code, NULL, "%s", *words ? words : vp_code_name((VpCode)status->code));

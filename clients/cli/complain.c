@@ -69,6 +69,14 @@ char *vp_complain(const VpError *error, const char *doing, gint64 timeout_ms)
                                safe_doing, (double)timeout_ms / 1000);
         return g_string_free(out, FALSE);
     }
+    /* A daemon that refuses says why; this one vanished. */
+    if (error->code == VP_UNAVAILABLE && !error->reason) {
+        g_string_append_printf(out,
+                               "vpctl: cannot %s: the connection to the daemon broke before it answered (%s)\n"
+                               "  What was asked for may have been done: look before you ask again\n",
+                               safe_doing, safe_message);
+        return g_string_free(out, FALSE);
+    }
     g_string_append_printf(out, "vpctl: cannot %s: %s\n", safe_doing, safe_message);
     append_details(out, error);
     return g_string_free(out, FALSE);

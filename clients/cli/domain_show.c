@@ -228,7 +228,8 @@ static void show_spec(const PbDomain *domain)
     for (size_t i = 0; i < spec->n_interfaces; i++) {
         g_autofree char *type = vp_text_enum(&pb_interface_type__descriptor, (int)spec->interfaces[i]->type);
         g_autofree char *model = vp_text_enum(&pb_interface_model__descriptor, (int)spec->interfaces[i]->model);
-        line("interface", "%s (%s) %s", *type ? type : "user", *model ? model : "virtio", spec->interfaces[i]->mac);
+        line("interface", "%s (%s)%s%s", *type ? type : "user", *model ? model : "virtio", *spec->interfaces[i]->mac ? " " : "",
+             spec->interfaces[i]->mac);
     }
 }
 
@@ -241,7 +242,8 @@ static void show_domain(const PbDomain *domain)
 
     line("name", "%s", domain->name);
     line("uid", "%s", domain->uid);
-    line("state", "%s, since %s", state, since);
+    line("state", "%s%s%s", state, domain->status && domain->status->state_time ? ", since " : "",
+         domain->status && domain->status->state_time ? since : "");
     if (domain->status) {
         g_auto(GStrv) details = g_strsplit(domain->status->detail, "\n", -1);
         for (char **detail = details; *detail; detail++)
