@@ -143,6 +143,9 @@ VpClient *vp_cli_client(VpCli *cli, VpError **error)
                               "there is no address: XDG_RUNTIME_DIR is not set; say --connect unix:PATH or set VIRTPLANE_ENDPOINT");
         return NULL;
     }
+    if (!cli->library)
+        vp_client_library_init();
+    cli->library = TRUE;
     cli->client = vp_client_new(address, error);
     return cli->client;
 }

@@ -49,6 +49,7 @@ struct VpCli {
     gboolean timeout_given;
     gboolean color;   /* stdout is a terminal and NO_COLOR is not set */
     gboolean unicode; /* the terminal shows more than ASCII */
+    gboolean library; /* gRPC has been started */
     VpClient *client;
 };
 

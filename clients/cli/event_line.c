@@ -100,31 +100,51 @@ void vp_event_place_bookmark(VpEventPlace *place, gint64 revision)
         place->complete = MAX(place->complete, revision);
 }
 
-VpError *vp_event_cursor_load(const char *path, gint64 *ret_revision)
+/* "REVISION" or "REVISION NEXT COUNT". */
+static gboolean parse_cursor(const char *text, VpEventPlace *ret_place)
+{
+    g_auto(GStrv) words = g_strsplit(text, " ", -1);
+    const guint count = g_strv_length(words);
+    VpEventPlace place = {0};
+    guint64 handled = 0;
+
+    if ((count != 1 && count != 3) || !g_ascii_string_to_signed(words[0], 10, 0, G_MAXINT64 - 1, &place.complete, NULL))
+        return FALSE;
+    if (count == 3 && (!g_ascii_string_to_signed(words[1], 10, place.complete + 1, G_MAXINT64, &place.revision, NULL) ||
+                       !g_ascii_string_to_unsigned(words[2], 10, 1, G_MAXUINT32, &handled, NULL)))
+        return FALSE;
+    place.handled = (guint)handled;
+    *ret_place = place;
+    return TRUE;
+}
+
+VpError *vp_event_cursor_load(const char *path, VpEventPlace *place, gboolean *ret_found)
 {
     g_autoptr(GError) wrong = NULL;
     g_autofree char *text = NULL;
-    gint64 revision;
 
-    if (!g_file_get_contents(path, &text, NULL, &wrong)) {
-        *ret_revision = 0;
-        if (g_error_matches(wrong, G_FILE_ERROR, G_FILE_ERROR_NOENT))
-            return NULL;
+    *ret_found = g_file_get_contents(path, &text, NULL, &wrong);
+    if (!*ret_found && g_error_matches(wrong, G_FILE_ERROR, G_FILE_ERROR_NOENT))
+        return NULL;
+    if (!*ret_found)
         return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNREADABLE", "cannot read the cursor: %s", wrong->message);
-    }
-    if (!g_ascii_string_to_signed(g_strstrip(text), 10, 0, G_MAXINT64 - 1, &revision, NULL))
+    if (!parse_cursor(g_strstrip(text), place))
         return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNREADABLE",
-                            "%s holds no revision; say --from REVISION, and another file or none", path);
-    *ret_revision = revision;
+                            "%s holds no revision; name another file, or remove this one and say --from REVISION", path);
     return NULL;
 }
 
-VpError *vp_event_cursor_save(const char *path, gint64 revision)
+VpError *vp_event_cursor_save(const char *path, const VpEventPlace *place)
 {
-    g_autofree char *text = g_strdup_printf("%" G_GINT64_FORMAT "\n", revision);
+    g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(GError) wrong = NULL;
 
-    if (g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0666, &wrong))
+    g_string_printf(text, "%" G_GINT64_FORMAT, place->complete);
+    if (place->revision > place->complete)
+        g_string_append_printf(text, " %" G_GINT64_FORMAT " %u", place->revision, place->handled);
+    g_string_append_c(text, '\n');
+    if (g_file_set_contents_full(path, text->str, (gssize)text->len, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0666,
+                                 &wrong))
         return NULL;
     return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNWRITABLE", "cannot save the cursor: %s", wrong->message);
 }

@@ -29,7 +29,7 @@ gboolean vp_event_place_event(VpEventPlace *place, gint64 revision);
 /* A bookmark has come. */
 void vp_event_place_bookmark(VpEventPlace *place, gint64 revision);
 
-/* The revision in a cursor file: 0 and no error if there is none. */
-VpError *vp_event_cursor_load(const char *path, gint64 *ret_revision);
+/* The place in a cursor file, which is "REVISION", or "REVISION NEXT COUNT" where COUNT events of revision NEXT were handled too. */
+VpError *vp_event_cursor_load(const char *path, VpEventPlace *place, gboolean *ret_found);
 /* Replaces the file in one step: a crash leaves the old one or the new one. */
-VpError *vp_event_cursor_save(const char *path, gint64 revision);
+VpError *vp_event_cursor_save(const char *path, const VpEventPlace *place);

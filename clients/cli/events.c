@@ -9,6 +9,7 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "clients/cli/event_line.h"
+#include "clients/cli/interrupt.h"
 #include "clients/cli/message.h"
 #include "clients/cli/text.h"
 #include "virtplane/v1/event_service.pb-c.h"
@@ -30,22 +31,27 @@ typedef struct Reader {
     gboolean follow;
     gint64 until;       /* history: the last revision wanted */
     const char *cursor; /* a file, or NULL */
-    gint64 saved;       /* the revision in it */
+    VpEventPlace saved; /* the place in it */
     gint64 saved_us;
+    VpInterrupt *interrupt; /* --follow */
     gint64 bookmark_ms;
     guint backoff_ms;
 } Reader;
 
 static VpError *save_cursor(Reader *reader, gboolean now)
 {
-    if (!reader->cursor || reader->place.complete <= reader->saved)
+    const VpEventPlace *place = &reader->place;
+
+    if (!reader->cursor || place->complete < 0)
+        return NULL;
+    if (place->complete == reader->saved.complete && place->revision == reader->saved.revision && place->handled == reader->saved.handled)
         return NULL;
     if (!now && vp_now_us() - reader->saved_us < CURSOR_SAVE_US)
         return NULL;
 
-    VpError *error = vp_event_cursor_save(reader->cursor, reader->place.complete);
+    VpError *error = vp_event_cursor_save(reader->cursor, place);
     if (!error) {
-        reader->saved = reader->place.complete;
+        reader->saved = *place;
         reader->saved_us = vp_now_us();
     }
     return error;
@@ -88,7 +94,23 @@ static VpError *take(Reader *reader, const PbWatchEventsResponse *item, gboolean
     return save_cursor(reader, /* now= */ FALSE);
 }
 
-/* One stream, until it breaks or the history ends. */
+static VpError *read_messages(Reader *reader, VpClientStream *stream, gboolean *ret_end)
+{
+    const gint64 idle_ms = reader->bookmark_ms * SILENCES + reader->cli->timeout_ms;
+    VpError *error = NULL;
+
+    while (!error && !*ret_end) {
+        vp_pb_auto PbWatchEventsResponse *item = vp_client_stream_read(stream, idle_ms, &error);
+
+        if (!item)
+            return error ? error : vp_error_new(VP_UNAVAILABLE, NULL, "the daemon ended the stream");
+        reader->backoff_ms = FIRST_BACKOFF_MS;
+        error = take(reader, item, ret_end);
+    }
+    return error;
+}
+
+/* One stream, until it breaks, the history ends, or a signal comes. */
 static VpError *read_stream(Reader *reader, gboolean *ret_end)
 {
     VpError *error = NULL;
@@ -99,14 +121,14 @@ static VpError *read_stream(Reader *reader, gboolean *ret_end)
     reader->request->start_revision = vp_event_place_open(&reader->place);
     g_autoptr(VpClientStream) stream =
         vp_client_stream_new(client, &pb_event_service__descriptor, "WatchEvents", reader->request, 0, &error);
-    while (stream && !error && !*ret_end) {
-        vp_pb_auto PbWatchEventsResponse *item = vp_client_stream_read(stream, reader->bookmark_ms * SILENCES + reader->cli->timeout_ms, &error);
+    if (!stream)
+        return error;
+    if (!reader->interrupt)
+        return read_messages(reader, stream, ret_end);
 
-        if (!item)
-            return error ? error : vp_error_new(VP_UNAVAILABLE, NULL, "the daemon ended the stream");
-        reader->backoff_ms = FIRST_BACKOFF_MS;
-        error = take(reader, item, ret_end);
-    }
+    vp_interrupt_watch(reader->interrupt, stream);
+    error = read_messages(reader, stream, ret_end);
+    vp_interrupt_watch(reader->interrupt, NULL);
     return error;
 }
 
@@ -125,7 +147,7 @@ static void wait_and_tell(Reader *reader, const VpError *error)
     fflush(stdout);
     fprintf(stderr, "vpctl: the event stream broke (%s); trying again in %.1f s, from revision %" G_GINT64_FORMAT " on\n", why,
             (double)reader->backoff_ms / 1000, reader->place.complete + 1);
-    g_usleep((gulong)reader->backoff_ms * 1000);
+    vp_interrupt_sleep(reader->interrupt, reader->backoff_ms);
     reader->backoff_ms = MIN(reader->backoff_ms * 2, LAST_BACKOFF_MS);
     vp_cli_disconnect(reader->cli);
 }
@@ -135,18 +157,20 @@ static int run(Reader *reader)
     gboolean end = FALSE;
 
     while (!end) {
-        VpError *error = read_stream(reader, &end);
+        g_autoptr(VpError) error = read_stream(reader, &end);
 
-        if (!error)
-            continue;
-        if (!can_retry(reader, error)) {
+        if (reader->interrupt && vp_interrupt_came(reader->interrupt))
+            break;
+        if (error && !can_retry(reader, error)) {
             vp_error_free(save_cursor(reader, /* now= */ TRUE));
-            return vp_cli_fail(reader->cli, error, reader->follow ? "follow the events" : "read the events");
+            return vp_cli_fail(reader->cli, g_steal_pointer(&error), reader->follow ? "follow the events" : "read the events");
         }
-        wait_and_tell(reader, error);
-        vp_error_free(error);
+        if (error)
+            wait_and_tell(reader, error);
     }
-    return VP_EXIT_DONE;
+
+    VpError *error = save_cursor(reader, /* now= */ TRUE);
+    return error ? vp_cli_fail(reader->cli, error, "follow the events") : VP_EXIT_DONE;
 }
 
 /* The journal's present end. */
@@ -162,20 +186,24 @@ static VpError *find_end(Reader *reader)
     return error;
 }
 
-static int start(Reader *reader, gint64 from)
+static int start(Reader *reader)
 {
+    VpError *error = NULL;
+
     reader->bookmark_ms = !reader->follow ? HISTORY_BOOKMARK_MS : reader->cursor ? CURSOR_BOOKMARK_MS : FOLLOW_BOOKMARK_MS;
     reader->request->bookmark_interval = vp_message_duration(reader->bookmark_ms);
-    vp_event_place_init(&reader->place, from);
-    if (!reader->follow) {
-        VpError *error = find_end(reader);
-
-        if (error)
-            return vp_cli_fail(reader->cli, error, "read the events");
-        if (from > reader->until)
-            return VP_EXIT_DONE;
+    if (reader->follow) {
+        g_autoptr(VpInterrupt) interrupt = vp_interrupt_new(&error);
+        if (!interrupt)
+            return vp_cli_fail(reader->cli, error, "follow the events");
+        reader->interrupt = interrupt;
+        return run(reader);
     }
-    return run(reader);
+
+    error = find_end(reader);
+    if (error)
+        return vp_cli_fail(reader->cli, error, "read the events");
+    return reader->place.complete >= reader->until ? VP_EXIT_DONE : run(reader);
 }
 
 int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
@@ -204,10 +232,12 @@ int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
             return vp_cli_usage_error(command, error);
     }
 
-    VpError *error = cursor ? vp_event_cursor_load(cursor, &reader.saved) : NULL;
+    gboolean found = FALSE;
+    VpError *error = cursor ? vp_event_cursor_load(cursor, &reader.place, &found) : NULL;
     if (error)
         return vp_cli_fail(cli, error, "read the events");
-    if (from < 0)
-        from = reader.saved ? reader.saved + 1 : follow ? 0 : 1;
-    return start(&reader, from);
+    reader.saved = reader.place;
+    if (from >= 0 || !found)
+        vp_event_place_init(&reader.place, from >= 0 ? from : follow ? 0 : 1);
+    return start(&reader);
 }

@@ -132,10 +132,10 @@ int main(int argc, char **argv)
 
     /* GOption takes words out of the array that it is given; the words stay ours. */
     g_autofree char **words = g_memdup2(argv, sizeof(char *) * ((gsize)argc + 1));
-    vp_client_library_init();
     code = run(&cli, argc, words);
     vp_cli_disconnect(&cli);
-    vp_client_library_shutdown();
+    if (cli.library)
+        vp_client_library_shutdown();
     g_free(cli.address);
     g_free(cli.output_name);
     g_free(cli.timeout_text);

@@ -113,21 +113,37 @@ static void keeps_a_cursor(void **state)
     g_autofree char *folder = g_dir_make_tmp("vpctl-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(folder, "cursor", NULL);
     g_autofree char *nowhere = g_build_filename(folder, "none", "cursor", NULL);
-    gint64 revision = -1;
+    VpEventPlace place = {.complete = 42};
+    VpEventPlace loaded = {0};
+    gboolean found = TRUE;
 
-    assert_null(vp_event_cursor_load(path, &revision));
-    assert_int_equal(revision, 0);
-    assert_null(vp_event_cursor_save(path, 42));
-    assert_null(vp_event_cursor_save(path, 43));
-    assert_null(vp_event_cursor_load(path, &revision));
-    assert_int_equal(revision, 43);
+    assert_null(vp_event_cursor_load(path, &loaded, &found));
+    assert_false(found);
+    assert_null(vp_event_cursor_save(path, &place));
+    assert_null(vp_event_cursor_load(path, &loaded, &found));
+    assert_true(found);
+    assert_int_equal(loaded.complete, 42);
+    assert_int_equal(vp_event_place_open(&loaded), 43);
+    assert_true(vp_event_place_event(&loaded, 43));
+    assert_true(vp_event_place_event(&loaded, 43));
 
-    g_autoptr(VpError) unwritable = vp_event_cursor_save(nowhere, 1);
+    /* Between two events of one revision: the ones that were handled do not come again. */
+    assert_null(vp_event_cursor_save(path, &loaded));
+    assert_null(vp_event_cursor_load(path, &place, &found));
+    assert_int_equal(vp_event_place_open(&place), 43);
+    assert_false(vp_event_place_event(&place, 43));
+    assert_false(vp_event_place_event(&place, 43));
+    assert_true(vp_event_place_event(&place, 43));
+
+    g_autoptr(VpError) unwritable = vp_event_cursor_save(nowhere, &place);
     assert_non_null(unwritable);
-    assert_true(g_file_set_contents(path, "garbage", -1, NULL));
-    g_autoptr(VpError) garbage = vp_event_cursor_load(path, &revision);
-    assert_non_null(garbage);
-    assert_int_equal(revision, 43);
+    static const char *const broken[] = {"", "garbage", "-1", "1 2", "5 5 1", "5 6 0", "5 6 1 7", "5  6 1"};
+    for (gsize i = 0; i < G_N_ELEMENTS(broken); i++) {
+        assert_true(g_file_set_contents(path, broken[i], -1, NULL));
+        g_autoptr(VpError) error = vp_event_cursor_load(path, &loaded, &found);
+        if (!error)
+            fail_msg("taken: \"%s\"", broken[i]);
+    }
 
     /* Saving leaves nothing else behind. */
     assert_int_equal(g_unlink(path), 0);
