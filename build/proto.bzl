@@ -61,7 +61,7 @@ rm $@.pb
 """.format(
             symbol = symbol,
             source_info = "--include_source_info" if source_info else "",
-            files = " ".join(srcs),
+            files = " ".join([src.replace("//proto/", "").replace(":", "/") for src in srcs]),
         ),
         message = "Embedding the descriptors of",
     )

@@ -8,7 +8,7 @@ import pytest
 
 from harness import images
 from harness.client import pb
-from harness.daemon import program, read_line, wait_until
+from harness.daemon import Lines, program, wait_until
 from harness.domains import act, create, state
 
 
@@ -28,8 +28,7 @@ class Vpctl:
         return [json.loads(line) for line in self("--output", "json", *arguments).stdout.splitlines() if line.strip()]
 
     def popen(self, *arguments):
-        return subprocess.Popen([self.binary, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, bufsize=1)
+        return subprocess.Popen([self.binary, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 @pytest.fixture
@@ -111,10 +110,9 @@ def test_events_are_followed(client, vpctl):
     try:
         create(client, "vm")
         act(client, "Start", "vm")
-        lines = []
-        while not any("domain_started" in line.lower().replace("-", "_") for line in lines):
-            lines.append(read_line(follow.stdout))
-            assert lines[-1], follow.stderr.read()
+        lines = Lines(follow.stdout)
+        while "domain_started" not in lines.next().lower().replace("-", "_"):
+            pass
     finally:
         follow.send_signal(signal.SIGINT)
         follow.wait(10)
@@ -125,21 +123,28 @@ def test_a_cursor_survives_both_sides(daemon, vpctl):
     cursor = daemon.path("cursor")
     shown = []
 
+    def saved():
+        try:
+            with open(cursor, encoding="utf-8") as file:
+                return int(file.read().split()[0])
+        except (OSError, IndexError):
+            return 0
+
     def follow_until(name):
         follow = vpctl.popen("--output", "json", "events", "--follow", "--from", "1", "--cursor", cursor) if not os.path.exists(cursor) else \
             vpctl.popen("--output", "json", "events", "--follow", "--cursor", cursor)
+        lines = Lines(follow.stdout)
         while True:
-            line = read_line(follow.stdout)
-            assert line, follow.stderr.read()
-            event = json.loads(line).get("event")
+            event = json.loads(lines.next()).get("event")
             if event and event["resourceType"] == "domain":
                 shown.append(event["name"])
                 if event["name"] == name:
+                    # Shown first, saved then: an event is shown twice rather than not at all.
+                    wait_until(lambda: saved() >= int(event["revision"]), "the saving of the cursor")
                     return follow
 
     create(daemon.client(), "a")
     follow = follow_until("a")
-    wait_until(lambda: os.path.exists(cursor), "the cursor file")
     follow.send_signal(signal.SIGINT)
     follow.wait(10)
     create(daemon.client(), "b")
@@ -218,10 +223,11 @@ def test_both_programs_find_each_other(daemon):
             copy = daemon.path(os.path.basename(binary))
             subprocess.run(["install", "-m", "755", binary, copy], check=True)
             binaries[index] = copy
-    other = subprocess.Popen([*drop, binaries[0]], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+    other = subprocess.Popen([*drop, binaries[0]], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        while not (line := read_line(other.stdout)).lstrip("<>0123456789").startswith("ready"):
-            assert line, "the daemon ended"
+        lines = Lines(other.stdout)
+        while not lines.next().lstrip("<>0123456789").startswith("ready"):
+            pass
         done = subprocess.run([*drop, binaries[1], "domain", "create", "mine", "--driver", "test"], env=env, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, timeout=30)
         assert done.returncode == 0, done.stdout

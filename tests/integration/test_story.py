@@ -117,9 +117,9 @@ def test_an_image_in_use_is_not_written_to(daemon, client):
     overlay = images.qcow2(daemon.path("overlay.qcow2"), backing=base, declare=False)
     create(client, "vm", driver="qemu", disks=[overlay])
     act(client, "Start", "vm")
-    with refused("FAILED_PRECONDITION") as refusal:
+    with refused("FAILED_PRECONDITION", "IMAGE_IN_USE") as refusal:
         client.image.RecordBackingFormat(pb.RecordBackingFormatRequest(path=overlay, backing_format=pb.IMAGE_FORMAT_QCOW2))
-    assert "use" in refusal.error.message
+    assert overlay in refusal.error.message
     assert images.recorded_backing_format(overlay) is None
 
 

@@ -207,8 +207,20 @@ class Daemon:
         assert not report, f"a sanitizer reported: {log[report.start():report.start() + 3000]}"
 
 
-def read_line(stream, timeout=20):
-    """One line of a pipe, with a deadline."""
-    ready, _, _ = select.select([stream], [], [], timeout)
-    assert ready, f"nothing within {timeout} s"
-    return stream.readline()
+class Lines:
+    """The lines of a pipe as they come, each waited for with a deadline."""
+
+    def __init__(self, stream):
+        self.fd, self.rest = stream.fileno(), b""
+
+    def next(self, timeout=20):
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self.rest:
+            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"no line within {timeout} s"
+            data = os.read(self.fd, 65536)
+            if not data:
+                raise EOFError(f"the stream ended: {self.rest!r}")
+            self.rest += data
+        line, self.rest = self.rest.split(b"\n", 1)
+        return line.decode(errors="replace")
