@@ -7,6 +7,7 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
+#include <arpa/inet.h>
 #include <grpc/support/time.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -307,17 +308,23 @@ static grpc_server *make_core_server(const VpRpcOptions *options)
     return grpc_server_create(&channel_args, NULL);
 }
 
+/* "127.example.org" is a name, and anyone's. */
 static gboolean is_loopback(const char *host)
 {
-    return g_str_equal(host, "localhost") || g_str_equal(host, "[::1]") || g_str_has_prefix(host, "127.");
+    struct in_addr address;
+
+    return g_str_equal(host, "localhost") || g_str_equal(host, "[::1]") ||
+           (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == IN_LOOPBACKNET);
 }
 
 static VpError *add_tcp(VpRpcServer *server, const char *address)
 {
     const char *colon = strrchr(address, ':');
 
-    if (!colon || colon == address)
-        return vp_error_new(VP_INVALID_ARGUMENT, "LISTEN_FAILED", "\"%s\" is no address: unix:PATH or HOST:PORT is one", address);
+    /* gRPC takes port 99999 for 34463, and none for 443. */
+    if (!colon || colon == address || !g_ascii_string_to_unsigned(colon + 1, 10, 0, G_MAXUINT16, NULL, NULL))
+        return vp_error_new(VP_INVALID_ARGUMENT, "LISTEN_FAILED",
+                            "\"%s\" is no address: unix:PATH or HOST:PORT is one, with a port from 0 (any) to 65535", address);
     g_autofree char *host = g_strndup(address, (gsize)(colon - address));
     if (!is_loopback(host))
         return vp_error_new(VP_UNIMPLEMENTED, "TLS_NOT_BUILT_YET",
