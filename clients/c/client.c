@@ -93,8 +93,11 @@ grpc_call *vp_client_start(VpClient *client, grpc_completion_queue *queue, const
                                       ? gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN))
                                       : gpr_inf_future(GPR_CLOCK_MONOTONIC);
 
-    return grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue, grpc_slice_from_copied_string(path), NULL,
-                                    deadline, NULL);
+    grpc_slice slice = grpc_slice_from_copied_string(path);
+    grpc_call *call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue, slice, NULL, deadline, NULL);
+
+    grpc_slice_unref(slice);
+    return call;
 }
 
 grpc_byte_buffer *vp_client_pack(const void *message)
