@@ -1,6 +1,7 @@
 """The tools that others rely on: the counts in the last line of tools/test, what tools/lint finds, and that setup has nothing to do twice."""
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from harness.client import TOP
+from harness.daemon import wait_until
 
 CMOCKA = """[==========] Running 3 test(s).
 [ RUN      ] one
@@ -62,6 +64,23 @@ def test_lint_leaves_good_files_alone(tmp_path):
     path.write_text('/* A file that is good. strcpy() in a comment is, too. */\nstatic const char *const text = "goto";\n')
     done = tool("tools/lint", "--no-tidy", str(path))
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(os.environ.get("VIRTPLANE_CONFIG") != "plain", reason="builds; tools/test has done so before")
+@pytest.mark.parametrize("options", [[], ["--keep"]], ids=["", "keep"])
+def test_the_demo(options):
+    done = tool("tools/demo", *options)
+    assert done.returncode == 0, done.stdout
+    for words in ("domain-started", "domain-powered-off", "PROBE_REFUSED_BACKING_FILE", "remedy", "NOT SAFE"):
+        assert words in done.stdout, done.stdout
+    folder = re.search(r"/tmp/virtplane-demo\.\w+", done.stdout).group()
+    assert os.path.exists(folder) == bool(options)
+    if options:
+        last = re.search(r"^  (vpctl domain poweroff web; kill \d+; .*; rm -r \S+)$", done.stdout, flags=re.M).group(1)
+        setting = re.search(r"^  (export PATH=.*)$", done.stdout, flags=re.M).group(1)
+        ended = tool("bash", "-c", f"{setting}; vpctl domain start web && vpctl domain list && {last}")
+        assert ended.returncode == 0 and "running" in ended.stdout, ended.stdout
+    wait_until(lambda: folder not in tool("ps", "-eo", "args").stdout, "the end of all that the demo started")
 
 
 def test_setup_has_nothing_to_do_twice():
