@@ -1,0 +1,153 @@
+/* See libvirt_peer.h. */
+#include "tests/bench/libvirt_peer.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/thread.h"
+#include "tests/bench/bench.h"
+
+#define LIBVIRTD "/usr/sbin/libvirtd"
+#define MAX_CONNECTIONS 64
+
+/* As in libvirt's public API (https://libvirt.org/html/libvirt-libvirt-domain.html). */
+typedef struct DomainInfo {
+    unsigned char state;
+    unsigned long max_mem;
+    unsigned long memory;
+    unsigned short n_cpus;
+    unsigned long long cpu_time;
+} DomainInfo;
+
+struct LibvirtPeer {
+    void *library;
+    pid_t daemon;
+    char *uri;
+    void *connection;
+    void *domain;
+    void *(*open)(const char *uri);
+    int (*close)(void *connection);
+    void *(*define)(void *connection, const char *xml);
+    void *(*lookup)(void *connection, const char *name);
+    int (*info)(void *domain, DomainInfo *info);
+    int (*undefine)(void *domain);
+    int (*domain_free)(void *domain);
+};
+
+static const char xml[] = "<domain type='qemu'><name>virtplane-bench</name><memory unit='MiB'>64</memory>"
+                          "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>";
+
+static gboolean load_library(LibvirtPeer *peer)
+{
+    const struct {
+        const char *name;
+        void *slot;
+    } symbols[] = {
+        {"virConnectOpen", &peer->open},       {"virConnectClose", &peer->close},   {"virDomainDefineXML", &peer->define},
+        {"virDomainGetInfo", &peer->info},     {"virDomainUndefine", &peer->undefine}, {"virDomainFree", &peer->domain_free},
+        {"virDomainLookupByName", &peer->lookup},
+    };
+
+    peer->library = dlopen("libvirt.so.0", RTLD_NOW);
+    if (!peer->library || access(LIBVIRTD, X_OK) < 0)
+        return FALSE;
+    for (gsize i = 0; i < G_N_ELEMENTS(symbols); i++) {
+        void *symbol = dlsym(peer->library, symbols[i].name);
+
+        if (!symbol)
+            return FALSE;
+        memcpy(symbols[i].slot, &symbol, sizeof(symbol));
+    }
+    return TRUE;
+}
+
+LibvirtPeer *libvirt_peer_new(const char *dir)
+{
+    g_autofree LibvirtPeer *peer = g_new0(LibvirtPeer, 1);
+    g_autofree char *config = g_build_filename(dir, "libvirtd.conf", NULL);
+    g_autofree char *pid_file = g_build_filename(dir, "libvirtd.pid", NULL);
+    g_autofree char *log = g_build_filename(dir, "libvirtd.log", NULL);
+    g_autofree char *text = g_strdup_printf("unix_sock_dir = \"%s\"\nauth_unix_rw = \"none\"\n", dir);
+
+    if (!load_library(peer)) {
+        puts("libvirt is not installed; its figures are left out (tools/setup --bench installs it)");
+        return NULL;
+    }
+    if (!g_file_set_contents(config, text, -1, NULL))
+        bench_die("%s cannot be written", config);
+    char *const argv[] = {(char *)LIBVIRTD, (char *)"-f", config, (char *)"-p", pid_file, NULL};
+    peer->daemon = bench_spawn(argv, log);
+    peer->uri = g_strdup_printf("qemu:///system?socket=%s/libvirt-sock", dir);
+    for (guint i = 0; i < 100 && !peer->connection; i++) {
+        g_usleep(100000);
+        peer->connection = peer->open(peer->uri);
+    }
+    if (peer->connection)
+        peer->domain = peer->define(peer->connection, xml);
+    if (!peer->domain) {
+        puts("libvirtd could not be started or asked; its figures are left out");
+        bench_stop(peer->daemon);
+        return NULL;
+    }
+    return g_steal_pointer(&peer);
+}
+
+typedef struct Client {
+    LibvirtPeer *peer;
+    pthread_t thread;
+    gint64 end_us;
+    guint64 calls;
+} Client;
+
+static void *client_run(void *data)
+{
+    Client *client = data;
+    const LibvirtPeer *peer = client->peer;
+    void *connection = peer->open(peer->uri);
+    void *domain = connection ? peer->lookup(connection, "virtplane-bench") : NULL;
+    DomainInfo info;
+
+    if (!domain)
+        bench_die("libvirt does not answer");
+    while (vp_now_us() < client->end_us) {
+        if (peer->info(domain, &info) < 0)
+            bench_die("virDomainGetInfo failed");
+        client->calls++;
+    }
+    peer->domain_free(domain);
+    peer->close(connection);
+    return NULL;
+}
+
+gdouble libvirt_peer_domain_info(LibvirtPeer *peer, guint connections, guint duration_ms)
+{
+    Client clients[MAX_CONNECTIONS] = {0};
+    const gint64 start_us = vp_now_us();
+    guint64 calls = 0;
+
+    for (guint i = 0; i < connections && i < MAX_CONNECTIONS; i++) {
+        clients[i] = (Client){.peer = peer, .end_us = start_us + (gint64)duration_ms * 1000};
+        if (pthread_create(&clients[i].thread, NULL, client_run, &clients[i]) != 0)
+            bench_die("no thread");
+    }
+    for (guint i = 0; i < connections && i < MAX_CONNECTIONS; i++) {
+        pthread_join(clients[i].thread, NULL);
+        calls += clients[i].calls;
+    }
+    return (gdouble)calls / ((gdouble)(vp_now_us() - start_us) / G_USEC_PER_SEC);
+}
+
+void libvirt_peer_free(LibvirtPeer *peer)
+{
+    if (!peer)
+        return;
+    peer->undefine(peer->domain);
+    peer->domain_free(peer->domain);
+    peer->close(peer->connection);
+    bench_stop(peer->daemon);
+    g_free(peer->uri);
+    g_free(peer);
+}
