@@ -10,6 +10,9 @@
 /* After the deadline of vp_jobs_free() only callbacks, which do not block, can still be under way. */
 #define CALLBACKS_GRACE_US G_USEC_PER_SEC
 
+/* A year: what is longer is as good as none, and does not overflow. */
+#define MAX_TIMEOUT_MS (G_GUINT64_CONSTANT(365) * 86400 * 1000)
+
 static void jobs_unref(VpJobs *jobs)
 {
     if (atomic_fetch_sub(&jobs->refs, 1) > 1) {
@@ -98,16 +101,11 @@ static VpError *overtaken_error(const VpJob *job)
                         job->spec.resource_name, job->overtaken_by);
 }
 
+/* Only while one runs. */
 static VpError *too_many_error(const JobQueue *queue, const VpJobSpec *spec)
 {
     const VpJob *job = queue->jumping ? queue->jumping : queue->running;
 
-    if (!job) {
-        /* The running one has just ended and the next takes its turn. */
-        return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_JOBS", "%u jobs wait for %s '%s' already; try again shortly",
-                                           queue->waiting.length, spec->resource_type, spec->resource_name),
-                              1000);
-    }
     VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_JOBS",
                                   "%u jobs wait for %s '%s' already; %s runs, asked for by %s, for %.1f s: wait for it, or cancel operation %s",
                                   queue->waiting.length, spec->resource_type, spec->resource_name, job->spec.type, job->spec.caller,
@@ -222,11 +220,11 @@ static void job_end(VpJob *job, VpError *error)
     pthread_mutex_unlock(&jobs->lock);
 
     vp_job_notice_tell(&notice);
-    for (guint i = 0; i < ready->len; i++) {
-        job_start(ready->pdata[i]);
-    }
     if (destroy) {
         job_destroy(job);
+    }
+    for (guint i = 0; i < ready->len; i++) {
+        job_start(ready->pdata[i]);
     }
     jobs_busy_done(jobs);
     vp_job_unref(job);
@@ -441,6 +439,7 @@ static VpJob *job_new(VpJobs *jobs, const VpJobSpec *spec)
     job->spec.resource_name = job->operation->resource_name;
     job->spec.resource_uid = job->operation->resource_uid;
     job->spec.caller = job->operation->caller;
+    job->spec.timeout_ms = MIN(spec->timeout_ms, MAX_TIMEOUT_MS);
     job->watches = g_ptr_array_new();
     job->all_link.data = job;
     return job;

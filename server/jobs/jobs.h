@@ -19,14 +19,20 @@ typedef struct VpJobSpec {
     const char *resource_name;
     const char *resource_uid; /* jobs with the same one run one at a time */
     const char *caller;
-    guint64 timeout_ms; /* counted from its turn; when it has passed the job is cancelled, and its error becomes DEADLINE_EXCEEDED */
-    gboolean jump_queue; /* cancels the running job, and every waiting one, and runs next: a power off */
+    /* Counted from its turn, 0: none. When it has passed the job is cancelled; if it then ends with CANCELLED that becomes DEADLINE_EXCEEDED, reason
+     * JOB_DEADLINE. One without `cancel` goes on, and its operation says that it is late. */
+    guint64 timeout_ms;
+    /* A power off: cancels the running job and ends every waiting one (ABORTED, reason OVERTAKEN), and starts at once, beside the cancelled one if that has
+     * not ended yet. The resource is free again when both have. Of several such jobs one runs at a time, and none overtakes another. */
+    gboolean jump_queue;
 
-    /* Starts the work, on a worker thread. Must see to it that vp_job_finish() is called, sooner or later. */
+    /* Starts the work, on a worker thread. Must see to it that vp_job_finish() is called, sooner or later. Not called for a job that ended before. */
     void (*run)(VpJob *job, void *data);
-    /* Asks the work to end early; any thread; must not block. NULL: cannot be cancelled once it runs. Not called after the job finished. */
+    /* Asks the work to end early; once; any thread; must not block. NULL: cannot be cancelled once it runs. Not called before run() has returned
+     * (which may look at vp_job_cancelled() meanwhile), nor after the job finished. */
     void (*cancel)(VpJob *job, void *data);
-    /* Told once at the end, with the error borrowed (NULL: done well); any thread; must not block. Also for a job that never ran. */
+    /* Told once at the end, with the error borrowed (NULL: done well); any thread; must not block. Also for a job that never ran. Only afterwards
+     * is the operation seen as ended, and the resource's next job started. Not told while run() or cancel() of the same job is being called. */
     void (*done)(VpJob *job, void *data, const VpError *error);
     /* Frees `data`, last of all. May be NULL. */
     void (*destroy)(void *data);
@@ -37,14 +43,16 @@ typedef struct VpJobSpec {
  * for one resource. */
 VpJobs *vp_jobs_new(VpPool *pool, VpLoop *loop, guint keep_ended, guint max_waiting);
 
-/* Cancels what runs, ends what waits with UNAVAILABLE, waits for the ends until `deadline_us` of vp_now_us(), then frees. NULL is let pass. */
+/* Cancels what runs, ends what waits with UNAVAILABLE, waits for the ends until `deadline_us` of vp_now_us(), then frees. What has not ended by then is
+ * told as done with UNAVAILABLE; its vp_job_finish() may still come, and only frees it. Before the pool and the loop are freed. NULL is let pass. */
 void vp_jobs_free(VpJobs *jobs, gint64 deadline_us);
 
 /* Takes a job. RESOURCE_EXHAUSTED, reason TOO_MANY_JOBS, if too many wait (the message names the job that runs, its owner and since when); UNAVAILABLE
- * when stopping. On an error `done` is not called, `destroy` is. `ret_operation` (may be NULL) is the new operation, owned by the caller. */
+ * when stopping. On an error `done` is not called, `destroy` is. If no worker can take it when its turn comes it ends with RESOURCE_EXHAUSTED, WORKERS_BUSY. `ret_operation` (may be NULL) is the new operation, owned by the caller. */
 VpError *vp_jobs_submit(VpJobs *jobs, const VpJobSpec *spec, PbOperation **ret_operation);
 
-/* Ends a running job; `error` is consumed. Any thread; exactly once. The next job of the resource is started. */
+/* Ends a running job; `error` is consumed. Any thread, run() and cancel() included; exactly once (a second call aborts). The job ends when run() or cancel(), if
+ * one is under way, has returned; then the next job of the resource is started. CANCELLED says that the work was cancelled. */
 void vp_job_finish(VpJob *job, VpError *error);
 
 void vp_job_progress(VpJob *job, guint percent, const char *message);
@@ -70,7 +78,8 @@ void vp_jobs_set_listener(VpJobs *jobs, void (*changed)(void *data, const char *
 /* A copy owned by the caller; NULL: unknown. */
 PbOperation *vp_jobs_get_operation(VpJobs *jobs, const char *uid);
 
-/* Copies of those that match, the newest first, after the one named `after` (NULL: from the newest). `resource_uid` may be NULL: all. */
+/* Copies of those that match, the newest first, after the one named `after` (NULL: from the newest; one that is forgotten: none). `resource_uid` may be
+ * NULL: all. `limit` 0: all. */
 GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gboolean active_only, const char *after, guint limit);
 
 /* Asks for an early end. NOT_FOUND; FAILED_PRECONDITION, reason NOT_CANCELLABLE, if it runs and cannot be. NULL if asked for, or ended already. */
