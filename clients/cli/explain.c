@@ -9,6 +9,11 @@
 /* Made by the build from docs/findings.md. */
 extern const unsigned char vp_findings_text[];
 
+const char *vp_explain_page(void)
+{
+    return (const char *)vp_findings_text;
+}
+
 /* The code in a heading "## CODE" (backticks are let pass), or NULL if the line is none. */
 static char *heading_code(const char *line)
 {
@@ -60,7 +65,7 @@ char **vp_explain_codes(const char *markdown)
 
 int vp_image_explain(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
-    const char *markdown = (const char *)vp_findings_text;
+    const char *markdown = vp_explain_page();
     int code;
 
     if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))

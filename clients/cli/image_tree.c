@@ -1,6 +1,8 @@
 /* A backing chain as a tree: see image_tree.h. */
 #include "clients/cli/image_tree.h"
 
+#include <string.h>
+
 #include "base/pb.h"
 #include "clients/cli/text.h"
 
@@ -93,13 +95,14 @@ char *vp_image_layer_facts(const PbImageLayer *layer)
     g_autofree char *allocated = vp_text_size(layer->allocated_bytes);
     GString *out = g_string_new(*format ? format : "format not settled");
 
-    if (layer->version)
+    if (layer->format && layer->version)
         g_string_append_printf(out, " v%u", layer->version);
     g_string_append(out, source_words(layer->format_source));
     if (layer->virtual_size_bytes)
         g_string_append_printf(out, ", %s", virtual_size);
     g_string_append_printf(out, ", file %s", file_size);
-    if (layer->allocated_bytes && !g_str_equal(allocated, file_size))
+    /* Less than the file's length says something: holes. A little more is how file systems count. */
+    if (layer->allocated_bytes && layer->allocated_bytes < layer->file_size_bytes)
         g_string_append_printf(out, " (%s on disk)", allocated);
     if (*probed && layer->probed_format != layer->format)
         g_string_append_printf(out, ", looks like %s", probed);
@@ -154,6 +157,16 @@ static void append_text(Pen *pen, const char *text)
     g_string_append(pen->out, safe);
 }
 
+/* The message without the path that it may start with: the tree shows that one line above. */
+static const char *bare_message(const PbFinding *finding)
+{
+    const gsize length = strlen(finding->path);
+
+    if (length && strncmp(finding->message, finding->path, length) == 0 && strncmp(finding->message + length, ": ", 2) == 0)
+        return finding->message + length + 2;
+    return finding->message;
+}
+
 static void draw_finding(Pen *pen, const PbFinding *finding, guint depth, gboolean more)
 {
     g_autofree char *severity = vp_text_code(&pb_severity__descriptor, (int)finding->severity);
@@ -164,7 +177,7 @@ static void draw_finding(Pen *pen, const PbFinding *finding, guint depth, gboole
     begin_line(pen, depth, more);
     paint(pen, finding->severity == PB_SEVERITY_ERROR ? RED : finding->severity == PB_SEVERITY_WARNING ? YELLOW : CYAN, head);
     g_string_append(pen->out, ": ");
-    append_text(pen, finding->message);
+    append_text(pen, bare_message(finding));
     g_string_append_c(pen->out, '\n');
     for (char **line = remedy; *finding->remedy && *line; line++) {
         begin_line(pen, depth, more);

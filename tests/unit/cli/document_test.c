@@ -134,6 +134,19 @@ static void finds_sections(void **state)
     assert_string_equal(codes[1], "DIRTY");
 }
 
+/* What can be found can be looked up. */
+static void explains_every_finding(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < pb_finding_code__descriptor.n_values; i++) {
+        const ProtobufCEnumValue *value = &pb_finding_code__descriptor.values[i];
+        g_autofree char *section = vp_explain_section(vp_explain_page(), value->name);
+
+        if (value->value != 0 && !(section && *section))
+            fail_msg("docs/findings.md does not explain %s", value->name);
+    }
+}
+
 static void tells_all_of_an_error(void **state)
 {
     (void)state;
@@ -167,7 +180,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(yaml_comes_back), cmocka_unit_test(yaml_is_refused), cmocka_unit_test(yaml_does_not_explode),
-        cmocka_unit_test(reads_files),     cmocka_unit_test(finds_sections),  cmocka_unit_test(tells_all_of_an_error),
+        cmocka_unit_test(reads_files),     cmocka_unit_test(finds_sections),  cmocka_unit_test(explains_every_finding),
+        cmocka_unit_test(tells_all_of_an_error),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

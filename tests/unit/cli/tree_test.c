@@ -100,7 +100,7 @@ static void draws_findings_under_their_layer(void **state)
     (void)state;
     g_autoptr(VpImageTree) tree = vp_image_tree_new();
 
-    add_finding(tree, 2, "/i/gone.raw", PB_FINDING_CODE_FILE_MISSING, PB_SEVERITY_ERROR, "there is no such file", "");
+    add_finding(tree, 2, "/i/gone.raw", PB_FINDING_CODE_FILE_MISSING, PB_SEVERITY_ERROR, "/i/gone.raw: there is no such file", "");
     add_layer(tree, 0, "/i/top.qcow2", PB_IMAGE_FORMAT_QCOW2, PB_FORMAT_SOURCE_PROBED);
     PbImageLayer *base = add_layer(tree, 1, "/i/ba\033[2Jse", PB_IMAGE_FORMAT_UNSPECIFIED, PB_FORMAT_SOURCE_UNSPECIFIED);
     base->probed_format = PB_IMAGE_FORMAT_QCOW2;
