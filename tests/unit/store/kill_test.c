@@ -14,7 +14,6 @@
 #include "tests/unit/store/fixture.h"
 
 #define DEFAULT_ROUNDS 20
-#define IN_FLIGHT 64
 
 /* One line of the pipe; written in one piece, being smaller than PIPE_BUF. */
 typedef struct Report {
@@ -68,7 +67,8 @@ static void commit_one(Child *child)
     vp_store_commit(child->store, txn, on_commit, one);
 }
 
-static void child_main(const char *dir, int pipe, gint64 round)
+/* Keeps `in_flight` commits going until it is killed. */
+static void child_main(const char *dir, int pipe, gint64 round, guint in_flight)
 {
     const VpStoreOptions options = {.dir = dir, .journal_max_events = 100000};
     VpError *error = NULL;
@@ -79,7 +79,7 @@ static void child_main(const char *dir, int pipe, gint64 round)
         _exit(1);
     }
     /* Barriers first: the changes then start on the writer's thread, and `next` is its alone. */
-    for (int i = 0; i < IN_FLIGHT; i++) {
+    for (guint i = 0; i < in_flight; i++) {
         Commit *one = g_new(Commit, 1);
 
         *one = (Commit){.child = &child, .number = -1};
@@ -153,6 +153,7 @@ static gint64 assert_whole(VpStore *store)
 static gint64 kill_round(Fixture *fixture, gint64 round, gint64 revision_before)
 {
     g_autoptr(GArray) reports = g_array_new(FALSE, FALSE, sizeof(Report));
+    const guint in_flight = 1u << (round % 7); /* from one commit a group to large groups */
     int ends[2];
 
     assert_int_equal(pipe(ends), 0);
@@ -160,11 +161,11 @@ static gint64 kill_round(Fixture *fixture, gint64 round, gint64 revision_before)
 
     if (child == 0) {
         close(ends[0]);
-        child_main(fixture->dir, ends[1], round);
+        child_main(fixture->dir, ends[1], round, in_flight);
     }
     close(ends[1]);
     /* Some commits, and then some of a commit: the moment is what is random here, no condition is waited for. */
-    read_reports(ends[0], IN_FLIGHT + (guint)g_random_int_range(1, 400), reports);
+    read_reports(ends[0], in_flight + (guint)g_random_int_range(1, 400), reports);
     g_usleep((gulong)g_random_int_range(0, 2000));
     assert_int_equal(kill(child, SIGKILL), 0);
 
