@@ -155,19 +155,10 @@ static void cancel(VpJob *job, void *data)
         vp_task_cancel(task);
 }
 
-static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error, gboolean ended, VpDomainDone done,
-                 void *data)
+static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error, VpDomainDone done, void *data)
 {
     g_autoptr(VpDomainView) view = vp_record_view(record);
     vp_pb_auto PbOperation *operation = operation_uid ? vp_jobs_get_operation(domains->jobs, operation_uid) : NULL;
-
-    /* The job is told as done just before its operation says so. */
-    if (operation && ended && !error && !operation->end_time) {
-        operation->state = PB_OPERATION_STATE_SUCCEEDED;
-        operation->progress_percent = 100;
-        operation->cancellable = FALSE;
-        operation->end_time = vp_pb_timestamp(g_get_real_time());
-    }
     const VpDomainResult result = {.error = error, .domain = view ? view->domain : NULL, .operation = operation};
 
     done(data, &result);
@@ -179,7 +170,7 @@ static void job_done(VpJob *job, void *data, const VpError *error)
     VpDomains *domains = work->record->domains;
 
     if (work->done)
-        tell(domains, work->record, vp_job_uid(job), error, /* ended= */ TRUE, work->done, work->data);
+        tell(domains, work->record, vp_job_uid(job), error, work->done, work->data);
     if (work->verb == VP_VERB_ADOPT) {
         VP_LOCK(&domains->mutex);
         domains->adopting--;
@@ -240,6 +231,6 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
 
         done(data, &result);
     } else if (request->no_wait) {
-        tell(domains, record, operation->uid, NULL, /* ended= */ FALSE, done, data);
+        tell(domains, record, operation->uid, NULL, done, data);
     }
 }

@@ -36,8 +36,8 @@ struct VpJobs {
     guint max_waiting;
 
     pthread_mutex_t lock;
-    pthread_cond_t idle;    /* `busy` or a watch's `calling` went down */
-    guint busy;             /* jobs that have not ended, and threads that are about to call something */
+    pthread_cond_t idle; /* `busy` or a watch's `calling` went down */
+    guint busy;          /* jobs that have not ended, and threads that are about to call something */
     gboolean stopping;
     GHashTable *queues;     /* resource uid -> JobQueue */
     GHashTable *operations; /* uid -> VpJob, one reference each */

@@ -84,21 +84,23 @@ static double seconds_since(gint64 start_us)
 
 static VpError *stopping_error(const char *type)
 {
-    return vp_error_new(VP_UNAVAILABLE, "STOPPING", "%s was not done: the daemon is stopping; ask again once it is back", type);
+    return vp_error_new(VP_UNAVAILABLE, "STOPPING",
+                        "%s was not done: the daemon is stopping; ask again once it is back", type);
 }
 
 /* `message` is what the work itself said, or NULL. */
 static VpError *deadline_error(const VpJob *job, const char *message)
 {
-    return vp_error_new(VP_DEADLINE_EXCEEDED, "JOB_DEADLINE", "%s of %s '%s' was given up after %.1f s (its limit is %.1f s)%s%s", job->spec.type,
+    return vp_error_new(VP_DEADLINE_EXCEEDED, "JOB_DEADLINE",
+                        "%s of %s '%s' was given up after %.1f s (its limit is %.1f s)%s%s", job->spec.type,
                         job->spec.resource_type, job->spec.resource_name, seconds_since(job->turn_us),
                         (double)job->spec.timeout_ms / 1000, message ? ": " : "", message ? message : "");
 }
 
 static VpError *overtaken_error(const VpJob *job)
 {
-    return vp_error_new(VP_ABORTED, "OVERTAKEN", "%s of %s '%s' was overtaken by %s", job->spec.type, job->spec.resource_type,
-                        job->spec.resource_name, job->overtaken_by);
+    return vp_error_new(VP_ABORTED, "OVERTAKEN", "%s of %s '%s' was overtaken by %s", job->spec.type,
+                        job->spec.resource_type, job->spec.resource_name, job->overtaken_by);
 }
 
 /* Only while one runs. */
@@ -106,10 +108,11 @@ static VpError *too_many_error(const JobQueue *queue, const VpJobSpec *spec)
 {
     const VpJob *job = queue->jumping ? queue->jumping : queue->running;
 
-    VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_JOBS",
-                                  "%u jobs wait for %s '%s' already; %s runs, asked for by %s, for %.1f s: wait for it, or cancel operation %s",
-                                  queue->waiting.length, spec->resource_type, spec->resource_name, job->spec.type, job->spec.caller,
-                                  seconds_since(job->turn_us), job->operation->uid);
+    VpError *error = vp_error_new(
+        VP_RESOURCE_EXHAUSTED, "TOO_MANY_JOBS",
+        "%u jobs wait for %s '%s' already; %s runs, asked for by %s, for %.1f s: wait for it, or cancel operation %s",
+        queue->waiting.length, spec->resource_type, spec->resource_name, job->spec.type, job->spec.caller,
+        seconds_since(job->turn_us), job->operation->uid);
 
     vp_error_with(error, "job_type", job->spec.type);
     vp_error_with(error, "job_caller", job->spec.caller);
@@ -188,8 +191,8 @@ static void queue_leave(VpJobs *jobs, VpJob *job, GPtrArray *ready)
 }
 
 /*
- * Ends a job whose phase the caller has set to JOB_ENDING; `error` is consumed. `done` is told first, so that the operation is seen as ended,
- * and the next job runs, only after whoever waited for it has noted its outcome.
+ * Ends a job whose phase the caller has set to JOB_ENDING; `error` is consumed. The operation is seen as ended when `done` is told, so that an
+ * answer made there shows it so; the next job runs only after whoever waited for this one has noted its outcome.
  */
 static void job_end(VpJob *job, VpError *error)
 {
@@ -202,24 +205,24 @@ static void job_end(VpJob *job, VpError *error)
     pthread_mutex_lock(&jobs->lock);
     vp_job_ref(job);
     VpTimer *timer = g_steal_pointer(&job->timer);
+    vp_operation_end(job, verdict);
+    queue_leave(jobs, job, ready);
+    vp_job_notice_take(job, /* listener= */ TRUE, &notice);
     pthread_mutex_unlock(&jobs->lock);
     if (vp_timer_cancel(timer)) {
         vp_job_unref(job);
     }
+    vp_job_notice_tell(&notice);
     if (job->spec.done) {
         job->spec.done(job, job->spec.data, verdict);
     }
 
     pthread_mutex_lock(&jobs->lock);
     job->phase = JOB_ENDED;
-    vp_operation_end(job, verdict);
-    queue_leave(jobs, job, ready);
-    vp_job_notice_take(job, /* listener= */ TRUE, &notice);
     vp_operations_remember(job, forgotten);
     const gboolean destroy = job_may_destroy(job);
     pthread_mutex_unlock(&jobs->lock);
 
-    vp_job_notice_tell(&notice);
     if (destroy) {
         job_destroy(job);
     }
@@ -353,7 +356,8 @@ static void job_expired(void *data)
 static void job_start(VpJob *job)
 {
     VpJobs *jobs = job->jobs;
-    VpTimer *timer = job->spec.timeout_ms ? vp_timer_start(jobs->loop, job->spec.timeout_ms, job_expired, vp_job_ref(job)) : NULL;
+    VpTimer *timer =
+        job->spec.timeout_ms ? vp_timer_start(jobs->loop, job->spec.timeout_ms, job_expired, vp_job_ref(job)) : NULL;
 
     pthread_mutex_lock(&jobs->lock);
     if (job->phase < JOB_ENDING) {
@@ -374,10 +378,12 @@ static void job_start(VpJob *job)
         }
         pthread_mutex_unlock(&jobs->lock);
         if (end) {
-            job_end(job, vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "WORKERS_BUSY",
-                                                     "%s of %s '%s' was not begun: too much work is queued in the daemon; try again",
-                                                     job->spec.type, job->spec.resource_type, job->spec.resource_name),
-                                        1000));
+            job_end(job,
+                    vp_error_retry(
+                        vp_error_new(VP_RESOURCE_EXHAUSTED, "WORKERS_BUSY",
+                                     "%s of %s '%s' was not begun: too much work is queued in the daemon; try again",
+                                     job->spec.type, job->spec.resource_type, job->spec.resource_name),
+                        1000));
         }
     }
     jobs_busy_done(jobs);
@@ -391,7 +397,8 @@ void vp_job_finish(VpJob *job, VpError *error)
 
     pthread_mutex_lock(&jobs->lock);
     if (!job->started || job->finished) {
-        g_error("vp_job_finish: job %s (%s) %s", job->operation->uid, job->spec.type, job->finished ? "was finished before" : "does not run");
+        g_error("vp_job_finish: job %s (%s) %s", job->operation->uid, job->spec.type,
+                job->finished ? "was finished before" : "does not run");
     }
     job->finished = TRUE;
     const gboolean end = job->inside == 0 && job->phase == JOB_RUNNING;
@@ -612,16 +619,17 @@ VpError *vp_jobs_cancel(VpJobs *jobs, const char *uid)
         job_withdraw(job);
         end = TRUE;
     } else if (job->phase == JOB_RUNNING && !job->finished && !job->spec.cancel) {
-        refusal = vp_error_new(VP_FAILED_PRECONDITION, "NOT_CANCELLABLE", "%s of %s '%s' runs and cannot be cancelled; wait for its end",
-                               job->spec.type, job->spec.resource_type, job->spec.resource_name);
+        refusal = vp_error_new(VP_FAILED_PRECONDITION, "NOT_CANCELLABLE",
+                               "%s of %s '%s' runs and cannot be cancelled; wait for its end", job->spec.type,
+                               job->spec.resource_type, job->spec.resource_name);
     } else if (job->phase == JOB_RUNNING) {
         tell = job_note_cancel(job);
     }
     pthread_mutex_unlock(&jobs->lock);
 
     if (end) {
-        job_end(job, vp_error_new(VP_CANCELLED, "CANCELLED", "%s of %s '%s' was cancelled before it began", job->spec.type,
-                                  job->spec.resource_type, job->spec.resource_name));
+        job_end(job, vp_error_new(VP_CANCELLED, "CANCELLED", "%s of %s '%s' was cancelled before it began",
+                                  job->spec.type, job->spec.resource_type, job->spec.resource_name));
     }
     if (tell) {
         job_tell_cancel(job);

@@ -48,11 +48,12 @@ VpJobs *vp_jobs_new(VpPool *pool, VpLoop *loop, guint keep_ended, guint max_wait
 void vp_jobs_free(VpJobs *jobs, gint64 deadline_us);
 
 /* Takes a job. RESOURCE_EXHAUSTED, reason TOO_MANY_JOBS, if too many wait (the message names the job that runs, its owner and since when); UNAVAILABLE
- * when stopping. On an error `done` is not called, `destroy` is. If no worker can take it when its turn comes it ends with RESOURCE_EXHAUSTED, WORKERS_BUSY. `ret_operation` (may be NULL) is the new operation, owned by the caller. */
+ * when stopping. On an error `done` is not called, `destroy` is. If no worker can take it when its turn comes it ends with RESOURCE_EXHAUSTED,
+ * reason WORKERS_BUSY. `ret_operation` (may be NULL) is the new operation, owned by the caller. */
 VpError *vp_jobs_submit(VpJobs *jobs, const VpJobSpec *spec, PbOperation **ret_operation);
 
-/* Ends a running job; `error` is consumed. Any thread, run() and cancel() included; exactly once (a second call aborts). The job ends when run() or cancel(), if
- * one is under way, has returned; then the next job of the resource is started. CANCELLED says that the work was cancelled. */
+/* Ends a running job; `error` is consumed. Any thread, run() and cancel() included; exactly once (a second call aborts). The job ends when run() or
+ * cancel(), if one is under way, has returned; then the next job of the resource is started. CANCELLED says that the work was cancelled. */
 void vp_job_finish(VpJob *job, VpError *error);
 
 void vp_job_progress(VpJob *job, guint percent, const char *message);
@@ -80,7 +81,8 @@ PbOperation *vp_jobs_get_operation(VpJobs *jobs, const char *uid);
 
 /* Copies of those that match, the newest first, after the one named `after` (NULL: from the newest; one that is forgotten: none). `resource_uid` may be
  * NULL: all. `limit` 0: all. */
-GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gboolean active_only, const char *after, guint limit);
+GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gboolean active_only, const char *after,
+                                   guint limit);
 
 /* Asks for an early end. NOT_FOUND; FAILED_PRECONDITION, reason NOT_CANCELLABLE, if it runs and cannot be. NULL if asked for, or ended already. */
 VpError *vp_jobs_cancel(VpJobs *jobs, const char *uid);

@@ -63,7 +63,8 @@ void vp_operation_end(VpJob *job, const VpError *error)
         operation->progress_percent = 100;
         return;
     }
-    const gboolean cancelled = error->code == VP_CANCELLED || (job->overtaken_by && !g_strcmp0(error->reason, "OVERTAKEN"));
+    const gboolean cancelled =
+        error->code == VP_CANCELLED || (job->overtaken_by && !g_strcmp0(error->reason, "OVERTAKEN"));
 
     operation->state = cancelled ? PB_OPERATION_STATE_CANCELLED : PB_OPERATION_STATE_FAILED;
     operation->error = error_to_pb(error);
@@ -155,7 +156,8 @@ PbOperation *vp_jobs_get_operation(VpJobs *jobs, const char *uid)
     return job ? vp_pb_dup(job->operation) : NULL;
 }
 
-GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gboolean active_only, const char *after, guint limit)
+GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gboolean active_only, const char *after,
+                                   guint limit)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func(vp_pb_free);
 
@@ -170,7 +172,8 @@ GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gbool
     for (; link && (limit == 0 || list->len < limit); link = link->next) {
         const VpJob *job = link->data;
 
-        if ((!resource_uid || !g_strcmp0(resource_uid, job->spec.resource_uid)) && (!active_only || job->phase < JOB_ENDED)) {
+        if ((!resource_uid || !g_strcmp0(resource_uid, job->spec.resource_uid)) &&
+            (!active_only || job->phase < JOB_ENDED)) {
             g_ptr_array_add(list, vp_pb_dup(job->operation));
         }
     }
