@@ -22,8 +22,8 @@ char *vp_client_default_address(void)
 
 static VpError *bad_address(const char *address, const char *why)
 {
-    return vp_error_new(VP_INVALID_ARGUMENT, "BAD_ADDRESS", "\"%s\" is no address of a daemon: %s; use unix:PATH or HOST:PORT",
-                        address, why);
+    return vp_error_new(VP_INVALID_ARGUMENT, "BAD_ADDRESS",
+                        "\"%s\" is no address of a daemon: %s; use unix:PATH or HOST:PORT", address, why);
 }
 
 static char *normalize_path(const char *address, const char *path, VpError **error)

@@ -89,12 +89,13 @@ grpc_call *vp_client_start(VpClient *client, grpc_completion_queue *queue, const
                            const char *method, gint64 timeout_ms)
 {
     g_autofree char *path = g_strdup_printf("/%s/%s", service->name, method);
-    const gpr_timespec deadline = timeout_ms > 0
-                                      ? gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN))
-                                      : gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    const gpr_timespec deadline =
+        timeout_ms > 0 ? gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN))
+                       : gpr_inf_future(GPR_CLOCK_MONOTONIC);
 
     grpc_slice slice = grpc_slice_from_copied_string(path);
-    grpc_call *call = grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue, slice, NULL, deadline, NULL);
+    grpc_call *call =
+        grpc_channel_create_call(client->channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue, slice, NULL, deadline, NULL);
 
     grpc_slice_unref(slice);
     return call;
@@ -129,8 +130,8 @@ void *vp_client_unpack(const ProtobufCMessageDescriptor *descriptor, grpc_byte_b
     return message;
 }
 
-void *vp_client_call(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method, const void *request,
-                     gint64 timeout_ms, VpError **error)
+void *vp_client_call(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
+                     const void *request, gint64 timeout_ms, VpError **error)
 {
     const ProtobufCMethodDescriptor *found = vp_client_find_method(service, method, request, error);
     grpc_metadata_array initial;
@@ -154,7 +155,9 @@ void *vp_client_call(VpClient *client, const ProtobufCServiceDescriptor *service
         {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &initial},
         {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &answer},
         {.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-         .data.recv_status_on_client = {.trailing_metadata = &status.trailing, .status = &status.code, .status_details = &status.details}},
+         .data.recv_status_on_client = {.trailing_metadata = &status.trailing,
+                                        .status = &status.code,
+                                        .status_details = &status.details}},
     };
 
     /* The call's deadline ends the wait. */

@@ -1,6 +1,6 @@
 /*
- * A client of virtplaned for C: one connection, blocking calls with deadlines, streams that are read one message at a time. Any service
- * that protobuf-c knows can be called.
+ * A client of virtplaned for C: one connection, blocking calls with deadlines, streams that are read one message at
+ * a time. Any service that protobuf-c knows can be called.
  *
  *     vp_client_library_init();
  *     g_autoptr(VpClient) client = vp_client_new("unix:/run/virtplane/virtplaned.sock", &error);
@@ -9,8 +9,9 @@
  *     vp_pb_auto PbGetDomainResponse *answer =
  *         vp_client_call(client, &pb_domain_service__descriptor, "GetDomain", request, 5000, &error);
  *
- * Errors are the daemon's own, with the reason, metadata and violations that it sent. Where no daemon could be reached the code is
- * VP_UNAVAILABLE and the reason VP_CLIENT_NO_DAEMON; vp_client_no_answer() tells that from a daemon that answered UNAVAILABLE.
+ * Errors are the daemon's own, with the reason, metadata and violations that it sent. Where no daemon could be
+ * reached the code is VP_UNAVAILABLE and the reason VP_CLIENT_NO_DAEMON; vp_client_no_answer() tells that from a
+ * daemon that answered UNAVAILABLE.
  */
 #pragma once
 
@@ -24,8 +25,8 @@
 typedef struct VpClient VpClient;
 typedef struct VpClientStream VpClientStream;
 
-/* Starts and stops gRPC. Counted; the last stop waits until gRPC's threads have ended. gRPC's own log is dropped unless the
- * environment variable GRPC_VERBOSITY asks for it. */
+/* Starts and stops gRPC. Counted; the last stop waits until gRPC's threads have ended. gRPC's own log is dropped
+ * unless the environment variable GRPC_VERBOSITY asks for it. */
 void vp_client_library_init(void);
 void vp_client_library_shutdown(void);
 
@@ -33,8 +34,8 @@ void vp_client_library_shutdown(void);
  * "unix:$XDG_RUNTIME_DIR/virtplane/virtplaned.sock" for others; NULL if that variable is not set. */
 char *vp_client_default_address(void);
 
-/* A client of `address`: "unix:PATH", an absolute path, or "HOST:PORT". Connects at the first call. INVALID_ARGUMENT if the
- * address is none. */
+/* A client of `address`: "unix:PATH", an absolute path, or "HOST:PORT". Connects at the first call. INVALID_ARGUMENT
+ * if the address is none. */
 VpClient *vp_client_new(const char *address, VpError **error);
 
 /* The address as given to gRPC; borrowed. */
@@ -43,16 +44,17 @@ const char *vp_client_address(const VpClient *client);
 /* Whether the error says that no daemon answered at all. */
 gboolean vp_client_no_answer(const VpError *error);
 
-/* A unary call; waits for the answer (owned by the caller, vp_pb_free), at most `timeout_ms`. `request` is borrowed. Any thread. */
-void *vp_client_call(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method, const void *request,
-                     gint64 timeout_ms, VpError **error);
+/* A unary call; waits for the answer (owned by the caller, vp_pb_free), at most `timeout_ms`. `request` is borrowed.
+ * Any thread. */
+void *vp_client_call(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
+                     const void *request, gint64 timeout_ms, VpError **error);
 
 /* Opens a server stream. `timeout_ms` bounds the whole stream; 0: no end. Does not wait for the daemon. */
 VpClientStream *vp_client_stream_new(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
                                      const void *request, gint64 timeout_ms, VpError **error);
 
-/* Waits for the next message, owned by the caller, at most `idle_ms` (0: as long as it takes); DEADLINE_EXCEEDED if none comes, which ends
- * the stream. NULL without an error: the stream has ended well. One thread at a time. */
+/* Waits for the next message, owned by the caller, at most `idle_ms` (0: as long as it takes); DEADLINE_EXCEEDED if
+ * none comes, which ends the stream. NULL without an error: the stream has ended well. One thread at a time. */
 void *vp_client_stream_read(VpClientStream *stream, gint64 idle_ms, VpError **error);
 
 /* Ends the stream early: a read that waits answers CANCELLED. Any thread. */

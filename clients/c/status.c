@@ -86,7 +86,8 @@ static void add_details(VpError *error, const grpc_metadata_array *trailing)
 static gboolean is_unreachable(VpClient *client, const VpClientStatus *status)
 {
     return status->code == GRPC_STATUS_UNAVAILABLE && status->trailing.count == 0 &&
-           grpc_channel_check_connectivity_state(client->channel, /* try_to_connect= */ 0) == GRPC_CHANNEL_TRANSIENT_FAILURE;
+           grpc_channel_check_connectivity_state(client->channel, /* try_to_connect= */ 0) ==
+               GRPC_CHANNEL_TRANSIENT_FAILURE;
 }
 
 VpError *vp_client_status_error(VpClient *client, const VpClientStatus *status)
@@ -94,7 +95,8 @@ VpError *vp_client_status_error(VpClient *client, const VpClientStatus *status)
     if (status->code == GRPC_STATUS_OK)
         return NULL;
 
-    g_autofree char *words = g_strndup((const char *)GRPC_SLICE_START_PTR(status->details), GRPC_SLICE_LENGTH(status->details));
+    g_autofree char *words =
+        g_strndup((const char *)GRPC_SLICE_START_PTR(status->details), GRPC_SLICE_LENGTH(status->details));
     if (is_unreachable(client, status)) {
         g_autofree char *why = vp_client_why_unreachable(client->address);
         const char *core = strstr(words, CONNECT_WORDS);
@@ -105,7 +107,8 @@ VpError *vp_client_status_error(VpClient *client, const VpClientStatus *status)
                                    : words);
     }
 
-    VpError *error = vp_error_new((VpCode)status->code, NULL, "%s", *words ? words : vp_code_name((VpCode)status->code));
+    VpError *error =
+        vp_error_new((VpCode)status->code, NULL, "%s", *words ? words : vp_code_name((VpCode)status->code));
     add_details(error, &status->trailing);
     return error;
 }

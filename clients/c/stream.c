@@ -42,9 +42,9 @@ static void start_batch(VpClientStream *stream, const grpc_op *ops, size_t count
 
 static gboolean wait_for(VpClientStream *stream, void *tag, gint64 idle_ms)
 {
-    const gpr_timespec until = idle_ms > 0
-                                   ? gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(idle_ms, GPR_TIMESPAN))
-                                   : gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    const gpr_timespec until =
+        idle_ms > 0 ? gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(idle_ms, GPR_TIMESPAN))
+                    : gpr_inf_future(GPR_CLOCK_MONOTONIC);
 
     return grpc_completion_queue_pluck(stream->queue, tag, until, NULL).type == GRPC_OP_COMPLETE;
 }
@@ -105,8 +105,8 @@ void *vp_client_stream_read(VpClientStream *stream, gint64 idle_ms, VpError **er
             wait_for(stream, read_tag(stream), 0);
             g_clear_pointer(&stream->message, grpc_byte_buffer_destroy);
             reap(stream);
-            *error = vp_error_new(VP_DEADLINE_EXCEEDED, "STREAM_IDLE", "nothing came from %s for %" G_GINT64_FORMAT " ms",
-                                  stream->client->address, idle_ms);
+            *error = vp_error_new(VP_DEADLINE_EXCEEDED, "STREAM_IDLE",
+                                  "nothing came from %s for %" G_GINT64_FORMAT " ms", stream->client->address, idle_ms);
             return NULL;
         }
     }

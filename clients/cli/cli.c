@@ -46,10 +46,12 @@ static void forget(char **place, char **saved)
         g_free(*saved);
 }
 
-static gboolean parse(VpCli *cli, GOptionContext *context, const GOptionEntry *entries, int *argc, char ***argv, GError **error)
+static gboolean parse(VpCli *cli, GOptionContext *context, const GOptionEntry *entries, int *argc, char ***argv,
+                      GError **error)
 {
     const GOptionEntry globals[] = {
-        {"connect", 'c', 0, G_OPTION_ARG_FILENAME, &cli->address, "The daemon's address: unix:PATH or HOST:PORT", "ADDRESS"},
+        {"connect", 'c', 0, G_OPTION_ARG_FILENAME, &cli->address, "The daemon's address: unix:PATH or HOST:PORT",
+         "ADDRESS"},
         {"output", 'o', 0, G_OPTION_ARG_FILENAME, &cli->output_name, "table (default), json, yaml or name", "FORM"},
         {"timeout", 't', 0, G_OPTION_ARG_FILENAME, &cli->timeout_text, "Give up after this time (default 60s)", "TIME"},
         {"help", 'h', 0, G_OPTION_ARG_NONE, &cli->help, "Show this help", NULL},
@@ -82,8 +84,8 @@ gboolean vp_cli_parse_globals(VpCli *cli, int *argc, char ***argv, int *ret_exit
 
 static void print_help(GOptionContext *context, const VpCommand *command)
 {
-    g_autofree char *name = g_strdup_printf("vpctl %s%s%s", command->group ? command->group : "", command->group ? " " : "",
-                                            command->name);
+    g_autofree char *name =
+        g_strdup_printf("vpctl %s%s%s", command->group ? command->group : "", command->group ? " " : "", command->name);
     g_autofree char *examples = command->examples ? g_strdup_printf("Examples:\n%s", command->examples) : NULL;
 
     /* GLib names the program in the usage line after this. */
@@ -94,7 +96,8 @@ static void print_help(GOptionContext *context, const VpCommand *command)
     fputs(help, stdout);
 }
 
-gboolean vp_cli_parse(VpCli *cli, const VpCommand *command, const GOptionEntry *entries, int *argc, char ***argv, int *ret_exit)
+gboolean vp_cli_parse(VpCli *cli, const VpCommand *command, const GOptionEntry *entries, int *argc, char ***argv,
+                      int *ret_exit)
 {
     g_autoptr(GOptionContext) context = g_option_context_new(command->arguments);
     g_autoptr(GError) wrong = NULL;
@@ -135,12 +138,13 @@ VpClient *vp_cli_client(VpCli *cli, VpError **error)
 
     if (cli->client)
         return cli->client;
-    g_autofree char *address = cli->address                             ? g_strdup(cli->address)
+    g_autofree char *address = cli->address                          ? g_strdup(cli->address)
                                : environment && *environment != '\0' ? g_strdup(environment)
-                                                                       : vp_client_default_address();
+                                                                     : vp_client_default_address();
     if (!address) {
-        *error = vp_error_new(VP_INVALID_ARGUMENT, "NO_ADDRESS",
-                              "there is no address: XDG_RUNTIME_DIR is not set; say --connect unix:PATH or set VIRTPLANE_ENDPOINT");
+        *error = vp_error_new(
+            VP_INVALID_ARGUMENT, "NO_ADDRESS",
+            "there is no address: XDG_RUNTIME_DIR is not set; say --connect unix:PATH or set VIRTPLANE_ENDPOINT");
         return NULL;
     }
     if (!cli->library)
@@ -155,7 +159,8 @@ void vp_cli_disconnect(VpCli *cli)
     g_clear_pointer(&cli->client, vp_client_free);
 }
 
-void *vp_cli_call(VpCli *cli, const ProtobufCServiceDescriptor *service, const char *method, const void *request, VpError **error)
+void *vp_cli_call(VpCli *cli, const ProtobufCServiceDescriptor *service, const char *method, const void *request,
+                  VpError **error)
 {
     VpClient *client = vp_cli_client(cli, error);
 

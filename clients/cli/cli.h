@@ -1,6 +1,7 @@
 /*
- * What every command of vpctl gets: the settings, the connection (made when first needed), and the one way to print answers and
- * errors. A command is a line in the table of commands.c and a function; it parses its own options with vp_cli_parse().
+ * What every command of vpctl gets: the settings, the connection (made when first needed), and the one way to print
+ * answers and errors. A command is a line in the table of commands.c and a function; it parses its own options with
+ * vp_cli_parse().
  */
 #pragma once
 
@@ -53,9 +54,11 @@ struct VpCli {
     VpClient *client;
 };
 
-/* Parses the options of a command (`entries`, NULL at the end, and the global ones) and counts what is left. Options are taken out of
- * argv; argv[1] is the first argument then. TRUE: go on. FALSE: return *ret_exit; help was printed, or what was wrong. */
-gboolean vp_cli_parse(VpCli *cli, const VpCommand *command, const GOptionEntry *entries, int *argc, char ***argv, int *ret_exit);
+/* Parses the options of a command (`entries`, NULL at the end, and the global ones) and counts what is left. Options
+ * are taken out of argv; argv[1] is the first argument then. TRUE: go on. FALSE: return *ret_exit; help was printed,
+ * or what was wrong. */
+gboolean vp_cli_parse(VpCli *cli, const VpCommand *command, const GOptionEntry *entries, int *argc, char ***argv,
+                      int *ret_exit);
 
 /* Options before the command's name. */
 gboolean vp_cli_parse_globals(VpCli *cli, int *argc, char ***argv, int *ret_exit);
@@ -66,7 +69,8 @@ VpClient *vp_cli_client(VpCli *cli, VpError **error);
 void vp_cli_disconnect(VpCli *cli);
 
 /* A unary call within the time limit: see vp_client_call(). */
-void *vp_cli_call(VpCli *cli, const ProtobufCServiceDescriptor *service, const char *method, const void *request, VpError **error);
+void *vp_cli_call(VpCli *cli, const ProtobufCServiceDescriptor *service, const char *method, const void *request,
+                  VpError **error);
 
 /* Says "vpctl: cannot DOING: ..." with all that the error tells; frees it. Answers VP_EXIT_FAILED. */
 int vp_cli_fail(VpCli *cli, VpError *error, const char *doing, ...) G_GNUC_PRINTF(3, 4);

@@ -53,11 +53,12 @@ char *vp_complain(const VpError *error, const char *doing, gint64 timeout_ms)
     g_autofree char *safe_message = vp_text_escape(error->message);
 
     if (vp_client_no_answer(error)) {
-        g_string_append_printf(out,
-                               "vpctl: cannot %s: %s\n"
-                               "  Start a daemon with:  virtplaned\n"
-                               "  or name another one with --connect ADDRESS or VIRTPLANE_ENDPOINT (unix:PATH, HOST:PORT)\n",
-                               safe_doing, safe_message);
+        g_string_append_printf(
+            out,
+            "vpctl: cannot %s: %s\n"
+            "  Start a daemon with:  virtplaned\n"
+            "  or name another one with --connect ADDRESS or VIRTPLANE_ENDPOINT (unix:PATH, HOST:PORT)\n",
+            safe_doing, safe_message);
         return g_string_free(out, FALSE);
     }
     /* Made here, when the clock ran out: the words of gRPC say nothing more. */

@@ -25,10 +25,12 @@ static char *next_part(const char **text)
 
 static VpError *refuse(const char *option, const char *text, const char *part, const char *known)
 {
-    return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--%s %s: \"%s\" is not known here; there is %s", option, text, part, known);
+    return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--%s %s: \"%s\" is not known here; there is %s", option,
+                        text, part, known);
 }
 
-static VpError *set_enum(const char *option, const char *text, const ProtobufCEnumDescriptor *descriptor, const char *value, int *ret)
+static VpError *set_enum(const char *option, const char *text, const ProtobufCEnumDescriptor *descriptor,
+                         const char *value, int *ret)
 {
     VpError *error = vp_text_parse_enum(descriptor, value, ret);
 

@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 
-/* "PATH[,format=F][,target=T][,bus=B][,readonly]": a disk, owned by the caller. ",," in a value is one comma. A relative path counts from
- * `folder`. Without a target the disk has none yet: see vp_disk_name_targets(). */
+/* "PATH[,format=F][,target=T][,bus=B][,readonly]": a disk, owned by the caller. ",," in a value is one comma. A
+ * relative path counts from `folder`. Without a target the disk has none yet: see vp_disk_name_targets(). */
 PbDisk *vp_disk_parse(const char *text, const char *folder, VpError **error);
 
 /* Gives the disks that have no target the first free ones: vda, vdb, ... (sda for SCSI and SATA, nvme0n1 for NVMe). */

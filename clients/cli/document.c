@@ -51,11 +51,13 @@ static json_t *read_text(const GString *text, VpError **error)
 
     json_t *json = json_loadb(text->str, text->len, JSON_REJECT_DUPLICATES, &wrong);
     if (!json)
-        *error = vp_error_new(VP_INVALID_ARGUMENT, "JSON_INVALID", "line %d, column %d: %s", wrong.line, wrong.column, wrong.text);
+        *error = vp_error_new(VP_INVALID_ARGUMENT, "JSON_INVALID", "line %d, column %d: %s", wrong.line, wrong.column,
+                              wrong.text);
     return json;
 }
 
-void *vp_document_read(const char *path, const ProtobufCMessageDescriptor *descriptor, const char *wrapper, VpError **error)
+void *vp_document_read(const char *path, const ProtobufCMessageDescriptor *descriptor, const char *wrapper,
+                       VpError **error)
 {
     GString *text = read_all(path, error);
 

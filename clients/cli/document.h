@@ -5,5 +5,7 @@
 
 #include "base/error.h"
 
-/* The message in `path` ("-": standard input); an object whose only field is `wrapper`, as in an answer that was saved, is unwrapped. */
-void *vp_document_read(const char *path, const ProtobufCMessageDescriptor *descriptor, const char *wrapper, VpError **error);
+/* The message in `path` ("-": standard input); an object whose only field is `wrapper`, as in an answer that was
+ * saved, is unwrapped. */
+void *vp_document_read(const char *path, const ProtobufCMessageDescriptor *descriptor, const char *wrapper,
+                       VpError **error);

@@ -43,7 +43,8 @@ static VpError *apply_sizes(PbDomainSpec *spec, const Wish *wish)
     if (wish->vcpus)
         spec->vcpus = (guint32)wish->vcpus;
     if (wish->memory && !vp_text_parse_size(wish->memory, &spec->memory_bytes))
-        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--memory is a size like 512M or 2GiB, not \"%s\"", wish->memory);
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--memory is a size like 512M or 2GiB, not \"%s\"",
+                            wish->memory);
     return NULL;
 }
 
@@ -119,7 +120,8 @@ static int start_created(VpCli *cli, const PbCreateDomainResponse *created, cons
     VpError *error = NULL;
 
     vp_pb_set(&request->name, name);
-    vp_pb_auto PbStartDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "StartDomain", request, &error);
+    vp_pb_auto PbStartDomainResponse *answer =
+        vp_cli_call(cli, &pb_domain_service__descriptor, "StartDomain", request, &error);
     if (!answer) {
         tell_created(cli, created, name, /* dry_run= */ FALSE);
         return vp_cli_fail(cli, error, "start domain \"%s\" (it was created)", name);
@@ -139,7 +141,8 @@ static int create(VpCli *cli, const Wish *wish, PbCreateDomainRequest *request)
 
     vp_pb_set(&request->request_id, request_id);
     request->validate_only = wish->dry_run;
-    vp_pb_auto PbCreateDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "CreateDomain", request, &error);
+    vp_pb_auto PbCreateDomainResponse *answer =
+        vp_cli_call(cli, &pb_domain_service__descriptor, "CreateDomain", request, &error);
     if (!answer)
         return vp_cli_fail(cli, error, "create domain \"%s\"", request->domain->name);
     if (wish->start && !wish->dry_run)
@@ -152,13 +155,15 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
 {
     g_auto(Wish) wish = {0};
     const GOptionEntry entries[] = {
-        {"from-file", 'f', 0, G_OPTION_ARG_FILENAME, &wish.file, "Take the domain from a file in YAML or JSON (-: standard input)", "FILE"},
+        {"from-file", 'f', 0, G_OPTION_ARG_FILENAME, &wish.file,
+         "Take the domain from a file in YAML or JSON (-: standard input)", "FILE"},
         {"driver", 0, 0, G_OPTION_ARG_FILENAME, &wish.driver, "The hypervisor's driver (default qemu)", "DRIVER"},
         {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs (default 1)", "N"},
         {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB (default 512M)", "SIZE"},
         {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.disks,
          "A disk: PATH[,format=F][,target=T][,bus=B][,readonly]; a comma in a path is written twice", "DISK"},
-        {"interface", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.interfaces, "An interface: user|none[,model=M][,mac=A]", "INTERFACE"},
+        {"interface", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.interfaces, "An interface: user|none[,model=M][,mac=A]",
+         "INTERFACE"},
         {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "A label to find it by", "KEY=VALUE"},
         {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
         {"machine", 0, 0, G_OPTION_ARG_FILENAME, &wish.machine, "The machine type, as in q35", "TYPE"},
@@ -188,14 +193,16 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
 
 /* ---- update ---- */
 
-/* Labels are replaced as a whole by an update: the ones that stay, and the revision that they were read at, come from the daemon. */
+/* Labels are replaced as a whole by an update: the ones that stay, and the revision that they were read at, come
+ * from the daemon. */
 static VpError *fetch_labels(VpCli *cli, const char *who, PbDomain *domain)
 {
     vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
 
     vp_message_set_who(request, who);
-    vp_pb_auto PbGetDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_pb_auto PbGetDomainResponse *answer =
+        vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
     if (!answer)
         return error;
     if (!answer->domain)
@@ -256,7 +263,8 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
     if (request->update_mask->n_paths == 0)
         return vp_cli_usage(command, "nothing to change was named");
 
-    vp_pb_auto PbUpdateDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "UpdateDomain", request, &error);
+    vp_pb_auto PbUpdateDomainResponse *answer =
+        vp_cli_call(cli, &pb_domain_service__descriptor, "UpdateDomain", request, &error);
     if (!answer)
         return vp_cli_fail(cli, error, "update domain \"%s\"", argv[1]);
     if (cli->output == VP_OUTPUT_NAME)

@@ -61,14 +61,14 @@ static void add_row(VpTable *table, const PbDomain *domain, gboolean all)
     g_autofree char *revision = g_strdup_printf("%" G_GINT64_FORMAT, domain->revision);
     g_autofree char *labels = labels_text(domain);
     vp_table_add(table, domain->name, state, vcpus, spec->memory_bytes ? memory : "", disks, spec->driver,
-                 status && status->job ? status->job->type : "", status ? status->reason : "", pid, accelerator, created, revision,
-                 domain->uid, labels);
+                 status && status->job ? status->job->type : "", status ? status->reason : "", pid, accelerator,
+                 created, revision, domain->uid, labels);
 }
 
 static void print_domains(VpCli *cli, const PbListDomainsResponse *answer, gboolean all)
 {
     static const char *const few[] = {"NAME", "STATE", ">VCPUS", ">MEMORY", ">DISKS", "DRIVER", "JOB", NULL};
-    static const char *const every[] = {"NAME", "STATE", ">VCPUS", ">MEMORY", ">DISKS", "DRIVER",    "JOB", "REASON",
+    static const char *const every[] = {"NAME", "STATE", ">VCPUS",  ">MEMORY",   ">DISKS", "DRIVER", "JOB", "REASON",
                                         ">PID", "ACCEL", "CREATED", ">REVISION", "UID",    "LABELS", NULL};
 
     if (answer->n_domains == 0) {
@@ -89,7 +89,8 @@ static PbListDomainsResponse *list_all(VpCli *cli, PbListDomainsRequest *request
 
     request->page_size = 1000;
     for (;;) {
-        vp_pb_auto PbListDomainsResponse *page = vp_cli_call(cli, &pb_domain_service__descriptor, "ListDomains", request, error);
+        vp_pb_auto PbListDomainsResponse *page =
+            vp_cli_call(cli, &pb_domain_service__descriptor, "ListDomains", request, error);
         if (!page)
             return NULL;
         vp_pb_set(&request->page_token, page->next_page_token);
@@ -209,7 +210,8 @@ static void show_disk(const PbDomain *domain, const PbDisk *disk)
          disk->read_only ? ", read-only" : "");
     for (size_t i = 1; status && i < status->n_layers; i++) {
         g_autofree char *layer_format = vp_text_enum(&pb_image_format__descriptor, (int)status->layers[i]->format);
-        line("", "%s %s (%s)", status->layers[i]->is_data_file ? "data file" : "on", status->layers[i]->path, layer_format);
+        line("", "%s %s (%s)", status->layers[i]->is_data_file ? "data file" : "on", status->layers[i]->path,
+             layer_format);
     }
 }
 
@@ -228,8 +230,8 @@ static void show_spec(const PbDomain *domain)
     for (size_t i = 0; i < spec->n_interfaces; i++) {
         g_autofree char *type = vp_text_enum(&pb_interface_type__descriptor, (int)spec->interfaces[i]->type);
         g_autofree char *model = vp_text_enum(&pb_interface_model__descriptor, (int)spec->interfaces[i]->model);
-        line("interface", "%s (%s)%s%s", *type ? type : "user", *model ? model : "virtio", *spec->interfaces[i]->mac ? " " : "",
-             spec->interfaces[i]->mac);
+        line("interface", "%s (%s)%s%s", *type ? type : "user", *model ? model : "virtio",
+             *spec->interfaces[i]->mac ? " " : "", spec->interfaces[i]->mac);
     }
 }
 
@@ -252,7 +254,8 @@ static void show_domain(const PbDomain *domain)
     if (domain->status && domain->status->job) {
         const PbDomainJob *job = domain->status->job;
         g_autofree char *started = vp_text_time(job->start_time, /* fraction= */ FALSE);
-        line("job", "%s by %s since %s, operation %s, %u waiting", job->type, job->caller, started, job->operation_uid, job->waiting);
+        line("job", "%s by %s since %s, operation %s, %u waiting", job->type, job->caller, started, job->operation_uid,
+             job->waiting);
     }
     if (domain->spec)
         show_spec(domain);
@@ -272,7 +275,8 @@ int vp_domain_show(VpCli *cli, const VpCommand *command, int argc, char **argv)
         VpError *error = NULL;
 
         vp_message_set_who(request, argv[i]);
-        vp_pb_auto PbGetDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+        vp_pb_auto PbGetDomainResponse *answer =
+            vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
         if (!answer) {
             code = vp_cli_fail(cli, error, "show domain \"%s\"", argv[i]);
             continue;

@@ -1,4 +1,5 @@
-/* vpctl domain start, shutdown, poweroff, reboot, reset, pause, resume, delete: one call for each domain that is named. */
+/* vpctl domain start, shutdown, poweroff, reboot, reset, pause, resume, delete: one call for each domain that is
+ * named. */
 #include <string.h>
 
 #include "base/pb.h"
@@ -14,8 +15,9 @@ typedef struct Verb {
 } Verb;
 
 static const Verb VERBS[] = {
-    {"start", "StartDomain", "start"},       {"shutdown", "ShutdownDomain", "shut down"}, {"poweroff", "PowerOffDomain", "power off"},
-    {"reboot", "RebootDomain", "reboot"},    {"reset", "ResetDomain", "reset"},           {"pause", "PauseDomain", "pause"},
+    {"start", "StartDomain", "start"},           {"shutdown", "ShutdownDomain", "shut down"},
+    {"poweroff", "PowerOffDomain", "power off"}, {"reboot", "RebootDomain", "reboot"},
+    {"reset", "ResetDomain", "reset"},           {"pause", "PauseDomain", "pause"},
     {"resume", "ResumeDomain", "resume"},
 };
 
@@ -57,7 +59,8 @@ static int run_one(VpCli *cli, const Verb *verb, void *request, const char *who,
     if (cli->output == VP_OUTPUT_NAME)
         puts(who);
     else if (!vp_cli_print(cli, answer, stream))
-        tell(who, *(PbDomain **)vp_message_field(answer, "domain"), *(PbOperation **)vp_message_field(answer, "operation"));
+        tell(who, *(PbDomain **)vp_message_field(answer, "domain"),
+             *(PbOperation **)vp_message_field(answer, "operation"));
     return VP_EXIT_DONE;
 }
 
@@ -69,7 +72,8 @@ int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv)
     const gboolean is_start = g_str_equal(command->name, "start");
     const GOptionEntry entries[] = {
         {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Do not wait until it is done; tell the operation", NULL},
-        {"paused", 0, is_start ? 0 : G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &paused, "Start with the CPUs halted", NULL},
+        {"paused", 0, is_start ? 0 : G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &paused, "Start with the CPUs halted",
+         NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     int code;
@@ -111,7 +115,8 @@ int vp_domain_delete(VpCli *cli, const VpCommand *command, int argc, char **argv
 
         vp_message_set_who(request, argv[i]);
         vp_pb_set(&request->request_id, request_id);
-        vp_pb_auto PbDeleteDomainResponse *answer = vp_cli_call(cli, &pb_domain_service__descriptor, "DeleteDomain", request, &error);
+        vp_pb_auto PbDeleteDomainResponse *answer =
+            vp_cli_call(cli, &pb_domain_service__descriptor, "DeleteDomain", request, &error);
         if (!answer)
             code = vp_cli_fail(cli, error, "delete domain \"%s\"", argv[i]);
         else if (cli->output == VP_OUTPUT_NAME)

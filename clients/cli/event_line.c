@@ -8,8 +8,8 @@
 
 static gboolean is_trouble(PbEventType type)
 {
-    return type == PB_EVENT_TYPE_DOMAIN_CRASHED || type == PB_EVENT_TYPE_DOMAIN_START_FAILED || type == PB_EVENT_TYPE_DOMAIN_PANICKED ||
-           type == PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE;
+    return type == PB_EVENT_TYPE_DOMAIN_CRASHED || type == PB_EVENT_TYPE_DOMAIN_START_FAILED ||
+           type == PB_EVENT_TYPE_DOMAIN_PANICKED || type == PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE;
 }
 
 char *vp_event_line(const PbEvent *event, gboolean color)
@@ -23,8 +23,8 @@ char *vp_event_line(const PbEvent *event, gboolean color)
     const char *start = color && is_trouble(event->type) ? "\033[1;31m" : "";
     GString *out = g_string_new(NULL);
 
-    g_string_printf(out, "%6" G_GINT64_FORMAT "  %s  %s%-22s%s  %s%s%s", event->revision, time, start, type, *start ? "\033[0m" : "", resource,
-                    *name ? "/" : "", name);
+    g_string_printf(out, "%6" G_GINT64_FORMAT "  %s  %s%-22s%s  %s%s%s", event->revision, time, start, type,
+                    *start ? "\033[0m" : "", resource, *name ? "/" : "", name);
     if (*reason)
         g_string_append_printf(out, "  %s", reason);
     if (*detail)
@@ -55,7 +55,8 @@ VpError *vp_event_filter_add(PbEventFilter *filter, const char *text)
         vp_pb_append(&filter->n_drivers, &filter->drivers, g_strdup(value));
     } else {
         return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION",
-                            "--filter %s: must be KEY=VALUE, and the keys are type, resource, name, uid and driver", text);
+                            "--filter %s: must be KEY=VALUE, and the keys are type, resource, name, uid and driver",
+                            text);
     }
     return NULL;
 }
@@ -130,7 +131,8 @@ VpError *vp_event_cursor_load(const char *path, VpEventPlace *place, gboolean *r
         return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNREADABLE", "cannot read the cursor: %s", wrong->message);
     if (!parse_cursor(g_strstrip(text), place))
         return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNREADABLE",
-                            "%s holds no revision; name another file, or remove this one and say --from REVISION", path);
+                            "%s holds no revision; name another file, or remove this one and say --from REVISION",
+                            path);
     return NULL;
 }
 
@@ -143,8 +145,8 @@ VpError *vp_event_cursor_save(const char *path, const VpEventPlace *place)
     if (place->revision > place->complete)
         g_string_append_printf(text, " %" G_GINT64_FORMAT " %u", place->revision, place->handled);
     g_string_append_c(text, '\n');
-    if (g_file_set_contents_full(path, text->str, (gssize)text->len, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0666,
-                                 &wrong))
+    if (g_file_set_contents_full(path, text->str, (gssize)text->len,
+                                 G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0666, &wrong))
         return NULL;
     return vp_error_new(VP_FAILED_PRECONDITION, "CURSOR_UNWRITABLE", "cannot save the cursor: %s", wrong->message);
 }

@@ -29,7 +29,8 @@ gboolean vp_event_place_event(VpEventPlace *place, gint64 revision);
 /* A bookmark has come. */
 void vp_event_place_bookmark(VpEventPlace *place, gint64 revision);
 
-/* The place in a cursor file, which is "REVISION", or "REVISION NEXT COUNT" where COUNT events of revision NEXT were handled too. */
+/* The place in a cursor file, which is "REVISION", or "REVISION NEXT COUNT" where COUNT events of revision NEXT were
+ * handled too. */
 VpError *vp_event_cursor_load(const char *path, VpEventPlace *place, gboolean *ret_found);
 /* Replaces the file in one step: a crash leaves the old one or the new one. */
 VpError *vp_event_cursor_save(const char *path, const VpEventPlace *place);

@@ -1,6 +1,6 @@
 /*
- * vpctl events. History reads from a revision to the one that was present at the start, and ends; --follow stays, and connects anew where
- * the connection breaks, so that no event is missed and none comes twice.
+ * vpctl events. History reads from a revision to the one that was present at the start, and ends; --follow stays,
+ * and connects anew where the connection breaks, so that no event is missed and none comes twice.
  */
 #include "clients/cli/events.h"
 
@@ -15,11 +15,11 @@
 #include "virtplane/v1/event_service.pb-c.h"
 
 enum {
-    HISTORY_BOOKMARK_MS = 100,     /* how soon the end of the history is known */
-    CURSOR_BOOKMARK_MS = 1000,     /* how soon the cursor catches up with a quiet journal */
-    FOLLOW_BOOKMARK_MS = 30000,    /* signs of life */
-    SILENCES = 3,                  /* after so many of these without a sign the connection counts as dead */
-    CURSOR_SAVE_US = 100 * 1000,   /* the cursor is saved at most this often */
+    HISTORY_BOOKMARK_MS = 100,   /* how soon the end of the history is known */
+    CURSOR_BOOKMARK_MS = 1000,   /* how soon the cursor catches up with a quiet journal */
+    FOLLOW_BOOKMARK_MS = 30000,  /* signs of life */
+    SILENCES = 3,                /* after so many of these without a sign the connection counts as dead */
+    CURSOR_SAVE_US = 100 * 1000, /* the cursor is saved at most this often */
     FIRST_BACKOFF_MS = 200,
     LAST_BACKOFF_MS = 10000,
 };
@@ -33,6 +33,7 @@ typedef struct Reader {
     const char *cursor; /* a file, or NULL */
     VpEventPlace saved; /* the place in it */
     gint64 saved_us;
+    gint64 told;            /* the last bookmark that was printed */
     VpInterrupt *interrupt; /* --follow */
     gint64 bookmark_ms;
     guint backoff_ms;
@@ -44,7 +45,8 @@ static VpError *save_cursor(Reader *reader, gboolean now)
 
     if (!reader->cursor || place->complete < 0)
         return NULL;
-    if (place->complete == reader->saved.complete && place->revision == reader->saved.revision && place->handled == reader->saved.handled)
+    if (place->complete == reader->saved.complete && place->revision == reader->saved.revision &&
+        place->handled == reader->saved.handled)
         return NULL;
     if (!now && vp_now_us() - reader->saved_us < CURSOR_SAVE_US)
         return NULL;
@@ -76,9 +78,10 @@ static VpError *take(Reader *reader, const PbWatchEventsResponse *item, gboolean
 {
     if (item->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_BOOKMARK) {
         vp_event_place_bookmark(&reader->place, item->bookmark->revision);
-        /* Programs want them too: with a bookmark they know that nothing was missed. */
-        if (reader->follow)
+        /* Programs want them too, where they say something new: with a bookmark they know that nothing was missed. */
+        if (reader->follow && item->bookmark->revision > reader->told)
             vp_cli_print(reader->cli, item, /* stream= */ TRUE);
+        reader->told = MAX(reader->told, item->bookmark->revision);
         *ret_end = !reader->follow && reader->place.complete >= reader->until;
         return save_cursor(reader, /* now= */ TRUE);
     }
@@ -145,7 +148,8 @@ static void wait_and_tell(Reader *reader, const VpError *error)
     g_autofree char *why = vp_text_escape(error->message);
 
     fflush(stdout);
-    fprintf(stderr, "vpctl: the event stream broke (%s); trying again in %.1f s, from revision %" G_GINT64_FORMAT " on\n", why,
+    fprintf(stderr,
+            "vpctl: the event stream broke (%s); trying again in %.1f s, from revision %" G_GINT64_FORMAT " on\n", why,
             (double)reader->backoff_ms / 1000, reader->place.complete + 1);
     vp_interrupt_sleep(reader->interrupt, reader->backoff_ms);
     reader->backoff_ms = MIN(reader->backoff_ms * 2, LAST_BACKOFF_MS);
@@ -163,7 +167,8 @@ static int run(Reader *reader)
             break;
         if (error && !can_retry(reader, error)) {
             vp_error_free(save_cursor(reader, /* now= */ TRUE));
-            return vp_cli_fail(reader->cli, g_steal_pointer(&error), reader->follow ? "follow the events" : "read the events");
+            return vp_cli_fail(reader->cli, g_steal_pointer(&error),
+                               reader->follow ? "follow the events" : "read the events");
         }
         if (error)
             wait_and_tell(reader, error);
@@ -180,7 +185,8 @@ static VpError *find_end(Reader *reader)
     VpError *error = NULL;
 
     request->page_size = 1;
-    vp_pb_auto PbListEventsResponse *answer = vp_cli_call(reader->cli, &pb_event_service__descriptor, "ListEvents", request, &error);
+    vp_pb_auto PbListEventsResponse *answer =
+        vp_cli_call(reader->cli, &pb_event_service__descriptor, "ListEvents", request, &error);
     if (answer)
         reader->until = answer->revision;
     return error;
@@ -190,7 +196,9 @@ static int start(Reader *reader)
 {
     VpError *error = NULL;
 
-    reader->bookmark_ms = !reader->follow ? HISTORY_BOOKMARK_MS : reader->cursor ? CURSOR_BOOKMARK_MS : FOLLOW_BOOKMARK_MS;
+    reader->bookmark_ms = !reader->follow  ? HISTORY_BOOKMARK_MS
+                          : reader->cursor ? CURSOR_BOOKMARK_MS
+                                           : FOLLOW_BOOKMARK_MS;
     reader->request->bookmark_interval = vp_message_duration(reader->bookmark_ms);
     if (reader->follow) {
         g_autoptr(VpInterrupt) interrupt = vp_interrupt_new(&error);
@@ -214,9 +222,12 @@ int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
     gboolean follow = FALSE;
     const GOptionEntry entries[] = {
         {"follow", 'f', 0, G_OPTION_ARG_NONE, &follow, "Stay, and show events as they come", NULL},
-        {"from", 0, 0, G_OPTION_ARG_INT64, &from, "The first revision wanted (default: the oldest; with --follow: from now on)", "REVISION"},
-        {"filter", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &filters, "Only these: type=, resource=, name=, uid=, driver=", "KEY=VALUE"},
-        {"cursor", 0, 0, G_OPTION_ARG_FILENAME, &cursor, "Keep the last revision in this file, and go on after it the next time", "FILE"},
+        {"from", 0, 0, G_OPTION_ARG_INT64, &from,
+         "The first revision wanted (default: the oldest; with --follow: from now on)", "REVISION"},
+        {"filter", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &filters,
+         "Only these: type=, resource=, name=, uid=, driver=", "KEY=VALUE"},
+        {"cursor", 0, 0, G_OPTION_ARG_FILENAME, &cursor,
+         "Keep the last revision in this file, and go on after it the next time", "FILE"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     int code;
@@ -224,7 +235,7 @@ int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
         return code;
     vp_pb_auto PbWatchEventsRequest *request = vp_pb_new(&pb_watch_events_request__descriptor);
-    Reader reader = {.cli = cli, .request = request, .follow = follow, .cursor = cursor};
+    Reader reader = {.cli = cli, .request = request, .follow = follow, .cursor = cursor, .told = -1};
     request->filter = vp_pb_new(&pb_event_filter__descriptor);
     for (char **filter = filters; filter && *filter; filter++) {
         VpError *error = vp_event_filter_add(request->filter, *filter);

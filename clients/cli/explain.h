@@ -6,7 +6,8 @@
 /* The page. */
 const char *vp_explain_page(void);
 
-/* The section "## CODE" of `markdown` without its heading, or NULL. `code` in any case, with or without FINDING_CODE_. */
+/* The section "## CODE" of `markdown` without its heading, or NULL. `code` in any case, with or without
+ * FINDING_CODE_. */
 char *vp_explain_section(const char *markdown, const char *code);
 /* The codes that have a section, NULL at the end. */
 char **vp_explain_codes(const char *markdown);

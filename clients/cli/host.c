@@ -38,8 +38,8 @@ static void show_drivers(VpCli *cli, const PbGetCapabilitiesResponse *answer)
         g_autofree char *methods = g_strdup_printf("%zu", driver->n_methods);
         g_autofree char *accelerators = accelerators_text(driver);
 
-        vp_table_add(table, driver->name, driver->available ? "yes" : "no", driver->version, accelerators, methods, driver->binary,
-                     driver->detail);
+        vp_table_add(table, driver->name, driver->available ? "yes" : "no", driver->version, accelerators, methods,
+                     driver->binary, driver->detail);
     }
     vp_table_print(table);
 }
@@ -50,8 +50,8 @@ static void show_host(const PbHost *host)
     g_autofree char *total = vp_text_size(host->memory_bytes);
     g_autofree char *available = vp_text_size(host->memory_available_bytes);
     g_autofree char *memory = g_strdup_printf("%s, %s available", total, available);
-    g_autofree char *kvm = g_strdup_printf("%s%s%s", host->kvm_available ? "usable" : "not usable", *host->kvm_detail ? ": " : "",
-                                           host->kvm_detail);
+    g_autofree char *kvm = g_strdup_printf("%s%s%s", host->kvm_available ? "usable" : "not usable",
+                                           *host->kvm_detail ? ": " : "", host->kvm_detail);
 
     line("host", host->name);
     line("architecture", host->architecture);
@@ -69,11 +69,13 @@ int vp_host(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))
         return code;
     vp_pb_auto PbGetHostRequest *host_request = vp_pb_new(&pb_get_host_request__descriptor);
-    vp_pb_auto PbGetHostResponse *host = vp_cli_call(cli, &pb_host_service__descriptor, "GetHost", host_request, &error);
+    vp_pb_auto PbGetHostResponse *host =
+        vp_cli_call(cli, &pb_host_service__descriptor, "GetHost", host_request, &error);
     if (!host)
         return vp_cli_fail(cli, error, "describe the host");
     vp_pb_auto PbGetCapabilitiesRequest *request = vp_pb_new(&pb_get_capabilities_request__descriptor);
-    vp_pb_auto PbGetCapabilitiesResponse *answer = vp_cli_call(cli, &pb_host_service__descriptor, "GetCapabilities", request, &error);
+    vp_pb_auto PbGetCapabilitiesResponse *answer =
+        vp_cli_call(cli, &pb_host_service__descriptor, "GetCapabilities", request, &error);
     if (!answer)
         return vp_cli_fail(cli, error, "list what the host can do");
 
@@ -103,8 +105,8 @@ static void show_daemon(const PbDaemon *daemon)
 {
     g_autofree char *pid = g_strdup_printf("%d", daemon->pid);
     g_autofree char *started = vp_text_time(daemon->start_time, /* fraction= */ FALSE);
-    g_autofree char *revisions =
-        g_strdup_printf("%" G_GINT64_FORMAT " (events kept from %" G_GINT64_FORMAT " on)", daemon->revision, daemon->oldest_revision);
+    g_autofree char *revisions = g_strdup_printf("%" G_GINT64_FORMAT " (events kept from %" G_GINT64_FORMAT " on)",
+                                                 daemon->revision, daemon->oldest_revision);
 
     line("version", daemon->version);
     line("pid", pid);
@@ -153,7 +155,8 @@ int vp_version(VpCli *cli, const VpCommand *command, int argc, char **argv)
     vp_error_free(error);
 
     g_autofree char *daemon_version = vp_text_escape(answer && answer->daemon ? answer->daemon->version : "");
-    if (vp_cli_print_value(cli, json_pack("{s:s,s:s}", "clientVersion", VP_VERSION, "daemonVersion", daemon_version), FALSE))
+    if (vp_cli_print_value(cli, json_pack("{s:s,s:s}", "clientVersion", VP_VERSION, "daemonVersion", daemon_version),
+                           FALSE))
         return VP_EXIT_DONE;
     printf("vpctl %s\n", VP_VERSION);
     if (*daemon_version)

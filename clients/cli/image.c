@@ -29,8 +29,9 @@ static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, VpI
 {
     VpError *error = NULL;
     VpClient *client = vp_cli_client(cli, &error);
-    g_autoptr(VpClientStream) stream =
-        client ? vp_client_stream_new(client, &pb_image_service__descriptor, "InspectChain", request, cli->timeout_ms, &error) : NULL;
+    g_autoptr(VpClientStream) stream = client ? vp_client_stream_new(client, &pb_image_service__descriptor,
+                                                                     "InspectChain", request, cli->timeout_ms, &error)
+                                              : NULL;
 
     if (!stream)
         return error;
@@ -95,7 +96,8 @@ int vp_image_probe(VpCli *cli, const VpCommand *command, int argc, char **argv)
     VpError *error = NULL;
     vp_pb_set(&request->path, path);
 
-    vp_pb_auto PbProbeImageResponse *answer = vp_cli_call(cli, &pb_image_service__descriptor, "ProbeImage", request, &error);
+    vp_pb_auto PbProbeImageResponse *answer =
+        vp_cli_call(cli, &pb_image_service__descriptor, "ProbeImage", request, &error);
     if (!answer)
         return vp_cli_fail(cli, error, "probe %s", path);
     if (vp_cli_print(cli, answer, /* stream= */ FALSE) || !answer->layer)
@@ -133,8 +135,8 @@ int vp_image_record(VpCli *cli, const VpCommand *command, int argc, char **argv)
     g_autofree char *format = NULL;
     gboolean dry_run = FALSE;
     const GOptionEntry entries[] = {
-        {"backing-format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "The format to record (default: the probed one, where that is safe)",
-         "FORMAT"},
+        {"backing-format", 'F', 0, G_OPTION_ARG_FILENAME, &format,
+         "The format to record (default: the probed one, where that is safe)", "FORMAT"},
         {"dry-run", 0, 0, G_OPTION_ARG_NONE, &dry_run, "Only say what would be done", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
@@ -160,6 +162,8 @@ int vp_image_record(VpCli *cli, const VpCommand *command, int argc, char **argv)
         puts(recorded);
     else if (!vp_cli_print(cli, answer, /* stream= */ FALSE))
         printf("%s: backing format %s %s\n", path, recorded,
-               !answer->changed ? "was recorded already" : dry_run ? "would be recorded" : "recorded");
+               !answer->changed ? "was recorded already"
+               : dry_run        ? "would be recorded"
+                                : "recorded");
     return VP_EXIT_DONE;
 }

@@ -162,7 +162,8 @@ static const char *bare_message(const PbFinding *finding)
 {
     const gsize length = strlen(finding->path);
 
-    if (length && strncmp(finding->message, finding->path, length) == 0 && strncmp(finding->message + length, ": ", 2) == 0)
+    if (length && strncmp(finding->message, finding->path, length) == 0 &&
+        strncmp(finding->message + length, ": ", 2) == 0)
         return finding->message + length + 2;
     return finding->message;
 }
@@ -175,7 +176,11 @@ static void draw_finding(Pen *pen, const PbFinding *finding, guint depth, gboole
     g_auto(GStrv) remedy = g_strsplit(finding->remedy, "\n", -1);
 
     begin_line(pen, depth, more);
-    paint(pen, finding->severity == PB_SEVERITY_ERROR ? RED : finding->severity == PB_SEVERITY_WARNING ? YELLOW : CYAN, head);
+    paint(pen,
+          finding->severity == PB_SEVERITY_ERROR     ? RED
+          : finding->severity == PB_SEVERITY_WARNING ? YELLOW
+                                                     : CYAN,
+          head);
     g_string_append(pen->out, ": ");
     append_text(pen, bare_message(finding));
     g_string_append_c(pen->out, '\n');
@@ -281,8 +286,9 @@ static void draw_verdict(Pen *pen)
         return;
     }
     paint(pen, summary->safe ? GREEN : RED, summary->safe ? "SAFE" : "NOT SAFE");
-    g_string_append_printf(pen->out, " to open: %u layer%s, %u error%s, %u warning%s\n", summary->depth, summary->depth == 1 ? "" : "s",
-                           summary->errors, summary->errors == 1 ? "" : "s", summary->warnings, summary->warnings == 1 ? "" : "s");
+    g_string_append_printf(pen->out, " to open: %u layer%s, %u error%s, %u warning%s\n", summary->depth,
+                           summary->depth == 1 ? "" : "s", summary->errors, summary->errors == 1 ? "" : "s",
+                           summary->warnings, summary->warnings == 1 ? "" : "s");
 }
 
 static gint compare_depths(gconstpointer a, gconstpointer b)

@@ -1,6 +1,6 @@
 /*
- * Ctrl-C and SIGTERM as an orderly end, for commands that stay: the stream is cancelled and the command saves what it has to.
- * To be made before the first connection, so that gRPC's threads leave the signals alone.
+ * Ctrl-C and SIGTERM as an orderly end, for commands that stay: the stream is cancelled and the command saves what
+ * it has to. To be made before the first connection, so that gRPC's threads leave the signals alone.
  */
 #pragma once
 

@@ -26,8 +26,8 @@ static int print_help(const char *group)
     for (const VpCommand *command = vp_commands; command->name; command++) {
         if (group && g_strcmp0(command->group, group) != 0)
             continue;
-        g_autofree char *name = g_strdup_printf("%s%s%s %s", command->group ? command->group : "", command->group ? " " : "", command->name,
-                                                command->arguments);
+        g_autofree char *name = g_strdup_printf("%s%s%s %s", command->group ? command->group : "",
+                                                command->group ? " " : "", command->name, command->arguments);
         printf("  %-36s %s\n", name, command->summary);
     }
     printf("\n%s", GLOBAL_HELP);
@@ -75,7 +75,8 @@ static const char *next_word(VpCli *cli, int *argc, char ***argv, const char *gr
     if (!vp_cli_parse_globals(cli, argc, argv, ret_exit))
         return NULL;
     if (*argc < 2) {
-        *ret_exit = cli->help ? print_help(group) : vp_cli_usage(NULL, "%s", group ? "a command is missing" : "what should be done?");
+        *ret_exit = cli->help ? print_help(group)
+                              : vp_cli_usage(NULL, "%s", group ? "a command is missing" : "what should be done?");
         return NULL;
     }
     (*argc)--;

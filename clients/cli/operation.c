@@ -51,7 +51,8 @@ static void show(const PbOperation *operation)
 
 int vp_operation_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
-    static const char *const columns[] = {"OPERATION", "TYPE", "RESOURCE", "STATE", ">%", "ASKED", "BY", "MESSAGE", NULL};
+    static const char *const columns[] = {"OPERATION", "TYPE", "RESOURCE", "STATE", ">%",
+                                          "ASKED",     "BY",   "MESSAGE",  NULL};
     gboolean active = FALSE;
     const GOptionEntry entries[] = {
         {"active", 0, 0, G_OPTION_ARG_NONE, &active, "Only those that have not ended", NULL},
@@ -97,7 +98,8 @@ int vp_operation_list(VpCli *cli, const VpCommand *command, int argc, char **arg
 /* One call that takes a uid and answers an operation. */
 static int call_one(VpCli *cli, const char *method, const char *uid, const char *doing)
 {
-    const ProtobufCMethodDescriptor *found = protobuf_c_service_descriptor_get_method_by_name(&pb_operation_service__descriptor, method);
+    const ProtobufCMethodDescriptor *found =
+        protobuf_c_service_descriptor_get_method_by_name(&pb_operation_service__descriptor, method);
     vp_pb_auto void *request = vp_pb_new(found->input);
     VpError *error = NULL;
 

@@ -225,7 +225,8 @@ VpError *vp_text_parse_enum(const ProtobufCEnumDescriptor *descriptor, const cha
         if (*code)
             g_string_append_printf(known, "%s%s", known->len ? ", " : "", shown);
     }
-    return vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_VALUE", "\"%s\" is not known here; there is %s", text, known->str);
+    return vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_VALUE", "\"%s\" is not known here; there is %s", text,
+                        known->str);
 }
 
 /* Edits from one word to the other: letters put in, taken out, replaced, or swapped with their neighbour. */

@@ -6,8 +6,9 @@
 #include "base/error.h"
 #include "google/protobuf/timestamp.pb-c.h"
 
-/* `text` (NULL: empty) fit for a terminal: control characters, bytes that are no UTF-8, and the characters that turn the direction of
- * writing come out as \n, \xNN or \uNNNN. A text from the daemon may have been written by anyone who names an image or a domain. */
+/* `text` (NULL: empty) fit for a terminal: control characters, bytes that are no UTF-8, and the characters that turn
+ * the direction of writing come out as \n, \xNN or \uNNNN. A text from the daemon may have been written by anyone
+ * who names an image or a domain. */
 char *vp_text_escape(const char *text);
 
 /* The same for text that is JSON or YAML: those that JSON's own escaping lets pass come out as \uNNNN. */

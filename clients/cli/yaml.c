@@ -55,8 +55,9 @@ static int add_value(yaml_document_t *document, const json_t *json)
     json_t *value;
 
     if (json_is_object(json)) {
-        const int map = yaml_document_add_mapping(document, NULL,
-                                                  json_object_size(json) ? YAML_BLOCK_MAPPING_STYLE : YAML_FLOW_MAPPING_STYLE);
+        const int map =
+            yaml_document_add_mapping(document, NULL,
+                                      json_object_size(json) ? YAML_BLOCK_MAPPING_STYLE : YAML_FLOW_MAPPING_STYLE);
         json_object_foreach((json_t *)json, key, value)
         {
             const int key_node = add_scalar(document, key, /* is_string= */ TRUE);
@@ -134,7 +135,8 @@ static json_t *resolve_scalar(const char *text)
 static json_t *fail_at(Reader *reader, const yaml_node_t *node, const char *what)
 {
     if (!reader->error)
-        reader->error = vp_error_new(VP_INVALID_ARGUMENT, "YAML_INVALID", "line %zu: %s", node->start_mark.line + 1, what);
+        reader->error =
+            vp_error_new(VP_INVALID_ARGUMENT, "YAML_INVALID", "line %zu: %s", node->start_mark.line + 1, what);
     return NULL;
 }
 

@@ -9,7 +9,8 @@ char *vp_json_camel(const char *name);
 /* And back, for the paths of a field mask; NULL where there is no way back (an underscore in it). */
 char *vp_json_snake(const char *name);
 
-/* Whether the field is a map: protobuf-c does not say it, so that it is told by the name of the entry type that protoc makes. */
+/* Whether the field is a map: protobuf-c does not say it, so that it is told by the name of the entry type that
+ * protoc makes. */
 gboolean vp_json_is_map(const ProtobufCMessageDescriptor *parent, const ProtobufCFieldDescriptor *field);
 
 /* The bytes of one value of this field in memory. */

@@ -45,7 +45,8 @@ gboolean vp_json_is_map(const ProtobufCMessageDescriptor *parent, const Protobuf
         return FALSE;
 
     const ProtobufCMessageDescriptor *entry = field->descriptor;
-    if (entry->n_fields != 2 || !g_str_equal(entry->fields[0].name, "key") || !g_str_equal(entry->fields[1].name, "value"))
+    if (entry->n_fields != 2 || !g_str_equal(entry->fields[0].name, "key") ||
+        !g_str_equal(entry->fields[1].name, "value"))
         return FALSE;
 
     g_autofree char *stem = camel(field->name, /* upper= */ TRUE);

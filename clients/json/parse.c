@@ -36,7 +36,8 @@ static gboolean read_signed(const json_t *json, gint64 min, gint64 max, gint64 *
         if (real != floor(real) || fabs(real) > 9007199254740992.0)
             return FALSE;
         value = (gint64)real;
-    } else if (!json_is_string(json) || !g_ascii_string_to_signed(json_string_value(json), 10, min, max, &value, NULL)) {
+    } else if (!json_is_string(json) ||
+               !g_ascii_string_to_signed(json_string_value(json), 10, min, max, &value, NULL)) {
         return FALSE;
     }
     if (value < min || value > max)
@@ -262,7 +263,8 @@ static VpError *parse_map_key(const Place *place, const char *key)
     return error;
 }
 
-static VpError *parse_map(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, const json_t *json, const char *path)
+static VpError *parse_map(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, const json_t *json,
+                          const char *path)
 {
     const ProtobufCMessageDescriptor *descriptor = field->descriptor;
     const char *key;
@@ -275,7 +277,8 @@ static VpError *parse_map(ProtobufCMessage *message, const ProtobufCFieldDescrip
         g_autofree char *entry_path = g_strdup_printf("%s[\"%s\"]", path, key);
         ProtobufCMessage *entry = vp_pb_new(descriptor);
 
-        vp_pb_append((size_t *)((char *)message + field->quantifier_offset), (void ***)((char *)message + field->offset), entry);
+        vp_pb_append((size_t *)((char *)message + field->quantifier_offset),
+                     (void ***)((char *)message + field->offset), entry);
 
         const Place key_place = {&descriptor->fields[0], entry_path, (char *)entry + descriptor->fields[0].offset};
         const Place value_place = {&descriptor->fields[1], entry_path, (char *)entry + descriptor->fields[1].offset};
@@ -290,7 +293,8 @@ static VpError *parse_map(ProtobufCMessage *message, const ProtobufCFieldDescrip
     return NULL;
 }
 
-static VpError *parse_oneof(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, const json_t *json, const char *path)
+static VpError *parse_oneof(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, const json_t *json,
+                            const char *path)
 {
     guint32 *set = (guint32 *)((char *)message + field->quantifier_offset);
     const Place place = {field, path, (char *)message + field->offset};
@@ -301,7 +305,8 @@ static VpError *parse_oneof(ProtobufCMessage *message, const ProtobufCFieldDescr
     return parse_value(&place, json);
 }
 
-static VpError *parse_field(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, const json_t *json, const char *path)
+static VpError *parse_field(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, const json_t *json,
+                            const char *path)
 {
     if (json_is_null(json))
         return NULL;

@@ -37,7 +37,8 @@ static json_t *print_real(double value)
     return json_real(value);
 }
 
-/* A float has fewer digits than the double it becomes: the shortest text that gives the same float again is what is meant. */
+/* A float has fewer digits than the double it becomes: the shortest text that gives the same float again is what is
+ * meant. */
 static json_t *print_float(float value)
 {
     char text[G_ASCII_DTOSTR_BUF_SIZE];
@@ -200,21 +201,20 @@ static json_t *print_field_mask(const Google__Protobuf__FieldMask *mask)
     return print_text(out->str);
 }
 
-json_t *vp_json_print(const void *data)
+json_t *vp_json_print(const void *message)
 {
-    const ProtobufCMessage *message = data;
-    const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+    const ProtobufCMessageDescriptor *descriptor = ((const ProtobufCMessage *)message)->descriptor;
 
     if (descriptor == &google__protobuf__timestamp__descriptor) {
-        const Google__Protobuf__Timestamp *time = data;
+        const Google__Protobuf__Timestamp *time = message;
         return print_text_or_null(vp_json_timestamp_text(time->seconds, time->nanos));
     }
     if (descriptor == &google__protobuf__duration__descriptor) {
-        const Google__Protobuf__Duration *duration = data;
+        const Google__Protobuf__Duration *duration = message;
         return print_text_or_null(vp_json_duration_text(duration->seconds, duration->nanos));
     }
     if (descriptor == &google__protobuf__field_mask__descriptor)
-        return print_field_mask(data);
+        return print_field_mask(message);
 
     json_t *object = json_object();
     for (unsigned i = 0; i < descriptor->n_fields; i++) {

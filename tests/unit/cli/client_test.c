@@ -1,4 +1,5 @@
-/* The client where there is no daemon, or one that does not answer. What it does with a real one is tested by vpctl's integration tests. */
+/* The client where there is no daemon, or one that does not answer. What it does with a real one is tested by
+ * vpctl's integration tests. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -66,7 +67,8 @@ static VpError *call(VpClient *client, gint64 timeout_ms)
 static void tells_bad_addresses(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "foo", ":1", "host:", "host:0", "host:65536", "host:x", "unix:", "::1:50051", "xds:a:1"};
+    static const char *const bad[] = {"",           "foo",    ":1",    "host:",     "host:0",
+                                      "host:65536", "host:x", "unix:", "::1:50051", "xds:a:1"};
     static const char *const good[] = {"unix:/x", "/x", "unix:rel", "localhost:1", "[::1]:50051"};
     g_autofree char *path = g_strnfill(108, 'a');
     g_autofree char *longest = g_strconcat("unix:", path, NULL);

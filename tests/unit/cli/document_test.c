@@ -19,9 +19,10 @@
 static void yaml_comes_back(void **state)
 {
     (void)state;
-    static const char text[] = "{\"s\":\"plain\",\"n\":1,\"b\":true,\"nothing\":null,\"list\":[1,\"2\",{\"k\":\"v\"},[]],\"empty\":{},"
-                               "\"odd\":[\"true\",\"1\",\"\",\"~\",\"no\",\"2026-01-02T03:04:05Z\",\"1:30\",\"a: b\",\"# c\",\"l1\\nl2\","
-                               "\"\\u001b[1m\",\"\\u202ex\",\" pad \",\"- x\",\"'q'\",\"*a\",\"&b\",\"%d\",\"0x10\",\".5\",\"-\"]}";
+    static const char text[] =
+        "{\"s\":\"plain\",\"n\":1,\"b\":true,\"nothing\":null,\"list\":[1,\"2\",{\"k\":\"v\"},[]],\"empty\":{},"
+        "\"odd\":[\"true\",\"1\",\"\",\"~\",\"no\",\"2026-01-02T03:04:05Z\",\"1:30\",\"a: b\",\"# c\",\"l1\\nl2\","
+        "\"\\u001b[1m\",\"\\u202ex\",\" pad \",\"- x\",\"'q'\",\"*a\",\"&b\",\"%d\",\"0x10\",\".5\",\"-\"]}";
     json_t *json = json_loads(text, 0, NULL);
     g_autofree char *yaml = vp_yaml_print(json);
     VpError *error = NULL;
@@ -122,7 +123,8 @@ static void reads_files(void **state)
 static void finds_sections(void **state)
 {
     (void)state;
-    static const char page[] = "# Findings\n\nAll of them.\n\n## LOOP\n\nA loop.\n\n### Remedy\nCut it.\n\n## `DIRTY`\nNot closed.\n# End\nx\n";
+    static const char page[] = "# Findings\n\nAll of them.\n\n## LOOP\n\nA loop.\n\n### Remedy\nCut it.\n\n## "
+                               "`DIRTY`\nNot closed.\n# End\nx\n";
     g_autofree char *loop = vp_explain_section(page, "loop");
     g_autofree char *dirty = vp_explain_section(page, "FINDING_CODE_DIRTY");
     g_auto(GStrv) codes = vp_explain_codes(page);
@@ -179,8 +181,9 @@ static void tells_all_of_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(yaml_comes_back), cmocka_unit_test(yaml_is_refused), cmocka_unit_test(yaml_does_not_explode),
-        cmocka_unit_test(reads_files),     cmocka_unit_test(finds_sections),  cmocka_unit_test(explains_every_finding),
+        cmocka_unit_test(yaml_comes_back),       cmocka_unit_test(yaml_is_refused),
+        cmocka_unit_test(yaml_does_not_explode), cmocka_unit_test(reads_files),
+        cmocka_unit_test(finds_sections),        cmocka_unit_test(explains_every_finding),
         cmocka_unit_test(tells_all_of_an_error),
     };
 

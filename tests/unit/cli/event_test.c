@@ -27,8 +27,10 @@ static void writes_lines(void **state)
     vp_pb_set(&event->reason, "PROCESS_EXITED");
     vp_pb_set(&event->detail, "line 1\nline 2");
     g_autofree char *full = vp_event_line(event, TRUE);
-    assert_string_equal(full, "    42  2026-01-02 03:04:05.678  \033[1;31mdomain-crashed        \033[0m  domain/we\\x1bb  PROCESS_EXITED  "
-                              "line 1\\nline 2");
+    assert_string_equal(
+        full,
+        "    42  2026-01-02 03:04:05.678  \033[1;31mdomain-crashed        \033[0m  domain/we\\x1bb  PROCESS_EXITED  "
+        "line 1\\nline 2");
 
     event->type = (PbEventType)999;
     g_autofree char *newer = vp_event_line(event, FALSE);

@@ -76,12 +76,13 @@ static void takes_the_other_spellings(void **state)
 {
     (void)state;
     VpError *error = NULL;
-    vp_pb_auto PbDomain *domain = parse_text(&pb_domain__descriptor,
-                                             "{\"name\":\"web\",\"revision\":7,\"uid\":null,\"labels\":{\"a\":\"b\"},\"spec\":{"
-                                             "\"memory_bytes\":536870912,\"vcpus\":\"2\",\"disks\":[{\"path\":\"/d\",\"format\":3},"
-                                             "{\"read_only\":true,\"format\":\"IMAGE_FORMAT_RAW\"}]},"
-                                             "\"create_time\":\"2026-01-02T05:04:05+02:00\"}",
-                                             &error);
+    vp_pb_auto PbDomain *domain =
+        parse_text(&pb_domain__descriptor,
+                   "{\"name\":\"web\",\"revision\":7,\"uid\":null,\"labels\":{\"a\":\"b\"},\"spec\":{"
+                   "\"memory_bytes\":536870912,\"vcpus\":\"2\",\"disks\":[{\"path\":\"/d\",\"format\":3},"
+                   "{\"read_only\":true,\"format\":\"IMAGE_FORMAT_RAW\"}]},"
+                   "\"create_time\":\"2026-01-02T05:04:05+02:00\"}",
+                   &error);
 
     assert_null(error);
     assert_int_equal(domain->revision, 7);
@@ -105,7 +106,8 @@ static void refuses_with_the_path(void **state)
         {"[]", "the document: must be a map"},
         {"{\"nam\":1}", "nam: there is no such field; Domain has name, uid"},
         {"{\"name\":1}", "name: must be a string"},
-        {"{\"spec\":{\"disks\":[{},{\"format\":\"QCOW9\"}]}}", "spec.disks[1].format: must be one of IMAGE_FORMAT_UNSPECIFIED"},
+        {"{\"spec\":{\"disks\":[{},{\"format\":\"QCOW9\"}]}}",
+         "spec.disks[1].format: must be one of IMAGE_FORMAT_UNSPECIFIED"},
         {"{\"spec\":{\"disks\":{}}}", "spec.disks: must be a list"},
         {"{\"spec\":{\"disks\":[null]}}", "spec.disks[0]: must be a value"},
         {"{\"spec\":{\"vcpus\":-1}}", "spec.vcpus: must be a whole number from 0"},
@@ -137,10 +139,22 @@ static void refuses_what_no_field_holds(void **state)
 {
     (void)state;
     static const char *const cases[] = {
-        "{\"choiceText\":\"a\",\"choiceNumber\":1}", "{\"rawBytes\":\"a\"}",       "{\"rawBytes\":\"a*==\"}",   "{\"span\":\"1\"}",
-        "{\"span\":\"1.s\"}",                        "{\"span\":\"315576000001s\"}", "{\"mask\":\"a_b\"}",        "{\"i32\":2147483648}",
-        "{\"realDouble\":\"x\"}",                    "{\"flag\":1}",               "{\"colorByFlag\":{\"maybe\":1}}", "{\"leafByNumber\":{\"x\":{}}}",
-        "{\"words\":[1]}",                           "{\"leaves\":[{\"text\":1}]}", "{\"choiceLeaf\":{\"text\":1}}", "{\"blobs\":[\"aa\",3]}",
+        "{\"choiceText\":\"a\",\"choiceNumber\":1}",
+        "{\"rawBytes\":\"a\"}",
+        "{\"rawBytes\":\"a*==\"}",
+        "{\"span\":\"1\"}",
+        "{\"span\":\"1.s\"}",
+        "{\"span\":\"315576000001s\"}",
+        "{\"mask\":\"a_b\"}",
+        "{\"i32\":2147483648}",
+        "{\"realDouble\":\"x\"}",
+        "{\"flag\":1}",
+        "{\"colorByFlag\":{\"maybe\":1}}",
+        "{\"leafByNumber\":{\"x\":{}}}",
+        "{\"words\":[1]}",
+        "{\"leaves\":[{\"text\":1}]}",
+        "{\"choiceLeaf\":{\"text\":1}}",
+        "{\"blobs\":[\"aa\",3]}",
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {

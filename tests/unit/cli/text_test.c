@@ -23,9 +23,11 @@ static void escapes_what_moves_a_terminal(void **state)
     assert_escaped("gr\u00fc\u00dfe \u65e5\u672c", "gr\u00fc\u00dfe \u65e5\u672c");
     assert_escaped("a\nb\tc\r", "a\\nb\\tc\\x0d");
     assert_escaped("\033[2J\a\x7f", "\\x1b[2J\\x07\\x7f");
-    assert_escaped("\xc2\x9b" "1m", "\\x9b1m"); /* the one-character CSI */
-    assert_escaped("a\xff\xc3", "a\\xff\\xc3");               /* no UTF-8, and cut short */
-    assert_escaped("exe.\u202egpj", "exe.\\u202egpj");        /* turned around */
+    assert_escaped("\xc2\x9b"
+                   "1m",
+                   "\\x9b1m");                         /* the one-character CSI */
+    assert_escaped("a\xff\xc3", "a\\xff\\xc3");        /* no UTF-8, and cut short */
+    assert_escaped("exe.\u202egpj", "exe.\\u202egpj"); /* turned around */
     assert_escaped("a\u2066b\u2028\ufeff", "a\\u2066b\\u2028\\ufeff");
 }
 
@@ -44,8 +46,16 @@ static void writes_sizes(void **state)
         guint64 bytes;
         const char *text;
     } cases[] = {
-        {0, "0 B"},           {17, "17 B"},       {1023, "1023 B"},          {1024, "1 KiB"},        {200704, "196 KiB"},
-        {1536, "1.5 KiB"},    {536870912, "512 MiB"}, {10737418240, "10 GiB"}, {G_MAXUINT64, "16 EiB"}, {105906176, "101 MiB"},
+        {0, "0 B"},
+        {17, "17 B"},
+        {1023, "1023 B"},
+        {1024, "1 KiB"},
+        {200704, "196 KiB"},
+        {1536, "1.5 KiB"},
+        {536870912, "512 MiB"},
+        {10737418240, "10 GiB"},
+        {G_MAXUINT64, "16 EiB"},
+        {105906176, "101 MiB"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -60,9 +70,15 @@ static void reads_sizes(void **state)
     static const struct {
         const char *text;
         guint64 bytes;
-    } good[] = {{"4096", 4096},   {"512M", 512 << 20}, {"512MiB", 512 << 20}, {"2g", G_GUINT64_CONSTANT(2) << 30},
-                {"1.5G", G_GUINT64_CONSTANT(3) << 29}, {"1 KiB", 1024},       {"0.5K", 512}};
-    static const char *const bad[] = {"", "M", "-1", "1.5", "512MB", "12X", "1..5G", "99999999999P", "18446744073709551616", "1.G", "0x10"};
+    } good[] = {{"4096", 4096},
+                {"512M", 512 << 20},
+                {"512MiB", 512 << 20},
+                {"2g", G_GUINT64_CONSTANT(2) << 30},
+                {"1.5G", G_GUINT64_CONSTANT(3) << 29},
+                {"1 KiB", 1024},
+                {"0.5K", 512}};
+    static const char *const bad[] =
+        {"", "M", "-1", "1.5", "512MB", "12X", "1..5G", "99999999999P", "18446744073709551616", "1.G", "0x10"};
     guint64 bytes;
 
     for (gsize i = 0; i < G_N_ELEMENTS(good); i++) {
@@ -81,7 +97,8 @@ static void reads_durations(void **state)
     static const struct {
         const char *text;
         gint64 ms;
-    } good[] = {{"30", 30000}, {"30s", 30000}, {"500ms", 500}, {"2m", 120000}, {"1h30m", 5400000}, {"1.5s", 1500}, {"1d", 86400000}};
+    } good[] = {{"30", 30000},      {"30s", 30000}, {"500ms", 500},  {"2m", 120000},
+                {"1h30m", 5400000}, {"1.5s", 1500}, {"1d", 86400000}};
     static const char *const bad[] = {"", "s", "-1s", "1x", "1s2", "400d", "1e99s", "nan", "1 s"};
     gint64 ms;
 
@@ -102,7 +119,8 @@ static void names_enums(void **state)
     g_autofree char *unset = vp_text_enum(&pb_domain_state__descriptor, 0);
     g_autofree char *newer = vp_text_enum(&pb_domain_state__descriptor, 99);
     g_autofree char *code = vp_text_code(&pb_image_format__descriptor, PB_IMAGE_FORMAT_QCOW2);
-    static const char *const spellings[] = {"shutting-down", "SHUTTING_DOWN", "DOMAIN_STATE_SHUTTING_DOWN", "Shutting_Down"};
+    static const char *const spellings[] = {"shutting-down", "SHUTTING_DOWN", "DOMAIN_STATE_SHUTTING_DOWN",
+                                            "Shutting_Down"};
     int value;
 
     assert_string_equal(shown, "shutting-down");
@@ -133,8 +151,12 @@ static void suggests_the_nearest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(escapes_what_moves_a_terminal), cmocka_unit_test(escapes_json), cmocka_unit_test(writes_sizes),
-        cmocka_unit_test(reads_sizes),                   cmocka_unit_test(reads_durations), cmocka_unit_test(names_enums),
+        cmocka_unit_test(escapes_what_moves_a_terminal),
+        cmocka_unit_test(escapes_json),
+        cmocka_unit_test(writes_sizes),
+        cmocka_unit_test(reads_sizes),
+        cmocka_unit_test(reads_durations),
+        cmocka_unit_test(names_enums),
         cmocka_unit_test(suggests_the_nearest),
     };
 

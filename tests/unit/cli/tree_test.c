@@ -10,7 +10,8 @@
 #include "base/pb.h"
 #include "clients/cli/image_tree.h"
 
-static PbImageLayer *add_layer(VpImageTree *tree, guint depth, const char *path, PbImageFormat format, PbFormatSource source)
+static PbImageLayer *add_layer(VpImageTree *tree, guint depth, const char *path, PbImageFormat format,
+                               PbFormatSource source)
 {
     vp_pb_auto PbInspectChainResponse *item = vp_pb_new(&pb_inspect_chain_response__descriptor);
     PbImageLayer *layer = vp_pb_new(&pb_image_layer__descriptor);
@@ -29,8 +30,8 @@ static PbImageLayer *add_layer(VpImageTree *tree, guint depth, const char *path,
     return layer;
 }
 
-static void add_finding(VpImageTree *tree, guint depth, const char *path, PbFindingCode code, PbSeverity severity, const char *message,
-                        const char *remedy)
+static void add_finding(VpImageTree *tree, guint depth, const char *path, PbFindingCode code, PbSeverity severity,
+                        const char *message, const char *remedy)
 {
     vp_pb_auto PbInspectChainResponse *item = vp_pb_new(&pb_inspect_chain_response__descriptor);
     PbFinding *finding = vp_pb_new(&pb_finding__descriptor);
@@ -100,13 +101,16 @@ static void draws_findings_under_their_layer(void **state)
     (void)state;
     g_autoptr(VpImageTree) tree = vp_image_tree_new();
 
-    add_finding(tree, 2, "/i/gone.raw", PB_FINDING_CODE_FILE_MISSING, PB_SEVERITY_ERROR, "/i/gone.raw: there is no such file", "");
+    add_finding(tree, 2, "/i/gone.raw", PB_FINDING_CODE_FILE_MISSING, PB_SEVERITY_ERROR,
+                "/i/gone.raw: there is no such file", "");
     add_layer(tree, 0, "/i/top.qcow2", PB_IMAGE_FORMAT_QCOW2, PB_FORMAT_SOURCE_PROBED);
-    PbImageLayer *base = add_layer(tree, 1, "/i/ba\033[2Jse", PB_IMAGE_FORMAT_UNSPECIFIED, PB_FORMAT_SOURCE_UNSPECIFIED);
+    PbImageLayer *base =
+        add_layer(tree, 1, "/i/ba\033[2Jse", PB_IMAGE_FORMAT_UNSPECIFIED, PB_FORMAT_SOURCE_UNSPECIFIED);
     base->probed_format = PB_IMAGE_FORMAT_QCOW2;
     base->encrypted = TRUE;
     base->virtual_size_bytes = 0;
-    add_finding(tree, 0, "/i/top.qcow2", PB_FINDING_CODE_FORMAT_NOT_DECLARED, PB_SEVERITY_WARNING, "no format", "do this\nand that");
+    add_finding(tree, 0, "/i/top.qcow2", PB_FINDING_CODE_FORMAT_NOT_DECLARED, PB_SEVERITY_WARNING, "no format",
+                "do this\nand that");
     add_summary(tree, FALSE, 2, 1, 1);
     assert_drawn(tree, FALSE, TRUE,
                  "/i/top.qcow2\n"
@@ -177,8 +181,9 @@ static void bounds_what_it_draws(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_a_safe_chain),  cmocka_unit_test(draws_findings_under_their_layer), cmocka_unit_test(draws_data_files),
-        cmocka_unit_test(colours_the_verdict), cmocka_unit_test(bounds_what_it_draws),
+        cmocka_unit_test(draws_a_safe_chain),   cmocka_unit_test(draws_findings_under_their_layer),
+        cmocka_unit_test(draws_data_files),     cmocka_unit_test(colours_the_verdict),
+        cmocka_unit_test(bounds_what_it_draws),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
