@@ -97,6 +97,15 @@ static VpError *deadline_error(const VpJob *job, const char *message)
                         (double)job->spec.timeout_ms / 1000, message ? ": " : "", message ? message : "");
 }
 
+static VpError *workers_busy_error(const VpJob *job)
+{
+    VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "WORKERS_BUSY",
+                                  "%s of %s '%s' was not begun: too much work is queued in the daemon; try again",
+                                  job->spec.type, job->spec.resource_type, job->spec.resource_name);
+
+    return vp_error_retry(error, 1000);
+}
+
 static VpError *overtaken_error(const VpJob *job)
 {
     return vp_error_new(VP_ABORTED, "OVERTAKEN", "%s of %s '%s' was overtaken by %s", job->spec.type,
@@ -206,6 +215,7 @@ static void job_end(VpJob *job, VpError *error)
     vp_job_ref(job);
     VpTimer *timer = g_steal_pointer(&job->timer);
     vp_operation_end(job, verdict);
+    vp_operations_remember(job, forgotten);
     queue_leave(jobs, job, ready);
     vp_job_notice_take(job, /* listener= */ TRUE, &notice);
     pthread_mutex_unlock(&jobs->lock);
@@ -219,7 +229,6 @@ static void job_end(VpJob *job, VpError *error)
 
     pthread_mutex_lock(&jobs->lock);
     job->phase = JOB_ENDED;
-    vp_operations_remember(job, forgotten);
     const gboolean destroy = job_may_destroy(job);
     pthread_mutex_unlock(&jobs->lock);
 
@@ -378,12 +387,7 @@ static void job_start(VpJob *job)
         }
         pthread_mutex_unlock(&jobs->lock);
         if (end) {
-            job_end(job,
-                    vp_error_retry(
-                        vp_error_new(VP_RESOURCE_EXHAUSTED, "WORKERS_BUSY",
-                                     "%s of %s '%s' was not begun: too much work is queued in the daemon; try again",
-                                     job->spec.type, job->spec.resource_type, job->spec.resource_name),
-                        1000));
+            job_end(job, workers_busy_error(job));
         }
     }
     jobs_busy_done(jobs);

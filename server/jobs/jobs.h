@@ -31,8 +31,8 @@ typedef struct VpJobSpec {
     /* Asks the work to end early; once; any thread; must not block. NULL: cannot be cancelled once it runs. Not called before run() has returned
      * (which may look at vp_job_cancelled() meanwhile), nor after the job finished. */
     void (*cancel)(VpJob *job, void *data);
-    /* Told once at the end, with the error borrowed (NULL: done well); any thread; must not block. Also for a job that never ran. Only afterwards
-     * is the operation seen as ended, and the resource's next job started. Not told while run() or cancel() of the same job is being called. */
+    /* Told once at the end, with the error borrowed (NULL: done well); any thread; must not block. Also for a job that never ran. The operation
+     * is seen as ended by then; the resource's next job is started only afterwards. Not told while run() or cancel() of the same job is being called. */
     void (*done)(VpJob *job, void *data, const VpError *error);
     /* Frees `data`, last of all. May be NULL. */
     void (*destroy)(void *data);

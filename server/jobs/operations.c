@@ -173,7 +173,7 @@ GPtrArray *vp_jobs_list_operations(VpJobs *jobs, const char *resource_uid, gbool
         const VpJob *job = link->data;
 
         if ((!resource_uid || !g_strcmp0(resource_uid, job->spec.resource_uid)) &&
-            (!active_only || job->phase < JOB_ENDED)) {
+            (!active_only || !job->operation->end_time)) {
             g_ptr_array_add(list, vp_pb_dup(job->operation));
         }
     }
