@@ -91,9 +91,9 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     for (gsize i = 0; i < observation->n_findings; i++) {
         const PbFinding *finding = seen->findings[i];
         const char *code = vp_pb_enum_name(&pb_finding_code__descriptor, (int)finding->code);
-        g_autofree char *detail = g_strdup_printf("%s: %s", finding->path, finding->message);
 
-        vp_domain_event(txn, draft, PB_EVENT_TYPE_CHAIN_FINDING, code ? code + strlen("FINDING_CODE_") : "UNKNOWN", detail);
+        /* The message begins with the layer's path. */
+        vp_domain_event(txn, draft, PB_EVENT_TYPE_CHAIN_FINDING, code ? code + strlen("FINDING_CODE_") : "UNKNOWN", finding->message);
     }
     vp_domain_event(txn, draft, observation->event, seen->reason ? seen->reason : "", seen->detail);
     return NULL;

@@ -1,14 +1,13 @@
 /* The services of the contract: tables of handlers for the RPC runtime, one file a service. They check, call down and answer; policy is elsewhere. */
 #pragma once
 
+#include "base/version.h"
 #include "server/domains/domains.h"
 #include "server/jobs/jobs.h"
 #include "server/rpc/rpc.h"
 #include "server/services/event_hub.h"
 #include "server/services/page_token.h"
 #include "server/store/store.h"
-
-#define VP_VERSION "0.1.0"
 
 /* What the handlers work on; owned by the daemon, outlives the server. */
 typedef struct VpServices {
