@@ -30,6 +30,7 @@ typedef struct Stream {
 
     pthread_mutex_t mutex; /* guards what follows */
     StreamState state;
+    gint64 written_revision; /* all before it was handed to the transport, which sends it before the stream's end */
     gboolean bookmark_due;
     VpTimer *bookmark;
 
@@ -113,8 +114,15 @@ static void write_bookmark(Stream *stream, gint64 revision)
         stream_unref(stream);
 }
 
-/* Writes those that pass the filter; TRUE: the completion of the last one pumps again. */
-static gboolean write_entries(Stream *stream, const GPtrArray *entries)
+/* The completion of a write may pump, and come here, before the one who wrote does. */
+static void note_written(Stream *stream, gint64 next_revision)
+{
+    VP_LOCK(&stream->mutex);
+    stream->written_revision = MAX(stream->written_revision, next_revision);
+}
+
+/* Writes those that pass the filter, all before `next_revision`; TRUE: the completion of the last one pumps again. */
+static gboolean write_entries(Stream *stream, const GPtrArray *entries, gint64 next_revision)
 {
     guint last = entries->len;
 
@@ -122,8 +130,10 @@ static gboolean write_entries(Stream *stream, const GPtrArray *entries)
         if (vp_event_matches(stream->filter, ((const VpJournalEntry *)entries->pdata[i - 1])->event))
             last = i - 1;
     }
-    if (last == entries->len)
+    if (last == entries->len) {
+        note_written(stream, next_revision);
         return FALSE;
+    }
     for (guint i = 0; i < last; i++) {
         const VpJournalEntry *entry = entries->pdata[i];
 
@@ -131,8 +141,10 @@ static gboolean write_entries(Stream *stream, const GPtrArray *entries)
             vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENT, entry->packed, TRUE, NULL, NULL);
     }
     const VpJournalEntry *entry = entries->pdata[last];
-    if (!vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENT, entry->packed, FALSE, taken_by_transport,
-                               stream_ref(stream)))
+    if (vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENT, entry->packed, FALSE, taken_by_transport,
+                              stream_ref(stream)))
+        note_written(stream, next_revision);
+    else
         stream_unref(stream);
     return TRUE;
 }
@@ -169,7 +181,7 @@ static void read_from_disk(void *data)
         stream_end(stream, error);
     } else {
         stream->next_revision = next;
-        if (!write_entries(stream, entries))
+        if (!write_entries(stream, entries, next))
             stream_pump(stream);
     }
     stream_unref(stream);
@@ -193,7 +205,7 @@ static void stream_pump(Stream *stream)
             return;
         }
         stream->next_revision = next;
-        if (write_entries(stream, entries))
+        if (write_entries(stream, entries, next))
             return;
         if (entries->len == 0 && rest(stream))
             return;
@@ -334,11 +346,24 @@ static void closed(VpCall *call, void *data)
 static void drained(VpCall *call, void *data)
 {
     Stream *stream = data;
-    g_autofree char *resume = g_strdup_printf("%" G_GINT64_FORMAT, vp_store_revision(stream->hub->store) + 1);
+
+    pthread_mutex_lock(&stream->mutex);
+    const gint64 next_revision = stream->written_revision;
+    pthread_mutex_unlock(&stream->mutex);
+    g_autofree char *resume = g_strdup_printf("%" G_GINT64_FORMAT, next_revision);
     VpError *error = vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again and resume after the last revision seen");
 
     (void)call;
     stream_end(stream, vp_error_with(error, "resume_revision", resume));
+}
+
+/* Whether the journal has `revision`. vp_store_revision() may count it a moment later than the one who made it was told. */
+static gboolean is_committed(VpStore *store, gint64 revision)
+{
+    g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
+    gint64 next = 0;
+
+    return !vp_store_read_tail(store, revision, 1, entries, &next) || next > revision;
 }
 
 static VpError *start_revision(VpEventHub *hub, gint64 asked, gint64 *ret_revision)
@@ -349,7 +374,7 @@ static VpError *start_revision(VpEventHub *hub, gint64 asked, gint64 *ret_revisi
     if (asked < 0)
         return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "start_revision is negative"), "start_revision",
                                   "must not be negative");
-    if (asked > present + 1) {
+    if (asked > present + 1 && !is_committed(hub->store, asked - 1)) {
         g_autofree char *next = g_strdup_printf("%" G_GINT64_FORMAT, present + 1);
 
         return vp_error_with(vp_error_new(VP_OUT_OF_RANGE, "REVISION_IN_FUTURE",
@@ -393,6 +418,7 @@ void vp_event_hub_watch(VpEventHub *hub, VpCall *call, const PbWatchEventsReques
     stream->filter = request->filter;
     stream->bookmark_ms = bookmark_ms(request);
     stream->next_revision = next_revision;
+    stream->written_revision = next_revision;
     stream->state = STREAM_PUMPED;
     pthread_mutex_init(&stream->mutex, NULL);
 

@@ -1,9 +1,11 @@
 """The event stream: complete, in order, resumed from any revision, across restarts and kills of the daemon."""
+import grpc
 import pytest
 
-from harness.client import pb
+from harness.client import Client, pb
+from harness.daemon import wait_until
 from harness.domains import act, create
-from harness.errors import refused
+from harness.errors import Refusal, refused
 from harness.events import Events
 
 
@@ -67,8 +69,7 @@ def test_all_that_is_kept(client):
 
 
 def test_the_next_revision_is_no_error_and_later_ones_are(client):
-    create(client, "vm")
-    revision = client.admin.GetDaemon(pb.GetDaemonRequest()).daemon.revision
+    revision = create(client, "vm").revision
     events = Events(client, start_revision=revision + 1)
     assert events.error is None and events.bookmarks[0] >= revision
     create(client, "next")
@@ -161,3 +162,54 @@ def test_a_consumer_that_does_not_read_delays_nobody(daemon, client):
         create(client, f"vm-{i}", labels={"note": "x" * 4000})
     events.until("DOMAIN_CREATED", "vm-99")
     assert len(slow) == 20 and daemon.running
+
+
+def test_a_watch_right_after_an_acknowledged_change(daemon):
+    """The revision that an answer names is there already: watching from the next one on is never too early."""
+    client, other = daemon.client(), daemon.client()
+    for i in range(300):
+        revision = create(client, f"vm-{i}").revision
+        stream = other.event.WatchEvents(pb.WatchEventsRequest(start_revision=revision + 1), timeout=10)
+        assert next(stream).bookmark.revision == revision
+        stream.cancel()
+
+
+def refuses(client):
+    try:
+        client.host.GetHost(pb.GetHostRequest())
+        return False
+    except grpc.RpcError as error:
+        return error.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_resuming_where_a_drained_stream_says(make_daemon):
+    """A consumer that was far behind when the daemon stopped, and that goes by resume_revision, misses nothing."""
+    daemon = make_daemon().start()
+    client = daemon.client()
+    # A small window: the daemon cannot send far ahead of what is read.
+    slow = Client(daemon.address, [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535)])
+    daemon.clients.append(slow)
+    stream = slow.event.WatchEvents(pb.WatchEventsRequest(start_revision=1))
+    next(stream)
+    description = "x" * 50
+    for i in range(3000):
+        create(client, f"{i}-{description}"[:63])
+    seen, resume = [], None
+    daemon.terminate()
+    wait_until(lambda: refuses(client), "the drain")
+    try:
+        for message in stream:
+            if message.WhichOneof("payload") == "event":
+                seen.append(message.event)
+    except grpc.RpcError as error:
+        refusal = Refusal(error)
+        assert refusal.code == "UNAVAILABLE", refusal
+        resume = int(refusal.metadata["resume_revision"])
+    assert resume is not None and len(seen) < 2000, "this consumer was not behind"
+    daemon.wait_end()
+    daemon.close_clients()
+    daemon.start()
+    again = Events(daemon.client(), start_revision=resume)
+    again.until("DAEMON_STARTED", timeout=30)
+    names = {event.name for event in seen + again.events if event.type == pb.EVENT_TYPE_DOMAIN_CREATED}
+    assert len(names) == 3000, f"{len(seen)} seen, resumed at {resume}: {3000 - len(names)} were missed"

@@ -127,7 +127,7 @@ def test_the_daemon_describes_itself(daemon, client):
     assert daemon.address in described.addresses and described.version
     before = described.revision
     create(client, "vm")
-    assert client.admin.GetDaemon(pb.GetDaemonRequest()).daemon.revision > before
+    wait_until(lambda: client.admin.GetDaemon(pb.GetDaemonRequest()).daemon.revision > before, "the new revision")
 
 
 def test_a_deadline_ends_the_call_and_not_the_job(client):

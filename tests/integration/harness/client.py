@@ -87,9 +87,9 @@ class _WithDeadline(grpc.UnaryUnaryClientInterceptor):
 class Client:
     """A connection with a stub for each service: client.domain.GetDomain(pb.GetDomainRequest(name="a"))."""
 
-    def __init__(self, address):
+    def __init__(self, address, options=()):
         # A channel of its own for each client: gRPC shares connections of alike channels otherwise.
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1), *options])
         channel = grpc.intercept_channel(self.channel, _WithDeadline())
         for service in SERVICES:
             module = importlib.import_module(f"virtplane.v1.{service.lower()}_service_pb2_grpc")
