@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -336,6 +337,28 @@ static void test_external_data_file(void **state)
     bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
 }
 
+/* Far more descriptors than a QEMU usually has. */
+static void test_deep_chain(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *below = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
+    const char *format = "raw";
+
+    for (guint i = 0; i < 60; i++) {
+        g_autofree char *name = g_strdup_printf("layer%u.qcow2", i);
+        char *layer = g_build_filename(bench->dir, name, NULL);
+
+        run_command("qemu-img create -q -u -f qcow2 -b %s -F %s %s 1M", below, format, layer);
+        g_free(below);
+        below = layer;
+        format = "qcow2";
+    }
+    bench_disk(domain, "vda", below, PB_IMAGE_FORMAT_QCOW2);
+    assert_int_equal(started(bench, domain)->n_layers, 61);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
 /* ---- faults ---- */
 
 static void write_script(const char *path, const char *text)
@@ -619,6 +642,115 @@ static void test_close_while_starting(void **state)
     assert_false(process_lives(record.pid));
 }
 
+/* ---- kill -9 of the daemon in the midst of a start ---- */
+
+static void ignore_report(void *data, const char *uid, const VpObservation *observation)
+{
+    (void)data;
+    (void)uid;
+    (void)observation;
+}
+
+static void ignore_end(void *data, VpError *error)
+{
+    (void)data;
+    vp_error_free(error);
+}
+
+/* This program as a daemon that starts one domain and is to be killed. */
+static G_GNUC_NORETURN void daemon_main(const char *state_dir, const char *image)
+{
+    VpError *error = NULL;
+    PbDomain *domain = bench_domain("qemu", 1);
+    const VpDriverHost host = {
+        .loop = vp_loop_new("daemon-loop", &error),
+        .pool = vp_pool_new("daemon-pool", 1, 10, &error),
+        .state_dir = state_dir,
+        .report = ignore_report,
+    };
+    VpDriver *driver = vp_qemu_driver.open(&host, &error);
+
+    bench_disk(domain, "vda", image, PB_IMAGE_FORMAT_RAW);
+    domain->spec->accelerator = PB_ACCELERATOR_TCG;
+    vp_qemu_driver.start(driver, vp_task_new(domain, vp_now_us() + 60 * G_USEC_PER_SEC, ignore_end, NULL));
+    for (;;)
+        pause();
+}
+
+/* Whether a process names `text` in its arguments. */
+static gboolean any_process_names(const char *text)
+{
+    GDir *proc = g_dir_open("/proc", 0, NULL);
+    gboolean found = FALSE;
+    const char *name;
+
+    while (!found && (name = g_dir_read_name(proc))) {
+        g_autofree char *path = g_build_filename("/proc", name, "cmdline", NULL);
+        g_autofree char *arguments = NULL;
+        gsize length = 0;
+
+        if (g_ascii_isdigit(name[0]) && g_file_get_contents(path, &arguments, &length, NULL))
+            found = memmem(arguments, length, text, strlen(text)) != NULL;
+    }
+    g_dir_close(proc);
+    return found;
+}
+
+static const Seen *next_of_any(Bench *bench)
+{
+    const gint64 deadline_us = vp_now_us() + 30 * G_USEC_PER_SEC;
+
+    VP_LOCK(&bench->mutex);
+    while (bench->seen->len <= bench->taken)
+        assert_true(vp_cond_wait_until(&bench->changed, &bench->mutex, deadline_us));
+    return g_ptr_array_index(bench->seen, bench->taken++);
+}
+
+static void test_daemon_killed_while_starting(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *image = make_guest(bench, "guest.raw", guest_halts, sizeof(guest_halts));
+    const Seen starting = {.state = S(STARTING)};
+    guint adopted = 0;
+    guint failed = 0;
+
+    /* Killed a little later each time: before the process, while it is made, before it may run, and when it runs. */
+    for (guint i = 0; i < 24; i++) {
+        const pid_t daemon = fork();
+
+        if (daemon == 0) {
+            execl("/proc/self/exe", "qemu_test", "--daemon", bench->state_dir, image, NULL);
+            _exit(127);
+        }
+        g_usleep(i < 20 ? i * 8000 : 500000);
+        kill(daemon, SIGKILL);
+        waitpid(daemon, NULL, 0);
+
+        bench_store_status(domain, &starting);
+        bench_ok(bench, vp_qemu_driver.adopt, domain);
+        const Seen *seen = next_of_any(bench);
+        if (seen->event == E(ADOPTED)) {
+            adopted++;
+            assert_int_equal(seen->state, S(RUNNING));
+            power_off(bench, domain);
+        } else {
+            failed++;
+            assert_int_equal(seen->event, E(START_FAILED));
+            assert_int_equal(seen->state, S(SHUTOFF));
+            assert_string_equal(seen->reason, "WHILE_DAEMON_DOWN");
+        }
+        bench_nothing_more(bench);
+        /* A child that had no go yet goes by itself. */
+        for (guint wait = 0; any_process_names(domain->uid); wait++) {
+            assert_true(wait < 10000);
+            g_usleep(1000);
+        }
+    }
+    assert_true(adopted > 0);
+    assert_true(failed > 0);
+}
+
 /* ---- many at once, and what the host can do ---- */
 
 static void test_many(void **state)
@@ -676,8 +808,10 @@ static void test_kvm(void **state)
     bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 4 && strcmp(argv[1], "--daemon") == 0)
+        daemon_main(argv[2], argv[3]);
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_verbs),
@@ -703,6 +837,8 @@ int main(void)
         T(test_adopt_stopped_process),
         T(test_adopt_without_folder),
         T(test_close_while_starting),
+        T(test_daemon_killed_while_starting),
+        T(test_deep_chain),
         T(test_many),
         T(test_capabilities),
         T(test_kvm),
