@@ -21,12 +21,13 @@ typedef struct VpDriverOps VpDriverOps;
 typedef struct VpObservation {
     PbEventType event;
     PbDomainState state;
-    const char *reason;         /* UPPER_SNAKE: "REQUESTED", "GUEST_REQUEST", "PROCESS_EXITED", "WHILE_DAEMON_DOWN", ... */
-    const char *detail;         /* for a person; NULL: nothing to add */
-    gint32 pid;                 /* 0: no process */
-    guint64 pid_start_ticks;    /* proc(5), stat, field 22 */
+    const char *reason;      /* UPPER_SNAKE: "REQUESTED", "GUEST_REQUEST", "PROCESS_EXITED", "WHILE_DAEMON_DOWN", ... */
+    const char *detail;      /* for a person; NULL: nothing to add */
+    gint32 pid;              /* 0: no process */
+    guint64 pid_start_ticks; /* proc(5), stat, field 22 */
     PbAccelerator accelerator;
-    PbDiskStatus *const *disks; /* borrowed; kept in the status. With n_disks 0 the status keeps those it has, unless pid is 0 */
+    PbDiskStatus *const
+        *disks; /* borrowed; kept in the status. With n_disks 0 the status keeps those it has, unless pid is 0 */
     gsize n_disks;
     PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */
     gsize n_findings;

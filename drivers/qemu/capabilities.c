@@ -17,11 +17,11 @@
 #define VERSION_TIMEOUT_US (5 * G_USEC_PER_SEC)
 
 struct VpQemuProbe {
-    char *configured;  /* [qemu] binary=, or NULL */
-    char *cpu;         /* [qemu] cpu=, or NULL */
+    char *configured; /* [qemu] binary=, or NULL */
+    char *cpu;        /* [qemu] cpu=, or NULL */
     PbAccelerator accelerator;
-    char *machine;     /* uname -m */
-    gboolean nested;   /* this host is a virtual machine itself */
+    char *machine;   /* uname -m */
+    gboolean nested; /* this host is a virtual machine itself */
 
     pthread_mutex_t mutex; /* guards what follows */
     struct stat seen;      /* the binary whose version is known */
@@ -32,7 +32,8 @@ static gboolean host_is_virtual(void)
 {
     g_autofree char *text = NULL;
 
-    return g_file_get_contents("/proc/cpuinfo", &text, NULL, NULL) && g_regex_match_simple("^flags.* hypervisor\\b", text, G_REGEX_MULTILINE, 0);
+    return g_file_get_contents("/proc/cpuinfo", &text, NULL, NULL) &&
+           g_regex_match_simple("^flags.* hypervisor\\b", text, G_REGEX_MULTILINE, 0);
 }
 
 VpQemuProbe *vp_qemu_probe_new(GKeyFile *config)
@@ -81,10 +82,12 @@ static VpError *find_binary(const VpQemuProbe *probe, char **ret_path)
     }
     if (probe->configured)
         return vp_error_new(VP_FAILED_PRECONDITION, "QEMU_NOT_FOUND",
-                            "there is no QEMU at %s, which binary= in the daemon's [qemu] settings names; correct the setting, or install it: "
+                            "there is no QEMU at %s, which binary= in the daemon's [qemu] settings names; correct the "
+                            "setting, or install it: "
                             "apt-get install %s",
                             probe->configured, arm ? "qemu-system-arm" : "qemu-system-x86");
-    return vp_error_new(VP_FAILED_PRECONDITION, "QEMU_NOT_FOUND", "there is no %s in the daemon's PATH; install it: apt-get install %s", name,
+    return vp_error_new(VP_FAILED_PRECONDITION, "QEMU_NOT_FOUND",
+                        "there is no %s in the daemon's PATH; install it: apt-get install %s", name,
                         arm ? "qemu-system-arm" : "qemu-system-x86");
 }
 
@@ -135,7 +138,8 @@ VpError *vp_qemu_probe_find(VpQemuProbe *probe, PbAccelerator wish, VpQemuFound 
         wish = probe->accelerator;
     g_autofree char *obstacle = wish == PB_ACCELERATOR_TCG ? NULL : kvm_obstacle(probe, binary);
     if (wish == PB_ACCELERATOR_KVM && obstacle)
-        return vp_error_new(VP_FAILED_PRECONDITION, "KVM_UNAVAILABLE", "KVM is asked for and cannot be used here: %s", obstacle);
+        return vp_error_new(VP_FAILED_PRECONDITION, "KVM_UNAVAILABLE", "KVM is asked for and cannot be used here: %s",
+                            obstacle);
 
     ret_found->accelerator = wish == PB_ACCELERATOR_TCG || obstacle ? PB_ACCELERATOR_TCG : PB_ACCELERATOR_KVM;
     ret_found->architecture = g_strdup(architecture_of(probe, binary));
@@ -216,7 +220,8 @@ static VpError *find_version(const char *binary, char **ret_version)
         return error;
     const char *start = strstr(text, mark);
     if (!start)
-        return vp_error_new(VP_FAILED_PRECONDITION, "QEMU_UNUSABLE", "%s does not tell its version; is it QEMU?", binary);
+        return vp_error_new(VP_FAILED_PRECONDITION, "QEMU_UNUSABLE", "%s does not tell its version; is it QEMU?",
+                            binary);
     start += strlen(mark);
     *ret_version = g_strndup(start, strcspn(start, " \n("));
     return NULL;
@@ -224,8 +229,8 @@ static VpError *find_version(const char *binary, char **ret_version)
 
 static gboolean same_file(const struct stat *a, const struct stat *b)
 {
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
 static char *known_version(VpQemuProbe *probe, const struct stat *now)

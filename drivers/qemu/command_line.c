@@ -67,7 +67,8 @@ static void add_machine(Builder *builder)
     g_autofree char *name = quoted(line->name);
     g_autofree char *guest = g_strdup_printf("guest=%s,process=qemu-%.10s", name, line->uid);
     g_autofree char *type = quoted(machine_type(builder));
-    g_autofree char *machine = g_strdup_printf("%s,accel=%s", type, line->accelerator == PB_ACCELERATOR_KVM ? "kvm" : "tcg");
+    g_autofree char *machine =
+        g_strdup_printf("%s,accel=%s", type, line->accelerator == PB_ACCELERATOR_KVM ? "kvm" : "tcg");
     g_autofree char *size = g_strdup_printf("size=%" G_GUINT64_FORMAT "M", memory_mib);
     g_autofree char *cpus = g_strdup_printf("cpus=%u", line->spec->vcpus ? line->spec->vcpus : 1);
 
@@ -125,7 +126,8 @@ static void add_file_node(Builder *builder, const char *node, int fd, gboolean b
     const guint set = ++builder->fd_sets;
     g_autofree char *add_fd = g_strdup_printf("fd=%d,set=%u,opaque=%s", fd, set, node);
     g_autofree char *path = g_strdup_printf("/dev/fdset/%u", set);
-    json_t *file = json_pack("{s:s, s:s, s:s}", "driver", block_device ? "host_device" : "file", "node-name", node, "filename", path);
+    json_t *file = json_pack("{s:s, s:s, s:s}", "driver", block_device ? "host_device" : "file", "node-name", node,
+                             "filename", path);
 
     json_object_set_new(file, "read-only", json_boolean(read_only));
     if (read_only)
@@ -147,7 +149,8 @@ static VpError *add_layer(Builder *builder, guint disk, gsize depth)
     /* A raw image has no backing file: one above another layer would cut the chain. */
     if (!driver || (!last && strcmp(driver, "raw") == 0)) {
         VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT",
-                                      "disk %s: layer %" G_GSIZE_FORMAT " is of a format that QEMU is not given; convert it to qcow2 or raw",
+                                      "disk %s: layer %" G_GSIZE_FORMAT
+                                      " is of a format that QEMU is not given; convert it to qcow2 or raw",
                                       spec->target, depth);
         return vp_error_with(error, "disk", spec->target);
     }
@@ -192,8 +195,8 @@ static json_t *scsi_disk(Builder *builder)
         set_address(builder, controller);
         add_json(builder, "-device", controller);
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:i}", "driver", "scsi-hd", "bus", "scsi0.0", "channel", 0, "scsi-id", (int)(n % SCSI_LUNS),
-                     "lun", (int)(n / SCSI_LUNS));
+    return json_pack("{s:s, s:s, s:i, s:i, s:i}", "driver", "scsi-hd", "bus", "scsi0.0", "channel", 0, "scsi-id",
+                     (int)(n % SCSI_LUNS), "lun", (int)(n / SCSI_LUNS));
 }
 
 /* q35 has a controller of its own; more, and other machines, get further ones. */
@@ -265,11 +268,12 @@ static void add_interface(Builder *builder, guint index)
     g_autofree char *netdev = g_strdup_printf("net%u", index);
     g_autofree char *id = g_strdup_printf("nic%u", index);
     /* A hub with one port leads nowhere; the link itself is taken down over QMP before the guest runs. */
-    g_autofree char *backend = interface->type == PB_INTERFACE_TYPE_NONE ? g_strdup_printf("hubport,id=%s,hubid=%u", netdev, index)
-                                                                         : g_strdup_printf("user,id=%s", netdev);
+    g_autofree char *backend = interface->type == PB_INTERFACE_TYPE_NONE
+                                   ? g_strdup_printf("hubport,id=%s,hubid=%u", netdev, index)
+                                   : g_strdup_printf("user,id=%s", netdev);
     json_t *device = json_pack("{s:s, s:s, s:s, s:s}", "driver",
-                               interface->model == PB_INTERFACE_MODEL_E1000 ? "e1000" : "virtio-net-pci", "id", id, "netdev", netdev,
-                               "romfile", ""); /* no boot from the network */
+                               interface->model == PB_INTERFACE_MODEL_E1000 ? "e1000" : "virtio-net-pci", "id", id,
+                               "netdev", netdev, "romfile", ""); /* no boot from the network */
 
     if (interface->mac[0])
         json_object_set_new(device, "mac", json_string(interface->mac));

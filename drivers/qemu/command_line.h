@@ -28,8 +28,8 @@ typedef struct VpCommandLine {
     const PbDomainSpec *spec;
     const char *architecture; /* "x86_64", "aarch64": the machine where the spec names none */
     PbAccelerator accelerator;
-    const char *cpu; /* the CPU model */
-    int qmp_fd;      /* a listening socket */
+    const char *cpu;        /* the CPU model */
+    int qmp_fd;             /* a listening socket */
     const VpDiskFds *disks; /* as many as the spec has */
 } VpCommandLine;
 

@@ -89,7 +89,8 @@ static void close_handles(VpQemuDomain *domain)
 
 /* ---- reports ---- */
 
-void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason, const char *detail)
+void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,
+                           const char *detail)
 {
     const gboolean alive = domain->has_process && domain->phase != VP_PHASE_ENDED;
     const gboolean started = event == PB_EVENT_TYPE_DOMAIN_STARTED;
@@ -111,7 +112,8 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
 }
 
 /* The guest's state has changed. While QEMU does not answer its last words are noted, and told once it does again. */
-static void set_state(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason, const char *detail)
+static void set_state(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,
+                      const char *detail)
 {
     domain->state = state;
     if (domain->responsive)
@@ -141,8 +143,8 @@ static void tell_start_failed(VpQemuDomain *domain, const VpError *error)
 
 static VpError *exit_error(const VpQemuDomain *domain)
 {
-    VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "QEMU_EXITED", "domain %s: QEMU %s: %s", domain->name, domain->exit_how,
-                                  domain->exit_log ? domain->exit_log : "it said nothing");
+    VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "QEMU_EXITED", "domain %s: QEMU %s: %s", domain->name,
+                                  domain->exit_how, domain->exit_log ? domain->exit_log : "it said nothing");
 
     vp_error_with(error, "exit", domain->exit_how);
     return vp_error_with(error, "stderr", domain->exit_log ? domain->exit_log : "");
@@ -151,8 +153,8 @@ static VpError *exit_error(const VpQemuDomain *domain)
 static void tell_ended(VpQemuDomain *domain)
 {
     const char *why = domain->shutdown_reason ? domain->shutdown_reason : "";
-    g_autofree char *detail =
-        g_strdup_printf("QEMU %s%s%s", domain->exit_how, domain->exit_log ? ": " : "", domain->exit_log ? domain->exit_log : "");
+    g_autofree char *detail = g_strdup_printf("QEMU %s%s%s", domain->exit_how, domain->exit_log ? ": " : "",
+                                              domain->exit_log ? domain->exit_log : "");
 
     domain->phase = VP_PHASE_ENDED;
     if (strcmp(why, "guest-shutdown") == 0)
@@ -176,8 +178,8 @@ static VpError *op_end_error(const VpQemuDomain *domain, const VpQemuOp *op, con
     case VP_OP_START:
         return vp_error_copy(start_error);
     default:
-        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_ENDED", "domain %s ended before the %s was done", domain->name,
-                            vp_qemu_op_verb(op));
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_ENDED", "domain %s ended before the %s was done",
+                            domain->name, vp_qemu_op_verb(op));
     }
 }
 
@@ -201,6 +203,12 @@ static void domain_gone(VpQemuDomain *domain, const VpError *start_error)
     vp_qemu_domain_unref(domain);
 }
 
+static VpError *broken_off(const VpQemuDomain *domain)
+{
+    return vp_error_new(VP_ABORTED, "WHILE_DAEMON_DOWN",
+                        "domain %s: the daemon ended in the midst of the start; start it again", domain->name);
+}
+
 /* Back from the disk with the last lines. */
 static void on_exit_told(void *data)
 {
@@ -213,6 +221,9 @@ static void on_exit_told(void *data)
 
         if (phase == VP_PHASE_STARTING && !error)
             error = exit_error(domain);
+        /* A start that the end of the daemon broke off, and that has fallen apart by itself since. */
+        else if (!error && domain->state == PB_DOMAIN_STATE_STARTING && !domain->killed)
+            error = broken_off(domain);
         domain_gone(domain, error);
     }
     vp_qemu_domain_unref(domain);
@@ -265,7 +276,8 @@ static void on_started(VpQemuDomain *domain)
 
     domain->phase = VP_PHASE_UP;
     domain->first_op = NULL;
-    set_state(domain, PB_EVENT_TYPE_DOMAIN_STARTED, domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED", NULL);
+    set_state(domain, PB_EVENT_TYPE_DOMAIN_STARTED, domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING,
+              "REQUESTED", NULL);
     g_ptr_array_set_size(domain->disks, 0);
     g_ptr_array_set_size(domain->findings, 0);
     vp_qemu_op_finish(op, NULL);
@@ -362,8 +374,7 @@ static void on_status(void *data, json_t *result, VpError *error)
     }
     if (is_half_started(domain, result)) {
         /* Nobody was told that the start had worked, and whoever asked for it is gone. A new start is the clean way on. */
-        abort_start(domain, vp_error_new(VP_ABORTED, "WHILE_DAEMON_DOWN",
-                                         "domain %s: the daemon ended in the midst of the start; start it again", domain->name));
+        abort_start(domain, broken_off(domain));
         return;
     }
     const PbDomainState state = state_of(domain, result);
@@ -415,7 +426,8 @@ static void on_closed(void *data, const VpError *error)
 static void on_stop_event(VpQemuDomain *domain)
 {
     const char *reason = domain->pause_asked ? "REQUESTED" : domain->io_error ? "IO_ERROR" : "HYPERVISOR";
-    g_autofree char *detail = domain->io_error ? g_strdup_printf("an error on %s halted the guest", domain->io_error) : NULL;
+    g_autofree char *detail =
+        domain->io_error ? g_strdup_printf("an error on %s halted the guest", domain->io_error) : NULL;
 
     domain->pause_asked = FALSE;
     g_clear_pointer(&domain->io_error, g_free);
@@ -563,14 +575,15 @@ void vp_qemu_domain_arrive(void *data)
     }
     open_handles(domain);
     uv_poll_start(&domain->exit_poll, UV_READABLE, on_process_end);
-    uv_timer_start(&domain->ping_timer, on_ping_timer, domain->driver->ping_interval_ms, domain->driver->ping_interval_ms);
+    uv_timer_start(&domain->ping_timer, on_ping_timer, domain->driver->ping_interval_ms,
+                   domain->driver->ping_interval_ms);
     connect_qmp(domain);
     if (domain->killed && op->kind == VP_OP_ADOPT)
         vp_error_free(vp_process_kill(&domain->process, SIGKILL));
     else if (domain->killed || g_atomic_int_get(&op->abort))
         vp_qemu_domain_end_early(domain, op,
-                                 vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled", domain->name,
-                                              vp_qemu_op_verb(op)));
+                                 vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled",
+                                              domain->name, vp_qemu_op_verb(op)));
 }
 
 /* ---- operations ---- */
@@ -592,7 +605,9 @@ static void on_command(void *data, json_t *result, VpError *error)
             on_powerdown_event(domain);
         /* On the heels of a lost connection comes the end of the process, and tells more; else the deadline ends it. */
         if (!error || error->code != VP_UNAVAILABLE)
-            vp_qemu_op_finish(op, error ? vp_error_prefix(g_steal_pointer(&error), "domain %s: %s", domain->name, vp_qemu_op_verb(op)) : NULL);
+            vp_qemu_op_finish(op, error ? vp_error_prefix(g_steal_pointer(&error), "domain %s: %s", domain->name,
+                                                          vp_qemu_op_verb(op))
+                                        : NULL);
     }
     vp_error_free(error);
     vp_qemu_op_unref(op);
@@ -602,7 +617,8 @@ static void send_command(VpQemuDomain *domain, VpQemuOp *op, const char *command
 {
     if (!domain->qmp) {
         vp_qemu_op_finish(op, vp_error_new(VP_UNAVAILABLE, "DOMAIN_UNRESPONSIVE",
-                                           "domain %s: QEMU does not answer; it may come back, and powering off works", domain->name));
+                                           "domain %s: QEMU does not answer; it may come back, and powering off works",
+                                           domain->name));
         return;
     }
     vp_qmp_execute(domain->qmp, command, NULL, vp_task_deadline_us(op->task), on_command, vp_qemu_op_ref(op));
@@ -616,7 +632,8 @@ static void begin_power_off(VpQemuDomain *domain, VpQemuOp *op)
         return;
     }
     if (domain->phase == VP_PHASE_STARTING) {
-        abort_start(domain, vp_error_new(VP_CANCELLED, "POWERED_OFF", "domain %s was powered off while it started", domain->name));
+        abort_start(domain, vp_error_new(VP_CANCELLED, "POWERED_OFF", "domain %s was powered off while it started",
+                                         domain->name));
         return;
     }
     VpError *error = vp_process_kill(&domain->process, SIGKILL);
@@ -647,8 +664,9 @@ static void begin_resume(VpQemuDomain *domain, VpQemuOp *op)
 static void begin_shutdown(VpQemuDomain *domain, VpQemuOp *op)
 {
     if (domain->state == PB_DOMAIN_STATE_PAUSED) {
-        vp_qemu_op_finish(op, vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED",
-                                           "domain %s is paused, its guest cannot react; resume it first", domain->name));
+        vp_qemu_op_finish(op,
+                          vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED",
+                                       "domain %s is paused, its guest cannot react; resume it first", domain->name));
         return;
     }
     send_command(domain, op, "system_powerdown");
@@ -662,8 +680,8 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
         return;
     }
     if (domain->phase != VP_PHASE_UP) {
-        vp_qemu_op_finish(op, vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_BUSY", "domain %s is being started or ended; try again",
-                                           domain->name));
+        vp_qemu_op_finish(op, vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_BUSY",
+                                           "domain %s is being started or ended; try again", domain->name));
         return;
     }
     switch (op->kind) {
@@ -706,7 +724,8 @@ void vp_qemu_domain_let_go(VpQemuDomain *domain)
     domain->phase = VP_PHASE_ENDED;
     while (domain->ops->len > 0)
         vp_qemu_op_finish(g_ptr_array_index(domain->ops, 0),
-                          vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "domain %s: the daemon stops; the domain runs on", domain->name));
+                          vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING",
+                                       "domain %s: the daemon stops; the domain runs on", domain->name));
     close_handles(domain);
     vp_qemu_driver_remove(domain->driver, domain);
     vp_qemu_domain_unref(domain);

@@ -24,9 +24,9 @@ typedef struct VpQemuDriver {
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
-    GHashTable *domains;   /* uid to VpQemuDomain, each with a reference */
-    guint workers;         /* operations that are on a worker thread now */
-    guint live;            /* domains and operations that are not freed yet */
+    GHashTable *domains; /* uid to VpQemuDomain, each with a reference */
+    guint workers;       /* operations that are on a worker thread now */
+    guint live;          /* domains and operations that are not freed yet */
     gboolean closing;
 } VpQemuDriver;
 
@@ -92,7 +92,7 @@ struct VpQemuDomain {
     gboolean has_process;
     gboolean paused;
     PbAccelerator accelerator;
-    PbDomainState state; /* of the guest, whether QEMU answers or not */
+    PbDomainState state;   /* of the guest, whether QEMU answers or not */
     GPtrArray *links_down; /* devices whose link has to be taken down, by id */
     GPtrArray *disks;      /* of PbDiskStatus */
     GPtrArray *findings;   /* of PbFinding */
@@ -109,7 +109,7 @@ struct VpQemuDomain {
     guint ticks;
     gboolean ping_pending;
     gint64 silent_since_us; /* a ping is unanswered, or there is no connection, since then; 0: all is well */
-    gboolean killed;       /* a power off was asked for */
+    gboolean killed;        /* a power off was asked for */
     gboolean pause_asked;
     gboolean resume_asked;
     char *io_error;        /* the device whose error will stop the guest */
@@ -136,7 +136,8 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
 void vp_qemu_domain_let_go(VpQemuDomain *domain);
 
 /* Reports an observation about it. */
-void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason, const char *detail);
+void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,
+                           const char *detail);
 
 /* ---- the blocking part of a start (start.c), on a worker thread ---- */
 

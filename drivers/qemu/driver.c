@@ -38,7 +38,8 @@ static VpError *table_add(VpQemuDriver *driver, VpQemuDomain *domain)
 {
     VP_LOCK(&driver->mutex);
     if (g_hash_table_contains(driver->domains, domain->uid))
-        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "domain %s has a QEMU process already", domain->name);
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "domain %s has a QEMU process already",
+                            domain->name);
     g_hash_table_insert(driver->domains, domain->uid, domain);
     return NULL;
 }
@@ -123,9 +124,11 @@ static void report_gone(VpQemuDriver *driver, const PbDomain *model, const char 
 {
     const PbDomainState before = model->status ? model->status->state : PB_DOMAIN_STATE_UNSPECIFIED;
     g_autofree char *tail = vp_folder_log_tail(dir, 5);
-    g_autofree char *detail = g_strdup_printf("its process ended while no daemon ran%s%s", tail ? "; its last words: " : "", tail ? tail : "");
+    g_autofree char *detail = g_strdup_printf("its process ended while no daemon ran%s%s",
+                                              tail ? "; its last words: " : "", tail ? tail : "");
     const VpObservation observation = {
-        .event = before == PB_DOMAIN_STATE_STARTING ? PB_EVENT_TYPE_DOMAIN_START_FAILED : PB_EVENT_TYPE_DOMAIN_SHUT_DOWN,
+        .event =
+            before == PB_DOMAIN_STATE_STARTING ? PB_EVENT_TYPE_DOMAIN_START_FAILED : PB_EVENT_TYPE_DOMAIN_SHUT_DOWN,
         .state = PB_DOMAIN_STATE_SHUTOFF,
         .reason = "WHILE_DAEMON_DOWN",
         .detail = detail,

@@ -59,9 +59,10 @@ VpError *vp_folder_write_record(const char *dir, const VpRecord *record)
 {
     g_autofree char *path = g_build_filename(dir, "process", NULL);
     g_autofree char *boot = boot_id();
-    g_autofree char *text = g_strdup_printf("[" GROUP "]\npid=%d\nstart_ticks=%" G_GUINT64_FORMAT "\nboot_id=%s\npaused=%s\naccelerator=%d\n",
-                                            record->pid, record->start_ticks, boot, record->paused ? "true" : "false",
-                                            record->accelerator);
+    g_autofree char *text =
+        g_strdup_printf("[" GROUP "]\npid=%d\nstart_ticks=%" G_GUINT64_FORMAT
+                        "\nboot_id=%s\npaused=%s\naccelerator=%d\n",
+                        record->pid, record->start_ticks, boot, record->paused ? "true" : "false", record->accelerator);
     g_autoptr(GError) failure = NULL;
 
     /* Written aside and renamed: it is there whole or not at all. It has to outlive the daemon, not the host. */
@@ -92,7 +93,8 @@ VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record)
 /* ---- the socket ---- */
 
 /* bind() or connect() by way of an open folder: a path below /proc/self/fd is short, however long the folder's is. */
-static VpError *socket_at(const char *dir, int (*call)(int, const struct sockaddr *, socklen_t), const char *what, int *ret_fd)
+static VpError *socket_at(const char *dir, int (*call)(int, const struct sockaddr *, socklen_t), const char *what,
+                          int *ret_fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -190,7 +192,8 @@ void vp_folder_bound_log(const char *dir)
 /* Cuts "2026-01-02T03:04:05.678901Z " off the front. */
 static const char *without_timestamp(const char *line)
 {
-    return strlen(line) > 28 && line[4] == '-' && line[10] == 'T' && line[26] == 'Z' && line[27] == ' ' ? line + 28 : line;
+    return strlen(line) > 28 && line[4] == '-' && line[10] == 'T' && line[26] == 'Z' && line[27] == ' ' ? line + 28
+                                                                                                        : line;
 }
 
 char *vp_folder_log_tail(const char *dir, guint max_lines)

@@ -3,7 +3,7 @@
 #include "domain.h"
 
 static const char *const verbs[] = {
-    [VP_OP_START] = "start",         [VP_OP_ADOPT] = "adoption", [VP_OP_SHUTDOWN] = "shutdown", [VP_OP_POWER_OFF] = "power off",
+    [VP_OP_START] = "start", [VP_OP_ADOPT] = "adoption", [VP_OP_SHUTDOWN] = "shutdown", [VP_OP_POWER_OFF] = "power off",
     [VP_OP_RESET] = "reset", [VP_OP_PAUSE] = "pause",    [VP_OP_RESUME] = "resume",
 };
 
@@ -35,8 +35,8 @@ static void cancel_on_loop(void *data)
     /* One that has no domain yet is found to be cancelled when it gets there. */
     if (op->task && op->domain)
         vp_qemu_domain_end_early(op->domain, op,
-                                 vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled", op->domain->name,
-                                              vp_qemu_op_verb(op)));
+                                 vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled",
+                                              op->domain->name, vp_qemu_op_verb(op)));
     vp_qemu_op_unref(op);
 }
 
@@ -66,8 +66,9 @@ static void on_deadline(void *data)
     VpQemuOp *op = data;
 
     vp_qemu_domain_end_early(op->domain, op,
-                             vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "domain %s: the %s did not end in time",
-                                          op->domain->name, vp_qemu_op_verb(op)));
+                             vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT",
+                                          "domain %s: the %s did not end in time", op->domain->name,
+                                          vp_qemu_op_verb(op)));
 }
 
 void vp_qemu_op_attach(VpQemuOp *op, VpQemuDomain *domain)

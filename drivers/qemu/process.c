@@ -147,7 +147,8 @@ static VpError *wait_exec(const VpProcessSpec *spec, int fail_fd)
             break;
         if (r < 0 && errno == EINTR)
             continue;
-        return vp_error_new(VP_DEADLINE_EXCEEDED, "EXEC_FAILED", "cannot execute %s: the file system does not answer", spec->argv[0]);
+        return vp_error_new(VP_DEADLINE_EXCEEDED, "EXEC_FAILED", "cannot execute %s: the file system does not answer",
+                            spec->argv[0]);
     }
     if (read(fail_fd, &errnum, sizeof(errnum)) != sizeof(errnum))
         return NULL;
@@ -158,7 +159,8 @@ static VpError *wait_exec(const VpProcessSpec *spec, int fail_fd)
 static VpError *release_child(const VpProcessSpec *spec, VpProcess *process, int go_fd, int fail_fd)
 {
     if (!read_start_ticks(process->pid, &process->start_ticks))
-        return vp_error_new(VP_INTERNAL, "SPAWN_FAILED", "cannot start %s: the new process ended at once", spec->argv[0]);
+        return vp_error_new(VP_INTERNAL, "SPAWN_FAILED", "cannot start %s: the new process ended at once",
+                            spec->argv[0]);
     VpError *error = spec->record(spec->data, process->pid, process->start_ticks);
     if (error)
         return error;
@@ -235,7 +237,8 @@ VpError *vp_process_open(pid_t pid, guint64 start_ticks, VpProcess *ret_process)
         return process_gone(pid);
     process.pidfd = pidfd_open(pid, 0);
     if (process.pidfd < 0)
-        return errno == ESRCH ? process_gone(pid) : vp_error_errno(errno, "ADOPT_FAILED", "cannot watch process %d", pid);
+        return errno == ESRCH ? process_gone(pid)
+                              : vp_error_errno(errno, "ADOPT_FAILED", "cannot watch process %d", pid);
     /* Read after the pidfd holds the process: the pid cannot have changed hands between the two unseen. */
     if (!read_start_ticks(pid, &ticks) || ticks != start_ticks) {
         close(process.pidfd);

@@ -16,7 +16,7 @@ typedef struct VpProcess {
 
 typedef struct VpProcessSpec {
     const char *const *argv; /* argv[0] is the program's path */
-    const int *fds;          /* the child sees fds[i] as descriptor VP_PROCESS_FIRST_FD + i; it has no others but 0, 1 and 2 */
+    const int *fds; /* the child sees fds[i] as descriptor VP_PROCESS_FIRST_FD + i; it has no others but 0, 1 and 2 */
     gsize n_fds;
     int output_fd; /* the child's stdout and stderr; its stdin is /dev/null */
     /* Called between the making of the process and its exec, to write down who it is. An error ends the child. A daemon that dies before it

@@ -28,16 +28,16 @@ struct VpQmp {
     int fd;
     const VpQmpHandler *handler;
     void *data;
-    guint busy;         /* callbacks that are under way: vp_qmp_close() within one frees later */
-    gboolean released;  /* the owner has let go */
+    guint busy;        /* callbacks that are under way: vp_qmp_close() within one frees later */
+    gboolean released; /* the owner has let go */
     gboolean ready;
     gboolean greeted;
-    VpError *failure;   /* the connection is gone */
-    gboolean told;      /* `closed` was called */
+    VpError *failure; /* the connection is gone */
+    gboolean told;    /* `closed` was called */
     guint64 next_id;
-    GQueue pending;     /* of Pending, in the order of their ids */
+    GQueue pending; /* of Pending, in the order of their ids */
     GByteArray *input;
-    gsize scanned;      /* bytes of `input` known to hold no end of line */
+    gsize scanned; /* bytes of `input` known to hold no end of line */
     GByteArray *output;
 };
 
@@ -151,7 +151,8 @@ static void on_timer(uv_timer_t *timer)
         g_queue_delete_link(&qmp->pending, link);
         pending_end(qmp, pending, NULL,
                     pending->refused
-                        ? vp_error_new(VP_RESOURCE_EXHAUSTED, "QMP_QUEUE_FULL", "too many commands wait for QEMU's answer")
+                        ? vp_error_new(VP_RESOURCE_EXHAUSTED, "QMP_QUEUE_FULL",
+                                       "too many commands wait for QEMU's answer")
                         : vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "QEMU did not answer in time"));
         link = qmp->pending.head; /* the callee may have changed the queue */
     }
@@ -263,8 +264,9 @@ static VpError *peer_error(json_t *error)
     const char *class = json_string_value(json_object_get(error, "class"));
     const char *text = json_string_value(json_object_get(error, "desc"));
 
-    return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "QMP_ERROR", "QEMU refused: %s", text ? text : "no reason given"), "class",
-                         class ? class : "");
+    return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "QMP_ERROR", "QEMU refused: %s",
+                                      text ? text : "no reason given"),
+                         "class", class ? class : "");
 }
 
 static void on_negotiated(void *data, json_t *result, VpError *error)
@@ -292,7 +294,8 @@ static void on_greeting(VpQmp *qmp)
     pending->done = on_negotiated;
     pending->data = qmp;
     g_queue_push_tail(&qmp->pending, pending);
-    g_autofree char *line = g_strdup_printf("{\"execute\":\"qmp_capabilities\",\"id\":%" G_GUINT64_FORMAT "}\n", pending->id);
+    g_autofree char *line =
+        g_strdup_printf("{\"execute\":\"qmp_capabilities\",\"id\":%" G_GUINT64_FORMAT "}\n", pending->id);
     append_line(qmp, line);
     flush(qmp);
 }
@@ -384,7 +387,8 @@ static gboolean read_some(VpQmp *qmp)
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return FALSE;
-    fail(qmp, vp_error_new(VP_UNAVAILABLE, "QMP_CLOSED", "QEMU closed its QMP socket%s%s", n < 0 ? ": " : "", n < 0 ? g_strerror(errno) : ""));
+    fail(qmp, vp_error_new(VP_UNAVAILABLE, "QMP_CLOSED", "QEMU closed its QMP socket%s%s", n < 0 ? ": " : "",
+                           n < 0 ? g_strerror(errno) : ""));
     return FALSE;
 }
 

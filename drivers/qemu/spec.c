@@ -8,7 +8,8 @@
 /* Adds a violation, making the error with the first. */
 static void violation(VpError **error, const char *list, size_t index, const char *field, const char *text)
 {
-    g_autofree char *path = list ? g_strdup_printf("domain.spec.%s[%zu].%s", list, index, field) : g_strdup_printf("domain.spec.%s", field);
+    g_autofree char *path =
+        list ? g_strdup_printf("domain.spec.%s[%zu].%s", list, index, field) : g_strdup_printf("domain.spec.%s", field);
 
     if (!*error)
         *error = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_SPEC", "the spec is not valid: %s: %s", path, text);
@@ -23,8 +24,10 @@ static void check_disk(const PbDomainSpec *spec, size_t index, VpError **error)
         violation(error, "disks", index, "target", "a disk needs a target, as in \"vda\"");
     if (disk->path[0] != '/')
         violation(error, "disks", index, "path", "must be an absolute path");
-    if (disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && disk->format != PB_IMAGE_FORMAT_RAW && disk->format != PB_IMAGE_FORMAT_QCOW2)
-        violation(error, "disks", index, "format", "only raw and qcow2 images can be used as yet; convert it with qemu-img convert -O qcow2");
+    if (disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && disk->format != PB_IMAGE_FORMAT_RAW &&
+        disk->format != PB_IMAGE_FORMAT_QCOW2)
+        violation(error, "disks", index, "format",
+                  "only raw and qcow2 images can be used as yet; convert it with qemu-img convert -O qcow2");
     if (!protobuf_c_enum_descriptor_get_value(&pb_disk_bus__descriptor, (int)disk->bus))
         violation(error, "disks", index, "bus", "is no bus that is known");
     if (disk->bus == PB_DISK_BUS_SATA && disk->read_only)
@@ -35,7 +38,8 @@ static void check_disk(const PbDomainSpec *spec, size_t index, VpError **error)
         if (disk->target[0] && strcmp(disk->target, other->target) == 0)
             violation(error, "disks", index, "target", "is the target of another disk as well");
         if (strcmp(disk->path, other->path) == 0 && !(disk->read_only && other->read_only))
-            violation(error, "disks", index, "path", "is the image of another disk as well, and one of them writes to it");
+            violation(error, "disks", index, "path",
+                      "is the image of another disk as well, and one of them writes to it");
     }
 }
 

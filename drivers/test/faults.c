@@ -16,7 +16,8 @@ const char *vp_label(const PbDomain *domain, const char *key)
 
 static VpError *not_understood(const char *key, const char *value, const char *wanted)
 {
-    VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "BAD_FAULT_LABEL", "label %s: '%s' is not understood; use %s", key, value, wanted);
+    VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "BAD_FAULT_LABEL", "label %s: '%s' is not understood; use %s",
+                                  key, value, wanted);
 
     return vp_error_with(error, "label", key);
 }

@@ -30,7 +30,7 @@ typedef struct TestDomain {
 
 typedef struct Verb {
     const char *name;
-    void (*begin)(TestOp *op);   /* what is seen before a fault can delay the rest; may be NULL */
+    void (*begin)(TestOp *op); /* what is seen before a fault can delay the rest; may be NULL */
     VpError *(*apply)(TestOp *op);
 } Verb;
 
@@ -41,7 +41,7 @@ struct TestOp {
     const Verb *verb;
     VpTask *task; /* NULL once finished */
     VpTimer *timer;
-    gboolean starting; /* has reported STARTING */
+    gboolean starting;  /* has reported STARTING */
     gboolean times_out; /* the timer is the deadline, not the end of a delay */
 };
 
@@ -67,7 +67,8 @@ static TestDomain *op_find(const TestOp *op)
     return g_hash_table_lookup(op->driver->domains, op_spec(op)->uid);
 }
 
-static void report(TestDriver *driver, const char *uid, PbEventType event, PbDomainState state, const char *reason, const char *detail)
+static void report(TestDriver *driver, const char *uid, PbEventType event, PbDomainState state, const char *reason,
+                   const char *detail)
 {
     const VpObservation observation = {.event = event, .state = state, .reason = reason, .detail = detail};
 
@@ -81,7 +82,8 @@ static void domain_set(TestDomain *domain, PbEventType event, PbDomainState stat
 }
 
 /* The end of a domain's run; frees it. */
-static void domain_end(TestDomain *domain, PbEventType event, PbDomainState state, const char *reason, const char *detail)
+static void domain_end(TestDomain *domain, PbEventType event, PbDomainState state, const char *reason,
+                       const char *detail)
 {
     TestDriver *driver = domain->driver;
 
@@ -91,7 +93,8 @@ static void domain_end(TestDomain *domain, PbEventType event, PbDomainState stat
 
 static void on_crash(void *data)
 {
-    domain_end(data, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "PROCESS_EXITED", "the label test.crash_after asked for it");
+    domain_end(data, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "PROCESS_EXITED",
+               "the label test.crash_after asked for it");
 }
 
 static void on_guest_shutdown(void *data)
@@ -132,8 +135,8 @@ static void on_op_timer(void *data)
     TestOp *op = data;
 
     if (op->times_out)
-        op_finish(op, vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "domain %s: %s did not end in time", op_spec(op)->name,
-                                   op->verb->name));
+        op_finish(op, vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "domain %s: %s did not end in time",
+                                   op_spec(op)->name, op->verb->name));
     else
         op_apply(op);
 }
@@ -143,7 +146,8 @@ static void op_cancelled(void *data)
     TestOp *op = data;
 
     if (op->task)
-        op_finish(op, vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: %s was cancelled", op_spec(op)->name, op->verb->name));
+        op_finish(op, vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: %s was cancelled", op_spec(op)->name,
+                                   op->verb->name));
     op_unref(op);
 }
 
@@ -180,7 +184,8 @@ static void op_run(void *data)
         op->verb->begin(op);
     switch (fault.kind) {
     case VP_FAULT_FAIL:
-        op_finish(op, vp_error_new(fault.code, "INJECTED", "domain %s: %s: %s", op_spec(op)->name, op->verb->name, fault.message));
+        op_finish(op, vp_error_new(fault.code, "INJECTED", "domain %s: %s: %s", op_spec(op)->name, op->verb->name,
+                                   fault.message));
         break;
     case VP_FAULT_DELAY:
         op_wait(op, fault.delay_ms);
@@ -210,8 +215,9 @@ static void op_start(VpDriver *driver, VpTask *task, const Verb *verb)
 
 static VpError *not_running(const TestOp *op)
 {
-    return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING", "domain %s does not run: %s needs a running domain; start it first",
-                        op_spec(op)->name, op->verb->name);
+    return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING",
+                        "domain %s does not run: %s needs a running domain; start it first", op_spec(op)->name,
+                        op->verb->name);
 }
 
 static void start_begin(TestOp *op)
@@ -236,8 +242,8 @@ static VpError *start_apply(TestOp *op)
     domain->driver = op->driver;
     domain->uid = g_strdup(op_spec(op)->uid);
     g_hash_table_insert(op->driver->domains, domain->uid, domain);
-    domain_set(domain, PB_EVENT_TYPE_DOMAIN_STARTED, vp_task_paused(op->task) ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING,
-               "REQUESTED");
+    domain_set(domain, PB_EVENT_TYPE_DOMAIN_STARTED,
+               vp_task_paused(op->task) ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
     if (crash.kind == VP_FAULT_DELAY)
         domain->crash = vp_timer_start(op->driver->host->loop, crash.delay_ms, on_crash, domain);
     return NULL;
@@ -251,8 +257,8 @@ static VpError *shutdown_apply(TestOp *op)
     if (!domain)
         return not_running(op);
     if (domain->state == PB_DOMAIN_STATE_PAUSED)
-        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED", "domain %s is paused, its guest cannot react; resume it first",
-                            op_spec(op)->name);
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED",
+                            "domain %s is paused, its guest cannot react; resume it first", op_spec(op)->name);
     VpError *error = vp_fault_of_guest_shutdown(op_spec(op), &guest);
     if (error)
         return error;
@@ -265,8 +271,8 @@ static VpError *shutdown_apply(TestOp *op)
 
 static void finish_cancelled(TestOp *op)
 {
-    op_finish(op, vp_error_new(VP_CANCELLED, "POWERED_OFF", "domain %s: %s ended early, the domain was powered off", op_spec(op)->name,
-                               op->verb->name));
+    op_finish(op, vp_error_new(VP_CANCELLED, "POWERED_OFF", "domain %s: %s ended early, the domain was powered off",
+                               op_spec(op)->name, op->verb->name));
 }
 
 static VpError *power_off_apply(TestOp *op)
@@ -408,7 +414,8 @@ static void close_on_loop(void *data)
         TestOp *op = g_ptr_array_index(driver->ops, 0);
 
         op->starting = FALSE; /* nothing is reported any more */
-        op_finish(op, vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "domain %s: the daemon stops", op_spec(op)->name));
+        op_finish(op,
+                  vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "domain %s: the daemon stops", op_spec(op)->name));
     }
     g_hash_table_remove_all(driver->domains);
     VP_LOCK(&driver->mutex);

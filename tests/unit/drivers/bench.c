@@ -138,7 +138,8 @@ static void on_done(void *data, VpError *error)
     pthread_cond_broadcast(&running->ended_cond);
 }
 
-static Running *begin_with(Bench *bench, Operation operation, const PbDomain *domain, guint64 timeout_ms, gboolean paused)
+static Running *begin_with(Bench *bench, Operation operation, const PbDomain *domain, guint64 timeout_ms,
+                           gboolean paused)
 {
     Running *running = g_new0(Running, 1);
 
@@ -201,7 +202,8 @@ void check_error(const VpError *error, VpCode code, const char *reason)
     if (!error)
         fail_msg("did not fail with %s", reason);
     if (error->code != code || strcmp(error->reason, reason) != 0)
-        fail_msg("failed with %s %s (%s), not with %s %s", vp_code_name(error->code), error->reason, error->message, vp_code_name(code), reason);
+        fail_msg("failed with %s %s (%s), not with %s %s", vp_code_name(error->code), error->reason, error->message,
+                 vp_code_name(code), reason);
 }
 
 VpError *bench_fails(Bench *bench, Operation operation, const PbDomain *domain, VpCode code, const char *reason)
@@ -228,8 +230,9 @@ const Seen *bench_next(Bench *bench, PbEventType event, PbDomainState state, con
     pthread_mutex_unlock(&bench->mutex);
     if (seen->event != event || seen->state != state || g_strcmp0(seen->reason, reason) != 0)
         fail_msg("reported %s %s %s (%s), not %s %s %s", vp_pb_enum_name(&pb_event_type__descriptor, (int)seen->event),
-                 vp_pb_enum_name(&pb_domain_state__descriptor, (int)seen->state), seen->reason, seen->detail ? seen->detail : "",
-                 vp_pb_enum_name(&pb_event_type__descriptor, (int)event), vp_pb_enum_name(&pb_domain_state__descriptor, (int)state), reason);
+                 vp_pb_enum_name(&pb_domain_state__descriptor, (int)seen->state), seen->reason,
+                 seen->detail ? seen->detail : "", vp_pb_enum_name(&pb_event_type__descriptor, (int)event),
+                 vp_pb_enum_name(&pb_domain_state__descriptor, (int)state), reason);
     return seen;
 }
 

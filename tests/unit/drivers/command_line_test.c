@@ -10,6 +10,8 @@
 #include "bench.h"
 #include "drivers/qemu/command_line.h"
 
+/* An option and its value on a line. */
+/* clang-format off */
 static const char *const golden[] = {
     "/usr/bin/qemu-system-x86_64",
     "-nodefaults",
@@ -49,6 +51,7 @@ static const char *const golden[] = {
     "-device", "{\"driver\":\"e1000\",\"id\":\"nic1\",\"netdev\":\"net1\",\"romfile\":\"\",\"addr\":\"2.3\"}",
     NULL,
 };
+/* clang-format on */
 
 static PbInterface *add_interface(PbDomain *domain, PbInterfaceType type, PbInterfaceModel model, const char *mac)
 {
@@ -106,8 +109,14 @@ static VpError *with_layers(const VpLayerFds *layers, gsize n, char ***argv)
     const VpDiskFds disks[] = {{layers, n}};
     vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
     VpCommandLine line = {
-        .binary = "qemu", .uid = domain->uid, .name = domain->name, .spec = domain->spec, .architecture = "aarch64", .cpu = "max",
-        .qmp_fd = 3,      .disks = disks,
+        .binary = "qemu",
+        .uid = domain->uid,
+        .name = domain->name,
+        .spec = domain->spec,
+        .architecture = "aarch64",
+        .cpu = "max",
+        .qmp_fd = 3,
+        .disks = disks,
     };
 
     bench_disk(domain, "vda", "/images/a", PB_IMAGE_FORMAT_UNSPECIFIED);
@@ -166,7 +175,8 @@ static void test_validate(void **state)
     (void)state;
     bench_disk(domain, "vda", "/a", PB_IMAGE_FORMAT_UNSPECIFIED);
     bench_disk(domain, "vdb", "/b", PB_IMAGE_FORMAT_RAW);
-    PbInterface *first = add_interface(domain, PB_INTERFACE_TYPE_UNSPECIFIED, PB_INTERFACE_MODEL_UNSPECIFIED, "52:54:00:12:34:aB");
+    PbInterface *first =
+        add_interface(domain, PB_INTERFACE_TYPE_UNSPECIFIED, PB_INTERFACE_MODEL_UNSPECIFIED, "52:54:00:12:34:aB");
     PbInterface *second = add_interface(domain, PB_INTERFACE_TYPE_NONE, PB_INTERFACE_MODEL_E1000, "");
     assert_null(vp_spec_validate(spec));
 
@@ -197,7 +207,8 @@ static void test_validate(void **state)
     expect_violation(domain, "domain.spec.disks[1].format");
     spec->disks[1]->format = PB_IMAGE_FORMAT_QCOW2;
 
-    static const char *const bad[] = {"52:54:00:12:34", "52:54:00:12:34:5g", "52-54-00-12-34-56", "53:54:00:12:34:56", "00:00:00:00:00:00"};
+    static const char *const bad[] = {"52:54:00:12:34", "52:54:00:12:34:5g", "52-54-00-12-34-56", "53:54:00:12:34:56",
+                                      "00:00:00:00:00:00"};
     for (gsize i = 0; i < G_N_ELEMENTS(bad); i++) {
         vp_pb_set(&first->mac, bad[i]);
         expect_violation(domain, "domain.spec.interfaces[0].mac");

@@ -55,8 +55,8 @@ static char *shell(const char *command, const int *fds, gsize n_fds, char **how)
     int output[2];
 
     assert_int_equal(pipe2(output, O_CLOEXEC), 0);
-    const VpProcessSpec spec = {
-        .argv = argv, .fds = fds, .n_fds = n_fds, .output_fd = output[1], .record = take_note, .data = &noted};
+    const VpProcessSpec spec =
+        {.argv = argv, .fds = fds, .n_fds = n_fds, .output_fd = output[1], .record = take_note, .data = &noted};
     assert_null(vp_process_spawn(&spec, &process));
     close(output[1]);
     assert_int_equal(noted.pid, process.pid);
@@ -92,7 +92,8 @@ static void test_descriptors(void **state)
         fds[4 - i] = fileno(files[i]);
         rewind(files[i]);
     }
-    g_autofree char *text = shell("cat <&3; cat <&4; cat <&5; cat <&6; cat <&7; ls -m /proc/$$/fd; cat; exit 5", fds, 5, &how);
+    g_autofree char *text =
+        shell("cat <&3; cat <&4; cat <&5; cat <&6; cat <&7; ls -m /proc/$$/fd; cat; exit 5", fds, 5, &how);
     /* The shell's own script and ls's folder aside: 0 to 7, nothing else of ours. */
     assert_string_equal(text, "file4\nfile3\nfile2\nfile1\nfile0\n0, 1, 2, 3, 4, 5, 6, 7\n");
     assert_string_equal(how, "exited with status 5");
@@ -114,7 +115,9 @@ static void test_session_and_signals(void **state)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     signal(SIGPIPE, SIG_IGN);
     /* 32 and above are the C library's own. */
-    g_autofree char *text = shell("grep SigBlk /proc/self/status; grep -c 'SigIgn:.*[08]0000000$' /proc/self/status; pwd; ps -o pid=,sid= $$ | awk '{print $1 == $2}'; kill -9 $$", NULL, 0, &how);
+    g_autofree char *text = shell("grep SigBlk /proc/self/status; grep -c 'SigIgn:.*[08]0000000$' /proc/self/status; "
+                                  "pwd; ps -o pid=,sid= $$ | awk '{print $1 == $2}'; kill -9 $$",
+                                  NULL, 0, &how);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     signal(SIGPIPE, SIG_DFL);
     assert_string_equal(text, "SigBlk:\t0000000000000000\n1\n/\n1\n");
@@ -243,7 +246,10 @@ static void test_folder(void **state)
     g_autofree char *top = g_dir_make_tmp("vp-folder-XXXXXX", NULL);
     g_autofree char *name = g_strnfill(200, 'x');
     g_autofree char *dir = g_build_filename(top, name, NULL);
-    const VpRecord record = {.pid = 4711, .start_ticks = G_MAXUINT64, .paused = TRUE, .accelerator = PB_ACCELERATOR_TCG};
+    const VpRecord record = {.pid = 4711,
+                             .start_ticks = G_MAXUINT64,
+                             .paused = TRUE,
+                             .accelerator = PB_ACCELERATOR_TCG};
     VpRecord read_back = {0};
     VpError *error;
     int listen_fd;
@@ -319,9 +325,10 @@ static void test_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_descriptors), cmocka_unit_test(test_session_and_signals), cmocka_unit_test(test_exec_fails),
-        cmocka_unit_test(test_not_recorded), cmocka_unit_test(test_daemon_dies), cmocka_unit_test(test_open),
-        cmocka_unit_test(test_folder), cmocka_unit_test(test_log),
+        cmocka_unit_test(test_descriptors), cmocka_unit_test(test_session_and_signals),
+        cmocka_unit_test(test_exec_fails),  cmocka_unit_test(test_not_recorded),
+        cmocka_unit_test(test_daemon_dies), cmocka_unit_test(test_open),
+        cmocka_unit_test(test_folder),      cmocka_unit_test(test_log),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

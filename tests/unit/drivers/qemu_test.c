@@ -46,8 +46,8 @@ static const guint8 guest_halts[] = {0xf4, 0xeb, 0xfd}; /* hlt; jmp $-1 */
 /* mov dx, PM1a_CNT of q35; mov ax, SLP_EN; out dx, ax; and halt */
 static const guint8 guest_powers_off[] = {0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd};
 /* Counts in CMOS byte 0x50, which a reset keeps: resets by the keyboard controller the first time, halts the second. */
-static const guint8 guest_resets[] = {0xb0, 0x50, 0xe6, 0x70, 0xe4, 0x71, 0x3c, 0x77, 0x74, 0x0c, 0xb0, 0x50, 0xe6, 0x70, 0xb0,
-                                      0x77, 0xe6, 0x71, 0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd};
+static const guint8 guest_resets[] = {0xb0, 0x50, 0xe6, 0x70, 0xe4, 0x71, 0x3c, 0x77, 0x74, 0x0c, 0xb0, 0x50, 0xe6,
+                                      0x70, 0xb0, 0x77, 0xe6, 0x71, 0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd};
 /* mov dx, the panic device; mov al, 1; out dx, al; and halt */
 static const guint8 guest_panics[] = {0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd};
 
@@ -258,7 +258,8 @@ static void forget_format(const char *path)
     guint8 header[512];
 
     assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
-    const guint32 length = (guint32)header[100] << 24 | (guint32)header[101] << 16 | (guint32)header[102] << 8 | header[103];
+    const guint32 length =
+        (guint32)header[100] << 24 | (guint32)header[101] << 16 | (guint32)header[102] << 8 | header[103];
     /* The first extension is the backing format; an unknown type is skipped by all. */
     assert_memory_equal(header + length, "\xe2\x79\x2a\xca", 4);
     assert_int_equal(pwrite(fd, "\x11\x22\x33\x44", 4, length), 4);
@@ -406,7 +407,8 @@ static void test_missing_binary(void **state)
     vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
 
     reconfigure(bench, "binary", "/nowhere/qemu-system-x86_64");
-    g_autoptr(VpError) error = bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "QEMU_NOT_FOUND");
+    g_autoptr(VpError) error =
+        bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "QEMU_NOT_FOUND");
     assert_non_null(strstr(error->message, "/nowhere/qemu-system-x86_64"));
     assert_non_null(strstr(error->message, "apt-get install qemu-system-x86"));
     vp_pb_auto PbDriverCapabilities *capabilities = vp_pb_new(&pb_driver_capabilities__descriptor);

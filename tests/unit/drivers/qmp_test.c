@@ -12,7 +12,9 @@
 #include "base/thread.h"
 #include "drivers/qemu/qmp.h"
 
-#define GREETING "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n"
+#define GREETING                                                                                                       \
+    "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}, \"capabilities\": "              \
+    "[\"oob\"]}}\r\n"
 #define WAIT_US (30 * G_USEC_PER_SEC)
 
 /* Both ends, and a log of what the client called back, one word a callback. */
@@ -155,8 +157,8 @@ static void execute_on_loop(void *data)
             note(request->talk, "no-client");
             return;
         }
-        vp_qmp_execute(request->talk->qmp, request->name, json_pack("{s:s}", "text", "a \"quoted\" \xc3\xa4"), request->deadline_us, on_done,
-                       g_memdup2(request, sizeof(*request)));
+        vp_qmp_execute(request->talk->qmp, request->name, json_pack("{s:s}", "text", "a \"quoted\" \xc3\xa4"),
+                       request->deadline_us, on_done, g_memdup2(request, sizeof(*request)));
     }
 }
 
@@ -300,7 +302,8 @@ static void test_error_reply(void **state)
     negotiate(talk);
     execute(talk, "bad", 0);
     g_autofree char *text =
-        g_strdup_printf("{\"id\": %" G_GINT64_FORMAT ", \"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n", hear(talk, "bad"));
+        g_strdup_printf("{\"id\": %" G_GINT64_FORMAT ", \"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n",
+                        hear(talk, "bad"));
     say(talk, text);
     expect(talk, "bad=QMP_ERROR ");
 }
@@ -355,7 +358,15 @@ static void test_peer_closes(void **state)
 static void test_garbage(void **state)
 {
     static const char *const garbage[] = {
-        "hello\n", "[]\n", "17\n", "{}\n", "{\"return\": {}}\n", "{\"return\": {}, \"id\": \"x\"}\n", "{\"event\": 5}\n", "\xff\xfe\n", "{\"a\": \"\\u0000\"\n",
+        "hello\n",
+        "[]\n",
+        "17\n",
+        "{}\n",
+        "{\"return\": {}}\n",
+        "{\"return\": {}, \"id\": \"x\"}\n",
+        "{\"event\": 5}\n",
+        "\xff\xfe\n",
+        "{\"a\": \"\\u0000\"\n",
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(garbage); i++) {
@@ -421,7 +432,8 @@ static void test_capabilities_refused(void **state)
     Talk *talk = *state;
 
     say(talk, GREETING);
-    g_autofree char *text = g_strdup_printf("{\"id\": %" G_GINT64_FORMAT ", \"error\": {}}\n", hear(talk, "qmp_capabilities"));
+    g_autofree char *text =
+        g_strdup_printf("{\"id\": %" G_GINT64_FORMAT ", \"error\": {}}\n", hear(talk, "qmp_capabilities"));
     say(talk, text);
     expect(talk, "closed:QMP_ERROR ");
 }

@@ -92,7 +92,9 @@ static void test_fail(void **state)
 
 static void test_bad_labels(void **state)
 {
-    static const char *const bad[] = {"", "delay", "delay:", "delay:-1", "delay:1x", "delay:99999999999", "fail", "fail:", "fail:NO_CODE:x",
+    static const char *const bad[] = {"",          "delay",         "delay:",
+                                      "delay:-1",  "delay:1x",      "delay:99999999999",
+                                      "fail",      "fail:",         "fail:NO_CODE:x",
                                       "fail:OK:x", "fail:INTERNAL", "hang:1"};
     Bench *bench = *state;
 
