@@ -6,6 +6,17 @@
 #include "base/pb.h"
 #include "google_rpc.pb-c.h"
 
+/* The message goes before the details where both do not fit, down to this length. */
+#define SHORT_MESSAGE_BYTES 1024
+
+/* The names of files and the words of hypervisors are any bytes; clients refuse a status with a string that is no UTF-8. */
+static void set_text(char **field, const char *text)
+{
+    g_autofree char *valid = g_utf8_make_valid(text ? text : "", -1);
+
+    vp_pb_set(field, valid);
+}
+
 static void add_detail(Google__Rpc__Status *status, const void *detail)
 {
     const ProtobufCMessage *message = detail;
@@ -20,18 +31,19 @@ static void add_detail(Google__Rpc__Status *status, const void *detail)
     vp_pb_append(&status->n_details, &status->details, any);
 }
 
-static void add_error_info(Google__Rpc__Status *status, const VpError *error)
+/* `n_metadata`: how many of the error's. */
+static void add_error_info(Google__Rpc__Status *status, const VpError *error, guint n_metadata)
 {
     vp_pb_auto Google__Rpc__ErrorInfo *info = vp_pb_new(&google__rpc__error_info__descriptor);
 
-    vp_pb_set(&info->reason, error->reason);
+    set_text(&info->reason, error->reason);
     vp_pb_set(&info->domain, VP_ERROR_DOMAIN);
-    for (guint i = 0; error->metadata && i < error->metadata->len; i++) {
+    for (guint i = 0; i < n_metadata; i++) {
         const VpErrorPair *pair = &g_array_index(error->metadata, VpErrorPair, i);
         Google__Rpc__ErrorInfo__MetadataEntry *entry = vp_pb_new(&google__rpc__error_info__metadata_entry__descriptor);
 
-        vp_pb_set(&entry->key, pair->key);
-        vp_pb_set(&entry->value, pair->value);
+        set_text(&entry->key, pair->key);
+        set_text(&entry->value, pair->value);
         vp_pb_append(&info->n_metadata, &info->metadata, entry);
     }
     add_detail(status, info);
@@ -45,8 +57,8 @@ static void add_bad_request(Google__Rpc__Status *status, const VpError *error)
         const VpErrorPair *pair = &g_array_index(error->violations, VpErrorPair, i);
         Google__Rpc__FieldViolation *violation = vp_pb_new(&google__rpc__field_violation__descriptor);
 
-        vp_pb_set(&violation->field, pair->key);
-        vp_pb_set(&violation->description, pair->value);
+        set_text(&violation->field, pair->key);
+        set_text(&violation->description, pair->value);
         vp_pb_append(&bad->n_field_violations, &bad->field_violations, violation);
     }
     add_detail(status, bad);
@@ -62,24 +74,53 @@ static void add_retry_info(Google__Rpc__Status *status, const VpError *error)
     add_detail(status, retry);
 }
 
+static void drop_details(Google__Rpc__Status *status, size_t keep)
+{
+    while (status->n_details > keep)
+        vp_pb_free(status->details[--status->n_details]);
+}
+
+/* Cuts the message on a character's boundary. */
+static void cut_message(Google__Rpc__Status *status, gsize bytes)
+{
+    if (strlen(status->message) <= bytes)
+        return;
+    const char *end = g_utf8_find_prev_char(status->message, status->message + bytes + 1);
+    status->message[end ? end - status->message : 0] = '\0';
+}
+
+static gboolean fits(const Google__Rpc__Status *status, gsize max_bytes)
+{
+    return google__rpc__status__get_packed_size(status) <= max_bytes;
+}
+
 GBytes *vp_status_details(const VpError *error, gsize max_bytes)
 {
     vp_pb_auto Google__Rpc__Status *status = vp_pb_new(&google__rpc__status__descriptor);
+    guint n_metadata = error->metadata ? error->metadata->len : 0;
 
     status->code = (gint32)error->code;
-    vp_pb_set(&status->message, error->message);
+    set_text(&status->message, error->message);
     if (error->reason)
-        add_error_info(status, error);
+        add_error_info(status, error, n_metadata);
     if (error->retry_after_ms > 0)
         add_retry_info(status, error);
     if (error->violations)
         add_bad_request(status, error);
 
-    /* Metadata have a limit (8 KiB in the clients' defaults): a trailer beyond it would cost the client the whole status. The last detail goes
-     * first: the reason is the one that programs need. */
-    while (google__rpc__status__get_packed_size(status) > max_bytes && status->n_details > 0)
-        vp_pb_free(status->details[--status->n_details]);
-    if (google__rpc__status__get_packed_size(status) > max_bytes)
-        vp_pb_set(&status->message, "");
+    /* Metadata have a limit (8 KiB in the clients' defaults): a trailer beyond it would cost the client the whole status. First the end of a long
+     * message goes, then the last detail; the reason is the one that programs need, so of it the last metadata go before it does. */
+    if (!fits(status, max_bytes))
+        cut_message(status, SHORT_MESSAGE_BYTES);
+    while (!fits(status, max_bytes) && status->n_details > 1)
+        drop_details(status, status->n_details - 1);
+    while (!fits(status, max_bytes) && error->reason && n_metadata > 0) {
+        drop_details(status, 0);
+        add_error_info(status, error, --n_metadata);
+    }
+    if (!fits(status, max_bytes))
+        drop_details(status, 0);
+    if (!fits(status, max_bytes))
+        cut_message(status, 0);
     return vp_pb_pack(status);
 }

@@ -6,5 +6,6 @@
 /* ErrorInfo.domain of all our reasons. */
 #define VP_ERROR_DOMAIN "virtplane"
 
-/* The packed google.rpc.Status, at most `max_bytes` long: details that do not fit are left out, the message last. Owned by the caller. */
+/* The packed google.rpc.Status, at most `max_bytes` long (at least 2): a long message is cut and what else does not fit is left out, the reason last
+ * of the details. What is no UTF-8 is made so. Owned by the caller. */
 GBytes *vp_status_details(const VpError *error, gsize max_bytes);

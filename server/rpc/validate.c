@@ -12,6 +12,11 @@
 /* What one request may make us allocate, whatever its bytes say: nested messages, and fields that we do not know. */
 #define MAX_MESSAGES 65536
 #define MAX_UNKNOWN_FIELDS 1024
+/* Single values that are given again, of which the last one counts: protobuf-c notes each before it drops it. */
+#define MAX_AGAIN 1024
+/* protobuf-c reads no longer ones: numbers take up to ten bytes, keys and lengths five. */
+#define NUMBER_BYTES 10
+#define HEADER_BYTES 5
 
 typedef struct Walk {
     const VpContract *contract;
@@ -20,6 +25,7 @@ typedef struct Walk {
     guint depth;
     guint messages;
     guint unknown;
+    guint again;
 } Walk;
 
 typedef struct Cursor {
@@ -57,11 +63,11 @@ static VpError *violation(const Walk *walk, const ProtobufCFieldDescriptor *fiel
     return vp_error_violation(error, path, "%s", description);
 }
 
-static gboolean read_varint(Cursor *cursor, guint64 *ret)
+static gboolean read_varint(Cursor *cursor, guint most_bytes, guint64 *ret)
 {
     guint64 value = 0;
 
-    for (guint shift = 0; shift < 70 && cursor->at < cursor->end; shift += 7) {
+    for (guint shift = 0; shift < 7 * most_bytes && cursor->at < cursor->end; shift += 7) {
         const guint8 byte = *cursor->at++;
 
         if (shift < 64)
@@ -181,21 +187,37 @@ static ProtobufCWireType wire_type_of(ProtobufCType type)
     }
 }
 
-static VpError *check_packed(const Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
+/* Counts a field's value in. */
+static VpError *count_value(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
+                            const VpFieldBounds *bounds, guint32 *count)
+{
+    const guint32 item = (*count)++;
+
+    if (field->label == PROTOBUF_C_LABEL_REPEATED)
+        return item < bounds->max_items ? NULL : violation(walk, field, item, g_strdup_printf("at most %u are taken", bounds->max_items));
+    if (item == 0)
+        return NULL;
+    /* protobuf-c merges the two and joins their lists: that would go round the bounds of these. No client's library writes it. */
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+        return malformed(descriptor, "a message that can be there once is given twice");
+    return walk->again++ < MAX_AGAIN ? NULL : malformed(descriptor, "single values are given again too often");
+}
+
+static VpError *check_packed(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
                              const VpFieldBounds *bounds, guint32 *count, Cursor packed)
 {
     const ProtobufCWireType type = wire_type_of(field->type);
 
     while (packed.at < packed.end) {
         guint64 value = 0;
-        const gboolean read = type == PROTOBUF_C_WIRE_TYPE_VARINT ? read_varint(&packed, &value)
+        const gboolean read = type == PROTOBUF_C_WIRE_TYPE_VARINT ? read_varint(&packed, NUMBER_BYTES, &value)
                                                                   : skip_bytes(&packed, type == PROTOBUF_C_WIRE_TYPE_32BIT ? 4 : 8);
 
         if (!read)
             return malformed(descriptor, "a packed field is cut short");
-        if ((*count)++ >= bounds->max_items)
-            return violation(walk, field, bounds->max_items, g_strdup_printf("at most %u are taken", bounds->max_items));
-        VpError *error = check_number(walk, field, bounds, *count - 1, value);
+        VpError *error = count_value(walk, descriptor, field, bounds, count);
+        if (!error)
+            error = check_number(walk, field, bounds, *count - 1, value);
         if (error)
             return error;
     }
@@ -223,40 +245,39 @@ static VpError *check_nested(Walk *walk, const ProtobufCMessageDescriptor *descr
 static VpError *check_field(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
                             const VpFieldBounds *bounds, guint32 *count, guint wire_type, Cursor *cursor)
 {
-    const gboolean repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
     const ProtobufCWireType wanted = wire_type_of(field->type);
     guint64 value = 0;
 
     if (wire_type == PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED) {
         const guint8 *start;
 
-        if (!read_varint(cursor, &value))
+        if (!read_varint(cursor, HEADER_BYTES, &value))
             return malformed(descriptor, "a length is cut short");
         start = cursor->at;
         if (!skip_bytes(cursor, value))
             return malformed(descriptor, "a field is longer than its message");
         if (wanted != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED) {
-            if (!repeated)
+            if (field->label != PROTOBUF_C_LABEL_REPEATED)
                 return malformed(descriptor, "a field has the wrong wire type");
             return check_packed(walk, descriptor, field, bounds, count, (Cursor){start, cursor->at});
         }
-        const guint32 item = (*count)++;
-        if (repeated && item >= bounds->max_items)
-            return violation(walk, field, item, g_strdup_printf("at most %u are taken", bounds->max_items));
+        VpError *error = count_value(walk, descriptor, field, bounds, count);
+        if (error)
+            return error;
         if (field->type == PROTOBUF_C_TYPE_MESSAGE)
-            return check_nested(walk, descriptor, field, item, (Cursor){start, cursor->at});
-        return check_string(walk, field, bounds, item, start, (gsize)value);
+            return check_nested(walk, descriptor, field, *count - 1, (Cursor){start, cursor->at});
+        return check_string(walk, field, bounds, *count - 1, start, (gsize)value);
     }
 
     if (wire_type != wanted)
         return malformed(descriptor, "a field has the wrong wire type");
-    if (wanted == PROTOBUF_C_WIRE_TYPE_VARINT ? !read_varint(cursor, &value)
+    if (wanted == PROTOBUF_C_WIRE_TYPE_VARINT ? !read_varint(cursor, NUMBER_BYTES, &value)
                                               : !skip_bytes(cursor, wanted == PROTOBUF_C_WIRE_TYPE_32BIT ? 4 : 8))
         return malformed(descriptor, "a number is cut short");
-    const guint32 item = (*count)++;
-    if (repeated && item >= bounds->max_items)
-        return violation(walk, field, item, g_strdup_printf("at most %u are taken", bounds->max_items));
-    return wanted == PROTOBUF_C_WIRE_TYPE_VARINT ? check_number(walk, field, bounds, item, value) : NULL;
+    VpError *error = count_value(walk, descriptor, field, bounds, count);
+    if (error)
+        return error;
+    return wanted == PROTOBUF_C_WIRE_TYPE_VARINT ? check_number(walk, field, bounds, *count - 1, value) : NULL;
 }
 
 static VpError *skip_unknown(Walk *walk, const ProtobufCMessageDescriptor *descriptor, guint wire_type, Cursor *cursor)
@@ -268,13 +289,13 @@ static VpError *skip_unknown(Walk *walk, const ProtobufCMessageDescriptor *descr
         return malformed(descriptor, "too many unknown fields");
     switch (wire_type) {
     case PROTOBUF_C_WIRE_TYPE_VARINT:
-        skipped = read_varint(cursor, &value);
+        skipped = read_varint(cursor, NUMBER_BYTES, &value);
         break;
     case PROTOBUF_C_WIRE_TYPE_64BIT:
         skipped = skip_bytes(cursor, 8);
         break;
     case PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED:
-        skipped = read_varint(cursor, &value) && skip_bytes(cursor, value);
+        skipped = read_varint(cursor, HEADER_BYTES, &value) && skip_bytes(cursor, value);
         break;
     case PROTOBUF_C_WIRE_TYPE_32BIT:
         skipped = skip_bytes(cursor, 4);
@@ -297,7 +318,7 @@ static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *desc
     while (cursor.at < cursor.end) {
         guint64 key;
 
-        if (!read_varint(&cursor, &key) || key >> 3 == 0 || key >> 3 > 536870911)
+        if (!read_varint(&cursor, HEADER_BYTES, &key) || key >> 3 == 0 || key >> 3 > 536870911)
             return malformed(descriptor, "a field's key is no key");
         const guint wire_type = key & 7;
         const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(key >> 3));

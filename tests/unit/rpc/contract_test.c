@@ -1,0 +1,219 @@
+/* The tables read from the descriptors: every method of every service, its messages, its streaming flags, and the bounds of fields. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "base/pb.h"
+#include "google/protobuf/descriptor.pb-c.h"
+#include "proto/descriptors.h"
+#include "virtplane/v1/domain_service.pb-c.h"
+#include "virtplane/v1/event_service.pb-c.h"
+#include "virtplane/v1/image_service.pb-c.h"
+#include "wire.h"
+
+static VpContract *contract;
+
+static int setup(void **state)
+{
+    VpError *error = NULL;
+
+    (void)state;
+    contract = vp_contract_new(&error);
+    return contract ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    vp_contract_free(contract);
+    return 0;
+}
+
+static const VpMethod *find(const char *path)
+{
+    const GArray *methods = vp_contract_methods(contract);
+    const VpMethod *found = NULL;
+
+    for (guint i = 0; i < methods->len; i++) {
+        const VpMethod *method = &g_array_index(methods, VpMethod, i);
+
+        if (g_str_equal(method->path, path)) {
+            assert_null(found);
+            found = method;
+        }
+    }
+    return found;
+}
+
+/* protobuf-c's name of a message, from ".virtplane.v1.Domain"; v1alpha's reflection is served by v1's messages. */
+static char *message_name(const char *name)
+{
+    g_auto(GStrv) parts = g_strsplit(name + 1, ".v1alpha.", 2);
+
+    return g_strjoinv(".v1.", parts);
+}
+
+/* The descriptors are the truth; here they are read in another way than the contract does. */
+static void has_each_method_of_the_descriptors(void **state)
+{
+    vp_pb_auto Google__Protobuf__FileDescriptorSet *set =
+        google__protobuf__file_descriptor_set__unpack(NULL, vp_descriptors_commented_size, vp_descriptors_commented);
+    guint methods = 0;
+    guint streams = 0;
+
+    (void)state;
+    assert_non_null(set);
+    for (size_t f = 0; f < set->n_file; f++) {
+        const Google__Protobuf__FileDescriptorProto *file = set->file[f];
+
+        for (size_t s = 0; s < file->n_service; s++) {
+            for (size_t m = 0; m < file->service[s]->n_method; m++) {
+                const Google__Protobuf__MethodDescriptorProto *proto = file->service[s]->method[m];
+                g_autofree char *path = g_strdup_printf("/%s.%s/%s", file->package, file->service[s]->name, proto->name);
+                g_autofree char *input = message_name(proto->input_type);
+                g_autofree char *output = message_name(proto->output_type);
+                const VpMethod *method = find(path);
+
+                assert_non_null(method);
+                assert_string_equal(method->method, path + 1);
+                assert_string_equal(method->input->name, input);
+                assert_string_equal(method->output->name, output);
+                assert_int_equal(method->client_streaming, proto->client_streaming);
+                assert_int_equal(method->server_streaming, proto->server_streaming);
+                methods++;
+                streams += method->client_streaming || method->server_streaming;
+            }
+        }
+    }
+    assert_int_equal(vp_contract_methods(contract)->len, methods);
+    assert_true(methods > 70);
+    assert_true(streams >= 9);
+}
+
+static void streams_are_known_as_such(void **state)
+{
+    static const struct {
+        const char *path;
+        gboolean client;
+        gboolean server;
+    } methods[] = {
+        {"/virtplane.v1.DomainService/GetDomain", FALSE, FALSE},
+        {"/virtplane.v1.DomainService/OpenConsole", TRUE, TRUE},
+        {"/virtplane.v1.DomainService/WatchDomainStats", FALSE, TRUE},
+        {"/virtplane.v1.StorageService/UploadVolume", TRUE, FALSE},
+        {"/virtplane.v1.StorageService/DownloadVolume", FALSE, TRUE},
+        {"/virtplane.v1.EventService/WatchEvents", FALSE, TRUE},
+        {"/virtplane.v1.EventService/ListEvents", FALSE, FALSE},
+        {"/virtplane.v1.ImageService/InspectChain", FALSE, TRUE},
+        {"/virtplane.v1.OperationService/WatchOperation", FALSE, TRUE},
+        {"/grpc.health.v1.Health/Check", FALSE, FALSE},
+        {"/grpc.health.v1.Health/Watch", FALSE, TRUE},
+        {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", TRUE, TRUE},
+        {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", TRUE, TRUE},
+    };
+
+    (void)state;
+    for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {
+        const VpMethod *method = find(methods[i].path);
+
+        assert_non_null(method);
+        assert_int_equal(method->client_streaming, methods[i].client);
+        assert_int_equal(method->server_streaming, methods[i].server);
+    }
+}
+
+static void lists_all_services(void **state)
+{
+    static const char *const names[] = {
+        "virtplane.v1.AdminService",     "virtplane.v1.DomainService",       "virtplane.v1.EventService",
+        "virtplane.v1.HostService",      "virtplane.v1.ImageService",        "virtplane.v1.OperationService",
+        "virtplane.v1.SecretService",    "virtplane.v1.StorageService",      "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+    };
+    const char *const *services = vp_contract_services(contract);
+
+    (void)state;
+    assert_int_equal(g_strv_length((char **)services), G_N_ELEMENTS(names));
+    for (gsize i = 0; i < G_N_ELEMENTS(names); i++)
+        assert_true(g_strv_contains(services, names[i]));
+}
+
+static const VpFieldBounds *bounds_of(const ProtobufCMessageDescriptor *descriptor, const char *field)
+{
+    const VpFieldBounds *bounds = vp_contract_bounds(contract, descriptor);
+    const ProtobufCFieldDescriptor *found = protobuf_c_message_descriptor_get_field_by_name(descriptor, field);
+
+    assert_non_null(bounds);
+    assert_non_null(found);
+    return &bounds[found - descriptor->fields];
+}
+
+static void reads_the_bounds_of_fields(void **state)
+{
+    (void)state;
+    const VpFieldBounds *name = bounds_of(&pb_domain__descriptor, "name");
+    assert_int_equal(name->form, PB_STRING_FORM_NAME);
+    assert_int_equal(name->max_bytes, 63);
+    assert_int_equal(name->max_items, vp_default_bounds.max_items);
+
+    assert_int_equal(bounds_of(&pb_domain__descriptor, "uid")->form, PB_STRING_FORM_UUID);
+    assert_int_equal(bounds_of(&pb_domain_spec__descriptor, "vcpus")->max_value, 1024);
+    assert_int_equal(bounds_of(&pb_domain_spec__descriptor, "memory_bytes")->max_value, 17592186044416);
+    assert_int_equal(bounds_of(&pb_domain_spec__descriptor, "disks")->max_items, 64);
+    assert_int_equal(bounds_of(&pb_disk__descriptor, "path")->form, PB_STRING_FORM_ABSOLUTE_PATH);
+    assert_int_equal(bounds_of(&pb_list_domains_request__descriptor, "page_size")->max_value, 1000);
+    assert_int_equal(bounds_of(&pb_create_domain_request__descriptor, "request_id")->form, PB_STRING_FORM_LINE);
+    assert_int_equal(bounds_of(&pb_create_domain_request__descriptor, "request_id")->max_bytes, 128);
+    /* A field without rules beside one with. */
+    const VpFieldBounds *note = bounds_of(&pb_domain_spec__descriptor, "description");
+    assert_memory_equal(note, &vp_default_bounds, sizeof(*note));
+}
+
+/* What is only ever answered is not bounded. */
+static void messages_without_rules_have_the_defaults(void **state)
+{
+    (void)state;
+    assert_null(vp_contract_bounds(contract, &pb_domain__labels_entry__descriptor));
+    assert_null(vp_contract_bounds(contract, &pb_get_domain_response__descriptor));
+}
+
+/* protobuf-c recurses: no request may have a message that reaches itself. */
+static void expect_no_recursion(const ProtobufCMessageDescriptor *descriptor, GPtrArray *above)
+{
+    for (guint i = 0; i < above->len; i++)
+        assert_ptr_not_equal(above->pdata[i], descriptor);
+    g_ptr_array_add(above, (gpointer)descriptor);
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        if (descriptor->fields[i].type == PROTOBUF_C_TYPE_MESSAGE)
+            expect_no_recursion(descriptor->fields[i].descriptor, above);
+    }
+    g_ptr_array_remove_index(above, above->len - 1);
+}
+
+static void no_request_is_recursive(void **state)
+{
+    const GArray *methods = vp_contract_methods(contract);
+    g_autoptr(GPtrArray) above = g_ptr_array_new();
+
+    (void)state;
+    for (guint i = 0; i < methods->len; i++)
+        expect_no_recursion(g_array_index(methods, VpMethod, i).input, above);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(has_each_method_of_the_descriptors),
+        cmocka_unit_test(streams_are_known_as_such),
+        cmocka_unit_test(lists_all_services),
+        cmocka_unit_test(reads_the_bounds_of_fields),
+        cmocka_unit_test(messages_without_rules_have_the_defaults),
+        cmocka_unit_test(no_request_is_recursive),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
