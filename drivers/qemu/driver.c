@@ -104,11 +104,15 @@ static void qemu_start(VpDriver *base, VpTask *task)
 static VpError *find_unrecorded(const PbDomain *model, VpRecord *ret_record)
 {
     const PbDomainStatus *status = model->status;
-    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", status ? status->pid : 0);
     g_autofree char *text = NULL;
-    gsize length;
+    gsize length = 0;
 
-    if (!g_file_get_contents(path, &text, &length, NULL) || !memmem(text, length, model->uid, strlen(model->uid)))
+    if (status) {
+        g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", status->pid);
+
+        g_file_get_contents(path, &text, &length, NULL);
+    }
+    if (!text || !memmem(text, length, model->uid, strlen(model->uid)))
         return vp_error_new(VP_NOT_FOUND, "PROCESS_GONE", "domain %s has no process", model->name);
     *ret_record = (VpRecord){
         .pid = status->pid,

@@ -199,8 +199,10 @@ void bench_ok(Bench *bench, Operation operation, const PbDomain *domain)
 
 void check_error(const VpError *error, VpCode code, const char *reason)
 {
-    if (!error)
+    if (!error) {
         fail_msg("did not fail with %s", reason);
+        return;
+    }
     if (error->code != code || strcmp(error->reason, reason) != 0)
         fail_msg("failed with %s %s (%s), not with %s %s", vp_code_name(error->code), error->reason, error->message,
                  vp_code_name(code), reason);

@@ -31,20 +31,25 @@ static const char *const golden[] = {
     "-device", "pvpanic",
     /* vda: an overlay with a data file, over a raw block device */
     "-add-fd", "fd=6,set=1,opaque=disk0-1-file",
-    "-blockdev", "{\"driver\":\"host_device\",\"node-name\":\"disk0-1-file\",\"filename\":\"/dev/fdset/1\",\"read-only\":true,\"auto-read-only\":true,\"discard\":\"unmap\"}",
+    "-blockdev", "{\"driver\":\"host_device\",\"node-name\":\"disk0-1-file\",\"filename\":\"/dev/fdset/1\",\"read-only\":true"
+                 ",\"auto-read-only\":true,\"discard\":\"unmap\"}",
     "-blockdev", "{\"driver\":\"raw\",\"node-name\":\"disk0-1\",\"file\":\"disk0-1-file\",\"read-only\":true,\"discard\":\"unmap\"}",
     "-add-fd", "fd=4,set=2,opaque=disk0-0-file",
     "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk0-0-file\",\"filename\":\"/dev/fdset/2\",\"read-only\":false,\"discard\":\"unmap\"}",
     "-add-fd", "fd=5,set=3,opaque=disk0-0-data",
     "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk0-0-data\",\"filename\":\"/dev/fdset/3\",\"read-only\":false,\"discard\":\"unmap\"}",
-    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk0-0\",\"file\":\"disk0-0-file\",\"read-only\":false,\"discard\":\"unmap\",\"backing\":\"disk0-1\",\"data-file\":\"disk0-0-data\"}",
+    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk0-0\",\"file\":\"disk0-0-file\",\"read-only\":false"
+                 ",\"discard\":\"unmap\",\"backing\":\"disk0-1\",\"data-file\":\"disk0-0-data\"}",
     "-device", "{\"driver\":\"virtio-blk-pci\",\"addr\":\"2.0\",\"multifunction\":true,\"id\":\"disk0\",\"drive\":\"disk0-0\",\"bootindex\":1}",
     /* sda: a read-only qcow2 on SCSI */
     "-add-fd", "fd=7,set=4,opaque=disk1-0-file",
-    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk1-0-file\",\"filename\":\"/dev/fdset/4\",\"read-only\":true,\"auto-read-only\":true,\"discard\":\"unmap\"}",
-    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk1-0\",\"file\":\"disk1-0-file\",\"read-only\":true,\"discard\":\"unmap\",\"backing\":null}",
+    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk1-0-file\",\"filename\":\"/dev/fdset/4\",\"read-only\":true"
+                 ",\"auto-read-only\":true,\"discard\":\"unmap\"}",
+    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk1-0\",\"file\":\"disk1-0-file\",\"read-only\":true"
+                 ",\"discard\":\"unmap\",\"backing\":null}",
     "-device", "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi0\",\"addr\":\"2.1\"}",
-    "-device", "{\"driver\":\"scsi-hd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":0,\"lun\":0,\"id\":\"disk1\",\"drive\":\"disk1-0\",\"bootindex\":2}",
+    "-device", "{\"driver\":\"scsi-hd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":0,\"lun\":0,\"id\":\"disk1\""
+                 ",\"drive\":\"disk1-0\",\"bootindex\":2}",
     "-netdev", "user,id=net0",
     "-device", "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"netdev\":\"net0\",\"romfile\":\"\",\"mac\":\"52:54:00:12:34:56\",\"addr\":\"2.2\"}",
     "-netdev", "hubport,id=net1,hubid=1",

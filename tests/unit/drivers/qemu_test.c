@@ -73,7 +73,9 @@ static void run_command(const char *format, ...)
     va_start(args, format);
     g_autofree char *command = g_strdup_vprintf(format, args);
     va_end(args);
-    assert_true(g_spawn_command_line_sync(command, NULL, NULL, &status, NULL));
+    g_auto(GStrv) argv = NULL;
+    assert_true(g_shell_parse_argv(command, NULL, &argv, NULL));
+    assert_true(g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
     assert_int_equal(status, 0);
 }
 
