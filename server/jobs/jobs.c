@@ -216,7 +216,6 @@ static void job_end(VpJob *job, VpError *error)
     VpTimer *timer = g_steal_pointer(&job->timer);
     vp_operation_end(job, verdict);
     vp_operations_remember(job, forgotten);
-    queue_leave(jobs, job, ready);
     vp_job_notice_take(job, /* listener= */ TRUE, &notice);
     pthread_mutex_unlock(&jobs->lock);
     if (vp_timer_cancel(timer)) {
@@ -227,8 +226,11 @@ static void job_end(VpJob *job, VpError *error)
         job->spec.done(job, job->spec.data, verdict);
     }
 
+    /* Its place is kept until here: a job that came meanwhile must not run before this one's end was told. */
     pthread_mutex_lock(&jobs->lock);
     job->phase = JOB_ENDED;
+    queue_leave(jobs, job, ready);
+    vp_job_notice_take(job, /* listener= */ TRUE, &notice);
     const gboolean destroy = job_may_destroy(job);
     pthread_mutex_unlock(&jobs->lock);
 
@@ -238,6 +240,7 @@ static void job_end(VpJob *job, VpError *error)
     for (guint i = 0; i < ready->len; i++) {
         job_start(ready->pdata[i]);
     }
+    vp_job_notice_tell(&notice);
     jobs_busy_done(jobs);
     vp_job_unref(job);
 }
@@ -641,11 +644,20 @@ VpError *vp_jobs_cancel(VpJobs *jobs, const char *uid)
     return refusal;
 }
 
+/* The job that runs; one whose end is being told keeps its place, but is none any more. */
+static const VpJob *queue_current(const JobQueue *queue)
+{
+    if (queue->jumping && queue->jumping->phase < JOB_ENDING) {
+        return queue->jumping;
+    }
+    return queue->running && queue->running->phase < JOB_ENDING ? queue->running : NULL;
+}
+
 gboolean vp_jobs_current(VpJobs *jobs, const char *resource_uid, VpJobInfo *ret_info)
 {
     VP_LOCK(&jobs->lock);
     const JobQueue *queue = g_hash_table_lookup(jobs->queues, resource_uid);
-    const VpJob *job = queue ? (queue->jumping ? queue->jumping : queue->running) : NULL;
+    const VpJob *job = queue ? queue_current(queue) : NULL;
 
     if (!job) {
         return FALSE;

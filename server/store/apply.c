@@ -9,12 +9,14 @@
 static VpError *conflict_error(const VpTxnCompare *compare, gint64 present)
 {
     g_autofree char *text = g_strdup_printf("%" G_GINT64_FORMAT, present);
-    g_autofree char *is = present ? g_strdup_printf("was last changed at revision %s", text) : g_strdup("does not exist");
-    g_autofree char *expected = compare->mod_revision
-                                    ? g_strdup_printf("the change was made for revision %" G_GINT64_FORMAT, compare->mod_revision)
-                                    : g_strdup("it must not exist yet");
-    VpError *error =
-        vp_error_new(VP_ABORTED, "REVISION_CONFLICT", "'%s' %s, but %s; read it again and retry", compare->key, is, expected);
+    g_autofree char *is =
+        present ? g_strdup_printf("was last changed at revision %s", text) : g_strdup("does not exist");
+    g_autofree char *expected =
+        compare->mod_revision
+            ? g_strdup_printf("the change was made for revision %" G_GINT64_FORMAT, compare->mod_revision)
+            : g_strdup("it must not exist yet");
+    VpError *error = vp_error_new(VP_ABORTED, "REVISION_CONFLICT", "'%s' %s, but %s; read it again and retry",
+                                  compare->key, is, expected);
 
     return vp_error_with(vp_error_with(error, "key", compare->key), "revision", text);
 }
@@ -58,7 +60,8 @@ static VpError *make_change(VpDb *db, const VpTxnChange *change, gint64 revision
     return error;
 }
 
-static VpError *append_event(VpDb *db, const PbEvent *event, guint seq, gint64 revision, gint64 wall_us, GPtrArray *entries)
+static VpError *append_event(VpDb *db, const PbEvent *event, guint seq, gint64 revision, gint64 wall_us,
+                             GPtrArray *entries)
 {
     VpError *error = NULL;
     VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, VP_DB_JOURNAL_PUT, &error);

@@ -33,10 +33,13 @@ static const char *const sql_texts[VP_DB_SQL_MAX] = {
                       "ON CONFLICT(key) DO UPDATE SET value = ?2, mod_revision = ?3",
     [VP_DB_KEY_DELETE] = "DELETE FROM kv WHERE key = ?1",
     [VP_DB_KEY_GET] = "SELECT key, value, create_revision, mod_revision FROM kv WHERE key = ?1",
-    [VP_DB_LIST_FROM] = "SELECT key, value, create_revision, mod_revision FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
-    [VP_DB_LIST_AFTER] = "SELECT key, value, create_revision, mod_revision FROM kv WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3",
+    [VP_DB_LIST_FROM] =
+        "SELECT key, value, create_revision, mod_revision FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
+    [VP_DB_LIST_AFTER] =
+        "SELECT key, value, create_revision, mod_revision FROM kv WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3",
     [VP_DB_JOURNAL_PUT] = "INSERT INTO journal(revision, seq, event) VALUES(?1, ?2, ?3)",
-    [VP_DB_JOURNAL_READ] = "SELECT revision, event FROM journal WHERE revision >= ?1 AND revision <= ?2 ORDER BY revision, seq",
+    [VP_DB_JOURNAL_READ] =
+        "SELECT revision, event FROM journal WHERE revision >= ?1 AND revision <= ?2 ORDER BY revision, seq",
     [VP_DB_JOURNAL_NTH] = "SELECT revision FROM journal ORDER BY revision, seq LIMIT 1 OFFSET ?1",
     [VP_DB_JOURNAL_NEXT] = "SELECT revision FROM journal WHERE revision > ?1 ORDER BY revision, seq LIMIT 1",
     [VP_DB_JOURNAL_LAST] = "SELECT revision FROM journal ORDER BY revision DESC, seq DESC LIMIT 1",
@@ -50,16 +53,19 @@ static const char common_pragmas[] = "PRAGMA synchronous = FULL;"
                                      "PRAGMA cell_size_check = ON;"
                                      "PRAGMA trusted_schema = OFF;";
 
+/* The columns are SQL's. */
+/* clang-format off */
 static const char schema[] =
-    "CREATE TABLE kv(key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, create_revision INTEGER NOT NULL,"
-    "                mod_revision INTEGER NOT NULL) STRICT;"
-    "CREATE TABLE journal(revision INTEGER NOT NULL, seq INTEGER NOT NULL, event BLOB NOT NULL, PRIMARY KEY(revision, seq))"
-    "    WITHOUT ROWID, STRICT;"
+    "CREATE TABLE kv(key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL,"
+    "                create_revision INTEGER NOT NULL, mod_revision INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE journal(revision INTEGER NOT NULL, seq INTEGER NOT NULL, event BLOB NOT NULL,"
+    "                     PRIMARY KEY(revision, seq)) WITHOUT ROWID, STRICT;"
     "CREATE TABLE meta(id INTEGER PRIMARY KEY CHECK(id = 0), revision INTEGER NOT NULL, compacted INTEGER NOT NULL,"
     "                  events INTEGER NOT NULL) STRICT;"
     "INSERT INTO meta VALUES(0, 0, 1, 0);"
     "PRAGMA application_id = " G_STRINGIFY(APPLICATION_ID) ";"
     "PRAGMA user_version = " G_STRINGIFY(SCHEMA_VERSION) ";";
+/* clang-format on */
 
 sqlite3 *vp_db_handle(VpDb *db)
 {
@@ -72,21 +78,22 @@ VpError *vp_db_error(VpDb *db, int rc, const char *doing)
     const int errnum = primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN ? sqlite3_system_errno(db->handle) : 0;
 
     if (primary == SQLITE_FULL || errnum == ENOSPC || errnum == EDQUOT) {
-        return vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_FULL", "cannot %s: no space left for '%s'; free some and try again", doing,
-                            db->path);
+        return vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_FULL",
+                            "cannot %s: no space left for '%s'; free some and try again", doing, db->path);
     }
     if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB) {
-        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "cannot %s: '%s' is damaged (%s); restore it from a backup", doing,
-                            db->path, sqlite3_errmsg(db->handle));
+        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "cannot %s: '%s' is damaged (%s); restore it from a backup",
+                            doing, db->path, sqlite3_errmsg(db->handle));
     }
-    return vp_error_new(VP_UNAVAILABLE, "STORE_FAILED", "cannot %s: '%s': %s%s%s", doing, db->path, sqlite3_errmsg(db->handle),
-                        errnum ? ": " : "", errnum ? g_strerror(errnum) : "");
+    return vp_error_new(VP_UNAVAILABLE, "STORE_FAILED", "cannot %s: '%s': %s%s%s", doing, db->path,
+                        sqlite3_errmsg(db->handle), errnum ? ": " : "", errnum ? g_strerror(errnum) : "");
 }
 
 sqlite3_stmt *vp_db_take(VpDb *db, VpDbSql sql, VpError **error)
 {
     if (!db->statements[sql]) {
-        const int rc = sqlite3_prepare_v3(db->handle, sql_texts[sql], -1, SQLITE_PREPARE_PERSISTENT, &db->statements[sql], NULL);
+        const int rc =
+            sqlite3_prepare_v3(db->handle, sql_texts[sql], -1, SQLITE_PREPARE_PERSISTENT, &db->statements[sql], NULL);
 
         if (rc != SQLITE_OK) {
             *error = vp_db_error(db, rc, "use the store");
@@ -168,7 +175,8 @@ VpError *vp_db_meta_get(VpDb *db, VpDbMeta *ret_meta)
     const int rc = sqlite3_step(statement);
 
     if (rc == SQLITE_DONE) {
-        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' has lost its revision; restore it from a backup", db->path);
+        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' has lost its revision; restore it from a backup",
+                            db->path);
     }
     if (rc != SQLITE_ROW) {
         return vp_db_error(db, rc, "read the store's revision");
@@ -270,7 +278,8 @@ static VpError *check_schema(VpDb *db)
         return run_script(db, script, "create the store");
     }
     if (application_id != APPLICATION_ID) {
-        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' is a database, but not virtplane's; move it away", db->path);
+        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' is a database, but not virtplane's; move it away",
+                            db->path);
     }
     if (version > SCHEMA_VERSION) {
         return vp_error_new(VP_FAILED_PRECONDITION, "STORE_TOO_NEW",
@@ -297,7 +306,8 @@ static VpError *check_meta(VpDb *db, const VpDbMeta *meta)
     }
     const gint64 last = rc == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
 
-    if (meta->revision < last || meta->compacted < 1 || meta->compacted > meta->revision + 1 || meta->events < (last ? 1 : 0)) {
+    if (meta->revision < last || meta->compacted < 1 || meta->compacted > meta->revision + 1 ||
+        meta->events < (last ? 1 : 0)) {
         return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT",
                             "'%s' contradicts itself (revision %" G_GINT64_FORMAT ", compacted to %" G_GINT64_FORMAT
                             ", journal up to %" G_GINT64_FORMAT "); restore it from a backup",

@@ -19,9 +19,10 @@ static VpError *locked_error(int fd, const char *dir)
     const ssize_t got = pread(fd, text, PID_WIDTH, 0);
     const long pid = got > 0 ? strtol(text, NULL, 10) : 0;
     g_autofree char *holder = pid > 0 ? g_strdup_printf("%ld", pid) : NULL;
-    VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "STORE_LOCKED",
-                                  "the state directory '%s' is in use by process %s; stop it or choose another directory", dir,
-                                  holder ? holder : "(unknown)");
+    VpError *error =
+        vp_error_new(VP_FAILED_PRECONDITION, "STORE_LOCKED",
+                     "the state directory '%s' is in use by process %s; stop it or choose another directory", dir,
+                     holder ? holder : "(unknown)");
 
     return holder ? vp_error_with(error, "pid", holder) : error;
 }
@@ -46,13 +47,15 @@ int vp_dirlock_take(const char *dir, VpError **error)
     struct stat st;
 
     if (fd < 0) {
-        *error = vp_error_errno(errno, "STORE_UNUSABLE", "cannot create '%s'; the state directory must exist and be writable", path);
+        *error = vp_error_errno(errno, "STORE_UNUSABLE",
+                                "cannot create '%s'; the state directory must exist and be writable", path);
         return -1;
     }
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
         *error = vp_error_new(VP_FAILED_PRECONDITION, "STORE_UNUSABLE", "'%s' is no regular file; remove it", path);
     } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        *error = errno == EWOULDBLOCK ? locked_error(fd, dir) : vp_error_errno(errno, "STORE_UNUSABLE", "cannot lock '%s'", path);
+        *error = errno == EWOULDBLOCK ? locked_error(fd, dir)
+                                      : vp_error_errno(errno, "STORE_UNUSABLE", "cannot lock '%s'", path);
     } else if (!(*error = write_pid(fd, path))) {
         return fd;
     }

@@ -147,7 +147,8 @@ static VpError *compacted_error(gint64 from_revision, gint64 oldest)
                          "oldest_revision", text);
 }
 
-static VpError *read_rows(VpDb *db, gint64 from_revision, gint64 end, guint max_entries, GPtrArray *entries, gint64 *ret_next_revision)
+static VpError *read_rows(VpDb *db, gint64 from_revision, gint64 end, guint max_entries, GPtrArray *entries,
+                          gint64 *ret_next_revision)
 {
     VpError *error = NULL;
     VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, VP_DB_JOURNAL_READ, &error);
@@ -172,7 +173,8 @@ static VpError *read_rows(VpDb *db, gint64 from_revision, gint64 end, guint max_
         PbEvent *event = vp_pb_unpack(&pb_event__descriptor, packed);
 
         if (!event) {
-            return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "the journal's entry at revision %" G_GINT64_FORMAT " is damaged", revision);
+            return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT",
+                                "the journal's entry at revision %" G_GINT64_FORMAT " is damaged", revision);
         }
         g_ptr_array_add(entries, vp_journal_entry_new(revision, event, g_steal_pointer(&packed)));
         last = revision;

@@ -87,8 +87,9 @@ static VpError *apply_compaction(gint64 compact_to, VpDbMeta *meta)
 {
     if (compact_to > meta->revision + 1) {
         return vp_error_new(VP_OUT_OF_RANGE, "REVISION_FUTURE",
-                            "cannot compact the journal to revision %" G_GINT64_FORMAT ": the store is at %" G_GINT64_FORMAT, compact_to,
-                            meta->revision);
+                            "cannot compact the journal to revision %" G_GINT64_FORMAT
+                            ": the store is at %" G_GINT64_FORMAT,
+                            compact_to, meta->revision);
     }
     meta->compacted = MAX(meta->compacted, compact_to);
     return NULL;
@@ -291,8 +292,8 @@ static void trim(VpStore *store)
     g_autoptr(VpError) error = vp_apply_trim(store->db, store->max_events, &store->meta, &store->trimming);
 
     if (error) {
-        vp_log(VP_LOG_WARNING, "the journal was not compacted, another try follows in %d s: %s", (int)(TRIM_RETRY_US / G_USEC_PER_SEC),
-               error->message);
+        vp_log(VP_LOG_WARNING, "the journal was not compacted, another try follows in %d s: %s",
+               (int)(TRIM_RETRY_US / G_USEC_PER_SEC), error->message);
         store->trimming = TRUE;
         store->trim_at_us = vp_now_us() + TRIM_RETRY_US;
         return;
@@ -384,8 +385,10 @@ VpStore *vp_store_open_sqlite(const VpStoreOptions *options, VpError **error)
     }
 
     store->watchers = vp_watchers_new();
-    store->tail = vp_tail_new(options->tail_max_bytes ? options->tail_max_bytes : DEFAULT_TAIL_MAX_BYTES, store->meta.revision);
-    store->max_events = options->journal_max_events ? MIN(options->journal_max_events, G_MAXINT64 / 2) : DEFAULT_JOURNAL_MAX_EVENTS;
+    store->tail =
+        vp_tail_new(options->tail_max_bytes ? options->tail_max_bytes : DEFAULT_TAIL_MAX_BYTES, store->meta.revision);
+    store->max_events =
+        options->journal_max_events ? MIN(options->journal_max_events, G_MAXINT64 / 2) : DEFAULT_JOURNAL_MAX_EVENTS;
     store->trim_slack = CLAMP(store->max_events / 4, 1, TRIM_SLACK_MAX);
     atomic_init(&store->revision, store->meta.revision);
     atomic_init(&store->oldest, store->meta.compacted);
@@ -435,12 +438,14 @@ static void store_queue(VpStore *store, Pending *pending)
     g_autoptr(VpTxn) refused = NULL;
 
     VP_LOCK(&store->lock);
-    if (pending->txn && (store->queued_txns >= QUEUE_MAX || store->queued_bytes + pending->txn->bytes > QUEUE_MAX_BYTES)) {
+    if (pending->txn &&
+        (store->queued_txns >= QUEUE_MAX || store->queued_bytes + pending->txn->bytes > QUEUE_MAX_BYTES)) {
         refused = g_steal_pointer(&pending->txn);
         vp_error_free(pending->error);
-        pending->error = vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_BUSY",
-                                                     "%u changes wait for the disk already; try again shortly", store->queued_txns),
-                                        200);
+        pending->error =
+            vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_BUSY",
+                                        "%u changes wait for the disk already; try again shortly", store->queued_txns),
+                           200);
     }
     if (pending->txn) {
         store->queued_txns++;
@@ -527,12 +532,15 @@ gint64 vp_store_oldest_revision(VpStore *store)
     return atomic_load(&store->oldest);
 }
 
-VpError *vp_store_read_journal(VpStore *store, gint64 from_revision, guint max_entries, GPtrArray *entries, gint64 *ret_next_revision)
+VpError *vp_store_read_journal(VpStore *store, gint64 from_revision, guint max_entries, GPtrArray *entries,
+                               gint64 *ret_next_revision)
 {
-    return vp_reader_journal(store->journal, MAX(from_revision, 1), vp_tail_end(store->tail), max_entries, entries, ret_next_revision);
+    return vp_reader_journal(store->journal, MAX(from_revision, 1), vp_tail_end(store->tail), max_entries, entries,
+                             ret_next_revision);
 }
 
-gboolean vp_store_read_tail(VpStore *store, gint64 from_revision, guint max_entries, GPtrArray *entries, gint64 *ret_next_revision)
+gboolean vp_store_read_tail(VpStore *store, gint64 from_revision, guint max_entries, GPtrArray *entries,
+                            gint64 *ret_next_revision)
 {
     return vp_tail_read(store->tail, MAX(from_revision, 1), max_entries, entries, ret_next_revision);
 }

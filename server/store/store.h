@@ -13,9 +13,11 @@
 typedef struct VpStore VpStore;
 
 typedef struct VpStoreOptions {
-    const char *dir;            /* exists; the store keeps its files and its lock in it */
-    guint64 journal_max_events; /* older entries are compacted away in the background (a few more may stay for a while); 0: 1,000,000 */
-    gsize tail_max_bytes;       /* how much of the journal's end is kept in memory for live readers; 0: 4 MiB */
+    const char *dir; /* exists; the store keeps its files and its lock in it */
+    /* Older entries are compacted away in the background; a few more may stay for a while. 0: 1,000,000. */
+    guint64 journal_max_events;
+    /* How much of the journal's end is kept in memory for live readers. 0: 4 MiB. */
+    gsize tail_max_bytes;
 } VpStoreOptions;
 
 /* Opens or creates the SQLite store in options->dir. FAILED_PRECONDITION, reason STORE_LOCKED, if another process has it open (the message

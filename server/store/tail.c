@@ -134,7 +134,8 @@ void vp_tail_compact(VpTail *tail, gint64 revision)
     tail->start = MAX(tail->start, revision);
 }
 
-gboolean vp_tail_read(VpTail *tail, gint64 from_revision, guint max_entries, GPtrArray *entries, gint64 *ret_next_revision)
+gboolean vp_tail_read(VpTail *tail, gint64 from_revision, guint max_entries, GPtrArray *entries,
+                      gint64 *ret_next_revision)
 {
     VP_LOCK(&tail->lock);
     if (from_revision < tail->start) {

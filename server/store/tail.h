@@ -21,7 +21,8 @@ void vp_tail_append(VpTail *tail, GPtrArray *entries, gint64 revision);
 void vp_tail_compact(VpTail *tail, gint64 revision);
 
 /* As vp_store_read_tail(). */
-gboolean vp_tail_read(VpTail *tail, gint64 from_revision, guint max_entries, GPtrArray *entries, gint64 *ret_next_revision);
+gboolean vp_tail_read(VpTail *tail, gint64 from_revision, guint max_entries, GPtrArray *entries,
+                      gint64 *ret_next_revision);
 
 /* The last revision whose entries are there. */
 gint64 vp_tail_end(VpTail *tail);

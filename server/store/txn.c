@@ -64,8 +64,8 @@ static gboolean txn_account(VpTxn *txn, gsize bytes)
     if (txn->compares->len + txn->changes->len + txn->events->len >= VP_STORE_TXN_MAX_PARTS ||
         bytes > VP_STORE_TXN_MAX_BYTES - txn->bytes) {
         txn->error = vp_error_new(VP_INVALID_ARGUMENT, "TRANSACTION_TOO_LARGE",
-                                  "a transaction has at most %u compares, changes and events, and %u MiB", VP_STORE_TXN_MAX_PARTS,
-                                  VP_STORE_TXN_MAX_BYTES >> 20);
+                                  "a transaction has at most %u compares, changes and events, and %u MiB",
+                                  VP_STORE_TXN_MAX_PARTS, VP_STORE_TXN_MAX_BYTES >> 20);
         return FALSE;
     }
     txn->bytes += bytes;
@@ -97,8 +97,9 @@ void vp_txn_put(VpTxn *txn, const char *key, GBytes *value)
         return;
     }
     if (g_bytes_get_size(value) > VP_STORE_VALUE_MAX) {
-        txn->error = vp_error_new(VP_INVALID_ARGUMENT, "VALUE_TOO_LARGE", "'%s' would have %zu bytes; the store keeps at most %u",
-                                  key, g_bytes_get_size(value), VP_STORE_VALUE_MAX);
+        txn->error = vp_error_new(VP_INVALID_ARGUMENT, "VALUE_TOO_LARGE",
+                                  "'%s' would have %zu bytes; the store keeps at most %u", key, g_bytes_get_size(value),
+                                  VP_STORE_VALUE_MAX);
         return;
     }
     if (!txn_account(txn, strlen(key) + g_bytes_get_size(value) + sizeof(VpTxnChange))) {

@@ -34,7 +34,8 @@ static gboolean enter_namespace(void)
     const uid_t uid = getuid();
     g_autofree char *map = g_strdup_printf("0 %u 1", uid);
 
-    if (unshare(CLONE_NEWNS) < 0 && (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 || !write_file("/proc/self/uid_map", map))) {
+    if (unshare(CLONE_NEWNS) < 0 &&
+        (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 || !write_file("/proc/self/uid_map", map))) {
         return FALSE;
     }
     return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;

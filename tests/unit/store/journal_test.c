@@ -23,7 +23,8 @@ static void fill(VpStore *store)
 }
 
 /* Reads from both places, which must agree where memory has it. */
-static void assert_read(VpStore *store, gboolean in_tail, gint64 from, guint max, const char *expected, gint64 expected_next)
+static void assert_read(VpStore *store, gboolean in_tail, gint64 from, guint max, const char *expected,
+                        gint64 expected_next)
 {
     g_autoptr(GPtrArray) disk = entries_new();
     g_autoptr(GPtrArray) memory = entries_new();
@@ -40,7 +41,8 @@ static void assert_read(VpStore *store, gboolean in_tail, gint64 from, guint max
     assert_int_equal(memory->len, in_tail ? disk->len : 0);
     assert_int_equal(next, in_tail ? expected_next : -1);
     for (guint i = 0; i < memory->len; i++) {
-        assert_true(g_bytes_equal(((VpJournalEntry *)memory->pdata[i])->packed, ((VpJournalEntry *)disk->pdata[i])->packed));
+        assert_true(
+            g_bytes_equal(((VpJournalEntry *)memory->pdata[i])->packed, ((VpJournalEntry *)disk->pdata[i])->packed));
     }
 }
 

@@ -80,8 +80,8 @@ static void test_second_is_refused(void **state)
     if (child == 0) {
         const VpStoreOptions options = {.dir = fixture->dir};
         VpError *refusal = NULL;
-        const gboolean refused = !vp_store_open_sqlite(&options, &refusal) && !strcmp(refusal->reason, "STORE_LOCKED") &&
-                                 !strcmp(vp_error_get(refusal, "pid"), pid);
+        const gboolean refused = !vp_store_open_sqlite(&options, &refusal) &&
+                                 !strcmp(refusal->reason, "STORE_LOCKED") && !strcmp(vp_error_get(refusal, "pid"), pid);
 
         _exit(refused ? 0 : 1);
     }
