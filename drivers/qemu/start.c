@@ -41,6 +41,21 @@ static void keep_disk_status(VpQemuDomain *domain, const PbDisk *disk, const VpC
         g_ptr_array_add(domain->findings, vp_pb_dup(g_ptr_array_index(chain->findings, i)));
 }
 
+/* QEMU is given descriptors and nothing else, so that a layer without one cannot be used, however safe. */
+static VpError *check_open(const VpChain *chain)
+{
+    for (guint i = 0; i < chain->files->len; i++) {
+        const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
+
+        if (file->fd < 0)
+            return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
+                                              "%s is not a file of this host; copy it to a local one",
+                                              file->layer->path),
+                                 "path", file->layer->path);
+    }
+    return NULL;
+}
+
 static VpError *prove_disk(Start *start, const PbDisk *disk)
 {
     const VpChainOptions options = {.format = disk->format, .write_top = !disk->read_only};
@@ -50,6 +65,8 @@ static VpError *prove_disk(Start *start, const PbDisk *disk)
     if (!error) {
         g_ptr_array_add(start->chains, chain);
         error = vp_chain_refusal(chain);
+        if (!error)
+            error = check_open(chain);
     }
     if (error)
         return vp_error_with(vp_error_prefix(error, "disk %s", disk->target), "disk", disk->target);
