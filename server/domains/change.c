@@ -258,8 +258,15 @@ static void run_update(VpJob *job, void *data)
     mutate_in_job(job, data, (VpMutation){.apply = apply_update});
 }
 
+/* On a worker: what the driver keeps on the disk goes first. Of a domain that is shut off it needs none of it, should the deletion fail after all. */
 static void run_delete(VpJob *job, void *data)
 {
+    const Change *change = data;
+    VpDriver *driver = change->record->driver;
+    g_autoptr(VpDomainView) view = vp_record_view(change->record);
+
+    if (driver->ops->forget && view && is_shut_off(view->domain))
+        driver->ops->forget(driver, change->record->uid);
     mutate_in_job(job, data, (VpMutation){.apply = apply_delete, .remove = TRUE});
 }
 
@@ -272,16 +279,6 @@ static void change_job_done(VpJob *job, void *data, const VpError *error)
         change_fail(change, error);
     else
         change_tell(change, change->record->uid, change->revision);
-}
-
-static void delete_job_done(VpJob *job, void *data, const VpError *error)
-{
-    const Change *change = data;
-    VpDriver *driver = change->record->driver;
-
-    if (!error && driver->ops->forget)
-        driver->ops->forget(driver, change->record->uid);
-    change_job_done(job, data, error);
 }
 
 /* Takes the change. */
@@ -328,7 +325,7 @@ void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request,
 
 void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
 {
-    static const VpJobSpec template = {.type = "domain.delete", .run = run_delete, .done = delete_job_done};
+    static const VpJobSpec template = {.type = "domain.delete", .run = run_delete, .done = change_job_done};
     g_autoptr(Change) change = change_new(domains, request, caller, done, data);
     g_autoptr(VpError) error = NULL;
 
