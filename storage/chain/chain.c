@@ -200,6 +200,7 @@ static void follow(VpWalk *walk, const VpNext *at, const VpProbe *probe, VpNext 
             format != PB_IMAGE_FORMAT_UNSPECIFIED ? PB_FORMAT_SOURCE_DECLARED_BY_OVERLAY : PB_FORMAT_SOURCE_UNSPECIFIED,
         .depth = at->depth + 1,
         .overlay = g_strdup(at->path),
+        .overlay_format = at->format,
         .name = g_steal_pointer(&name),
         .overlay_size = probe->virtual_size,
     };

@@ -50,6 +50,28 @@ char *vp_remedy_record(const char *overlay, const char *backing, PbImageFormat f
                            vp_format_qemu_name(format), word);
 }
 
+/* As a value in a list of options, where a comma stands for itself only if it is doubled. */
+static char *option_value(const char *path)
+{
+    g_auto(GStrv) parts = g_strsplit(path, ",", -1);
+    return g_strjoinv(",,", parts);
+}
+
+char *vp_remedy_convert(const char *overlay, PbImageFormat overlay_format, const char *backing, PbImageFormat format)
+{
+    const char *name = vp_format_qemu_name(format);
+    g_autofree char *top = option_value(overlay);
+    g_autofree char *base = option_value(backing);
+    g_autofree char *options =
+        g_strdup_printf("driver=%s,file.filename=%s,backing.driver=%s,backing.file.filename=%s",
+                        vp_format_qemu_name(overlay_format), top, name ? name : "raw", base);
+    g_autofree char *word = vp_text_shell(options);
+    g_autofree char *target = g_strdup_printf("%s.qcow2", overlay);
+    g_autofree char *target_word = vp_text_shell(target);
+    return g_strdup_printf("%sqemu-img convert --image-opts -O qcow2 %s %s",
+                           name ? "" : "find out the true format of the backing file; if it is raw: ", word, target_word);
+}
+
 char *vp_remedy_declare(const char *path, PbImageFormat format)
 {
     g_autofree char *word = vp_text_shell(path);
@@ -67,15 +89,23 @@ char *vp_remedy_rebase(const char *overlay)
                            word);
 }
 
-static char *issue_remedy(const VpProbeIssue *issue, const char *path)
+static char *issue_remedy(const VpProbeIssue *issue, PbImageFormat format, const char *path)
 {
     g_autofree char *word = vp_text_shell(path);
     switch (issue->code) {
     case PB_FINDING_CODE_DIRTY:
-        return g_strdup_printf("if no program uses it: qemu-img check -f qcow2 -r all %s", word);
+        if (format == PB_IMAGE_FORMAT_VMDK || format == PB_IMAGE_FORMAT_VPC) {
+            return g_strdup("nothing, if no program uses it; check it with the program that made it");
+        }
+        return g_strdup_printf("if no program uses it: qemu-img check -f %s -r all %s", vp_format_qemu_name(format), word);
     case PB_FINDING_CODE_HEADER_CORRUPT:
+        if (format != PB_IMAGE_FORMAT_QCOW2) {
+            return g_strdup_printf("restore %s from a copy", word);
+        }
         return g_strdup_printf("restore %s from a copy; if it was marked as corrupt: qemu-img check -f qcow2 -r all %s",
                                word, word);
+    case PB_FINDING_CODE_UNSUPPORTED_FORMAT:
+        return g_strdup("convert it to qcow2 with the program that made it");
     case PB_FINDING_CODE_TRUNCATED:
         return g_strdup_printf("restore or copy %s again: a part of it is missing", word);
     case PB_FINDING_CODE_UNKNOWN_INCOMPATIBLE_FEATURE:
@@ -85,7 +115,8 @@ static char *issue_remedy(const VpProbeIssue *issue, const char *path)
     }
 }
 
-PbFinding *vp_finding_from_issue(const VpProbeIssue *issue, guint32 depth, const char *path)
+PbFinding *vp_finding_from_issue(const VpProbeIssue *issue, PbImageFormat format, guint32 depth, const char *path)
 {
-    return vp_finding_new(issue->code, issue->severity, depth, path, issue_remedy(issue, path), "%s", issue->text);
+    return vp_finding_new(issue->code, issue->severity, depth, path, issue_remedy(issue, format, path), "%s",
+                          issue->text);
 }

@@ -8,11 +8,14 @@
 PbFinding *vp_finding_new(PbFindingCode code, PbSeverity severity, guint32 depth, const char *path, char *remedy,
                           const char *format, ...) G_GNUC_PRINTF(6, 7);
 
-/* What the parser noted, with the remedy that fits. */
-PbFinding *vp_finding_from_issue(const VpProbeIssue *issue, guint32 depth, const char *path);
+/* What the parser of `format` noted, with the remedy that fits. */
+PbFinding *vp_finding_from_issue(const VpProbeIssue *issue, PbImageFormat format, guint32 depth, const char *path);
 
 /* How to record the format of `backing` (as the header names it) in `overlay`; UNSPECIFIED: the person has to know it. */
 char *vp_remedy_record(const char *overlay, const char *backing, PbImageFormat format);
+
+/* For an overlay of a format that has no place for it: how to make a qcow2 of it, with its backing file named in the command. */
+char *vp_remedy_convert(const char *overlay, PbImageFormat overlay_format, const char *backing, PbImageFormat format);
 
 /* The qemu-img command alone; `format` has to have a name in QEMU. */
 char *vp_remedy_rebase_to(const char *overlay, const char *backing, PbImageFormat format);

@@ -57,12 +57,18 @@ static void tell(const char *path, const VpProbe *probe, GPtrArray *findings)
                                        "its format is %s, which is recognised but not read by this version", matches));
     }
     for (guint i = 0; i < probe->n_issues; i++) {
-        g_ptr_array_add(findings, vp_finding_from_issue(&probe->issues[i], 0, path));
+        g_ptr_array_add(findings, vp_finding_from_issue(&probe->issues[i], probe->format, 0, path));
+    }
+    if (probe->other_role) {
+        g_ptr_array_add(findings, vp_not_opened(path, 0, probe));
     }
     if (probe->backing_path.size > 0 && probe->backing_format.size == 0) {
         g_autofree char *name = g_strndup(probe->backing_path.bytes, probe->backing_path.size);
+        const PbImageFormat unknown = PB_IMAGE_FORMAT_UNSPECIFIED;
         g_ptr_array_add(findings, vp_finding_new(PB_FINDING_CODE_FORMAT_NOT_DECLARED, PB_SEVERITY_WARNING, 0, path,
-                                                 vp_remedy_record(path, name, PB_IMAGE_FORMAT_UNSPECIFIED),
+                                                 probe->format == PB_IMAGE_FORMAT_QCOW2
+                                                     ? vp_remedy_record(path, name, unknown)
+                                                     : vp_remedy_convert(path, probe->format, name, unknown),
                                                  "does not record the format of its backing file %s", name));
     }
 }

@@ -58,6 +58,9 @@ char *vp_matches_words(guint32 matches)
 /* The remedy for a format that nobody declared: at the layer above, or with the caller for the top. */
 static char *declare_remedy(const VpNext *next, PbImageFormat format)
 {
+    if (next->overlay && next->overlay_format != PB_IMAGE_FORMAT_QCOW2) {
+        return vp_remedy_convert(next->overlay, next->overlay_format, next->path, format);
+    }
     return next->overlay ? vp_remedy_record(next->overlay, next->name, format) : vp_remedy_declare(next->path, format);
 }
 
@@ -72,6 +75,24 @@ PbFinding *vp_not_declared(const VpNext *next, PbImageFormat looks_like)
                           next->name);
 }
 
+/* What the image names beside its backing file, as in `parent "C:\\base.vhd"`; owned by the caller. */
+static char *other_words(const VpProbe *probe)
+{
+    g_autofree char *name = vp_text_escape(probe->other_file, -1);
+    return g_strdup_printf("%s%s%s%s", probe->other_role, name[0] ? " \"" : "", name, name[0] ? "\"" : "");
+}
+
+PbFinding *vp_not_opened(const char *path, guint32 depth, const VpProbe *probe)
+{
+    g_autofree char *other = other_words(probe);
+    return vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_REFERENCE, PB_SEVERITY_ERROR, depth, path,
+                          g_strdup("make one file of it, with the program that made it or, where QEMU knows how and "
+                                   "you trust the image, with qemu-img convert -O qcow2"),
+                          "its data is not in this file alone: it names its %s, and QEMU would open that by itself or not "
+                          "at all",
+                          other);
+}
+
 static void add(GPtrArray *findings, PbFinding *finding)
 {
     g_ptr_array_add(findings, finding);
@@ -80,7 +101,7 @@ static void add(GPtrArray *findings, PbFinding *finding)
 static void add_issues(const VpNext *next, const VpProbe *probe, GPtrArray *findings)
 {
     for (guint i = 0; i < probe->n_issues; i++) {
-        add(findings, vp_finding_from_issue(&probe->issues[i], next->depth, next->path));
+        add(findings, vp_finding_from_issue(&probe->issues[i], probe->format, next->depth, next->path));
     }
 }
 
@@ -117,7 +138,10 @@ static gboolean judge_declared(const VpNext *next, const VpProbe *probe, GPtrArr
                            "was declared to be raw and is used as raw, but looks like %s", matches));
     }
     add_issues(next, probe, findings);
-    return probe->well_formed;
+    if (probe->well_formed && probe->other_role) {
+        add(findings, vp_not_opened(next->path, next->depth, probe));
+    }
+    return probe->well_formed && !probe->other_role;
 }
 
 static gboolean judge_probed(const VpNext *next, const VpProbe *probe, GPtrArray *findings)
@@ -138,13 +162,30 @@ static gboolean judge_probed(const VpNext *next, const VpProbe *probe, GPtrArray
     }
     add_issues(next, probe, findings);
     if (!probe->well_formed) {
+        add(findings, vp_finding_new(PB_FINDING_CODE_PROBE_FAILED, PB_SEVERITY_ERROR, next->depth, next->path,
+                                     declare_remedy(next, PB_IMAGE_FORMAT_UNSPECIFIED),
+                                     "nobody declared its format; it has the mark of %s, but is not a sound one, so that "
+                                     "the probe proves nothing",
+                                     vp_format_words(probe->looks_like)));
         return FALSE;
+    }
+    if (probe->other_role) {
+        g_autofree char *other = other_words(probe);
+        add(findings,
+            vp_finding_new(PB_FINDING_CODE_PROBE_REFUSED_OTHER_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
+                           declare_remedy(next, PB_IMAGE_FORMAT_UNSPECIFIED),
+                           "nobody declared its format; it looks like %s and names its %s, and a guest that writes to a raw "
+                           "disk could have made it look so",
+                           vp_format_words(probe->looks_like), other));
+        refused = TRUE;
     }
     if (probe->backing_path.size > 0) {
         g_autofree char *name = vp_text_escape(probe->backing_path.bytes, (gssize)probe->backing_path.size);
         add(findings,
             vp_finding_new(
-                PB_FINDING_CODE_PROBE_REFUSED_BACKING_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
+                probe->format == PB_IMAGE_FORMAT_VMDK ? PB_FINDING_CODE_PROBE_REFUSED_OTHER_FILE
+                                                      : PB_FINDING_CODE_PROBE_REFUSED_BACKING_FILE,
+                PB_SEVERITY_ERROR, next->depth, next->path,
                 declare_remedy(next, probe->looks_like),
                 "nobody declared its format; it looks like %s with the backing file %s, and a guest that writes to a "
                 "raw disk could have made it look so. Declare the format if you know that this image is no "

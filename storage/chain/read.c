@@ -41,34 +41,64 @@ static int fill(const VpOpened *file, VpHeadBuffer *buffer, gsize want)
     return buffer->used < size ? ESTALE : 0;
 }
 
+static void drop_windows(VpHeadBuffer *buffer)
+{
+    for (guint i = 0; i < buffer->n_windows; i++) {
+        g_free(buffer->windows[i]);
+    }
+    buffer->n_windows = 0;
+}
+
+/* Reads a place further in, which the probe has found to lie within the file, into `bytes`. */
+static int add_window(const VpOpened *file, guint8 *bytes, VpProbeRange range, VpProbeInput *input)
+{
+    gssize got = vp_read_at(file->fd, bytes, range.size, range.offset);
+    if (got != (gssize)range.size) {
+        return got < 0 ? errno : ESTALE;
+    }
+    input->windows[input->n_windows++] = (VpProbeWindow){range.offset, bytes, range.size};
+    return 0;
+}
+
+static int read_more(const VpOpened *file, VpHeadBuffer *buffer, VpProbeRange need, VpProbeInput *input)
+{
+    if (need.offset > 0) {
+        g_assert(need.size <= VP_PROBE_WINDOW_MAX && input->n_windows < VP_PROBE_WINDOWS_MAX);
+        buffer->windows[buffer->n_windows] = g_malloc(need.size);
+        return add_window(file, buffer->windows[buffer->n_windows++], need, input);
+    }
+    int errnum = fill(file, buffer, need.size);
+    input->head = buffer->bytes;
+    input->head_size = buffer->used;
+    return errnum;
+}
+
 int vp_read_and_probe(const VpOpened *file, PbImageFormat declared, VpHeadBuffer *buffer, VpProbe *probe)
 {
-    guint8 tail[VP_PROBE_TAIL];
     gboolean undeclared = declared == PB_IMAGE_FORMAT_UNSPECIFIED;
-    gsize want = undeclared ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST;
+    VpProbeRange need = {0, undeclared ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST};
     VpProbeInput input = {.file_size = file->size};
+    int errnum = 0;
 
-    if (undeclared && file->size >= sizeof(tail)) {
-        gssize got = vp_read_at(file->fd, tail, sizeof(tail), file->size - sizeof(tail));
-        if (got != (gssize)sizeof(tail)) {
-            return got < 0 ? errno : ESTALE;
-        }
-        input.tail = tail;
-        input.tail_size = sizeof(tail);
+    drop_windows(buffer);
+    /* The end of a file that is longer than its head: the probe would ask for it anyway. */
+    if (undeclared && file->size > VP_PROBE_HEAD_ALL) {
+        errnum = add_window(file, buffer->tail, (VpProbeRange){file->size - VP_PROBE_TAIL, VP_PROBE_TAIL}, &input);
     }
-    while (want > 0) {
-        int errnum = fill(file, buffer, want);
+    do {
+        errnum = errnum ? errnum : read_more(file, buffer, need, &input);
         if (errnum) {
             return errnum;
         }
-        input.head = buffer->bytes;
-        input.head_size = buffer->used;
-        want = vp_probe(&input, declared, probe);
-    }
-    return 0;
+        if (vp_probe(&input, declared, probe)) {
+            return 0;
+        }
+        need = probe->need;
+    } while (TRUE);
 }
 
 void vp_head_buffer_clear(VpHeadBuffer *buffer)
 {
+    drop_windows(buffer);
     g_clear_pointer(&buffer->bytes, g_free);
 }

@@ -8,6 +8,9 @@ typedef struct VpHeadBuffer {
     guint8 *bytes; /* what the probe's texts point into, until the next read */
     gsize size;
     gsize used;
+    guint8 tail[VP_PROBE_TAIL];
+    guint8 *windows[VP_PROBE_WINDOWS_MAX]; /* what the probe asked for further in */
+    guint n_windows;
 } VpHeadBuffer;
 
 /* 0, or an errno value: ESTALE if the file shrank while it was read. */

@@ -11,6 +11,7 @@ typedef struct VpNext {
     PbFormatSource source; /* who did */
     guint32 depth;
     char *overlay;        /* the layer above, NULL for the top */
+    PbImageFormat overlay_format;
     char *name;           /* what the layer above calls this one; NULL for the top */
     guint64 overlay_size; /* virtual */
 } VpNext;
@@ -42,6 +43,9 @@ gboolean vp_judge_layer(const VpNext *next, const VpProbe *probe, PbImageLayer *
 
 /* The finding that nobody declared the format of `next`; `looks_like` may be UNSPECIFIED. */
 PbFinding *vp_not_declared(const VpNext *next, PbImageFormat looks_like);
+
+/* The finding that an image names a file that is never opened for it: an extent, a parent of another program's, a segment. */
+PbFinding *vp_not_opened(const char *path, guint32 depth, const VpProbe *probe);
 
 /* The names of the formats that match, for a message; owned by the caller. */
 char *vp_matches_words(guint32 matches);

@@ -28,3 +28,8 @@ static inline guint32 vp_le32(const guint8 *p)
 {
     return (guint32)p[3] << 24 | (guint32)p[2] << 16 | (guint32)p[1] << 8 | p[0];
 }
+
+static inline guint64 vp_le64(const guint8 *p)
+{
+    return (guint64)vp_le32(p + 4) << 32 | vp_le32(p);
+}

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "storage/probe/formats.h"
+#include "storage/probe/parse.h"
 #include "storage/probe/qcow2.h"
 #include "storage/probe/recognise.h"
 
@@ -35,6 +36,98 @@ void vp_probe_feature(VpProbe *probe, const char *name)
     }
 }
 
+const guint8 *vp_probe_find(const VpProbeInput *input, guint64 offset, gsize size)
+{
+    if (offset <= input->head_size && size <= input->head_size - offset) {
+        return input->head + offset;
+    }
+    for (guint i = 0; i < input->n_windows; i++) {
+        const VpProbeWindow *window = &input->windows[i];
+        if (offset >= window->offset && offset - window->offset <= window->size &&
+            size <= window->size - (offset - window->offset)) {
+            return window->bytes + (offset - window->offset);
+        }
+    }
+    return NULL;
+}
+
+gboolean vp_probe_holds(const VpProbeInput *input, VpProbe *probe, guint64 offset, guint64 size, const char *what)
+{
+    if (offset <= input->file_size && size <= input->file_size - offset) {
+        return TRUE;
+    }
+    TRUNCATED(probe, "the file has %" PRIu64 " bytes and ends before %s does (%" PRIu64 " bytes at %" PRIu64 ")",
+              input->file_size, what, size, offset);
+    return FALSE;
+}
+
+const guint8 *vp_probe_at(const VpProbeInput *input, VpProbe *probe, guint64 offset, gsize size, const char *what)
+{
+    if (!vp_probe_holds(input, probe, offset, size, what)) {
+        return NULL;
+    }
+    const guint8 *bytes = vp_probe_find(input, offset, size);
+    if (bytes) {
+        return bytes;
+    }
+    if (size > VP_PROBE_WINDOW_MAX || input->n_windows == VP_PROBE_WINDOWS_MAX) {
+        /* A parser keeps to these bounds; if one should not, that is no reason to trust the image. */
+        vp_probe_note(probe, PB_FINDING_CODE_PROBE_FAILED, PB_SEVERITY_ERROR, "reading %s needs more than is allowed", what);
+        return NULL;
+    }
+    probe->need = offset == 0 ? (VpProbeRange){0, MAX(size, input->head_size + 1)} : (VpProbeRange){offset, size};
+    return NULL;
+}
+
+void vp_probe_backing_at(const VpProbeInput *input, VpProbe *probe, guint64 offset, guint64 size)
+{
+    static const char what[] = "the name of its backing file";
+    if (size == 0 || size > VP_BACKING_NAME_MAX) {
+        CORRUPT(probe, "%s has %" PRIu64 " bytes; 1 to 1023 are allowed", what, size);
+        return;
+    }
+    const guint8 *name = vp_probe_at(input, probe, offset, (gsize)size, what);
+    if (name && memchr(name, 0, (gsize)size)) {
+        CORRUPT(probe, "%s contains a NUL byte", what);
+    } else if (name) {
+        probe->backing_path = (VpProbeText){(const char *)name, (gsize)size};
+    }
+}
+
+void vp_probe_other(VpProbe *probe, const char *role, const char *name, gsize size)
+{
+    gsize used = 0;
+    if (probe->other_file[0]) {
+        return;
+    }
+    probe->other_role = role;
+    for (gsize i = 0; i < size && name[i] && used < sizeof(probe->other_file) - 1; i++) {
+        probe->other_file[used++] = name[i];
+    }
+    probe->other_file[used] = '\0';
+}
+
+void vp_probe_other_utf16(VpProbe *probe, const char *role, const guint8 *name, gsize size, gboolean big_endian)
+{
+    char text[sizeof(probe->other_file)];
+    gsize used = 0;
+    for (gsize i = 0; i + 1 < size && used + 6 < sizeof(text); i += 2) {
+        gunichar c = big_endian ? vp_be16(name + i) : vp_le16(name + i);
+        if (c == 0) {
+            break;
+        }
+        if (c >= 0xd800 && c < 0xdc00 && i + 3 < size) {
+            gunichar low = big_endian ? vp_be16(name + i + 2) : vp_le16(name + i + 2);
+            if (low >= 0xdc00 && low < 0xe000) {
+                c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+                i += 2;
+            }
+        }
+        used += (gsize)g_unichar_to_utf8(g_unichar_validate(c) ? c : 0xfffd, text + used);
+    }
+    vp_probe_other(probe, role, text, used);
+}
+
 static PbImageFormat only_one(guint32 set)
 {
     for (guint i = 1; i < 32; i++) {
@@ -45,8 +138,10 @@ static PbImageFormat only_one(guint32 set)
     return PB_IMAGE_FORMAT_UNSPECIFIED;
 }
 
-/* Content of a raw disk may come several at once (a bootable ISO has an MBR too): that is one raw disk. Beside the mark of a format at the
- * head it makes the file a polyglot; beside one at the end it does not: a fixed VHD is a disk with a footer. */
+/*
+ * Content of a raw disk may come several at once (a bootable ISO has an MBR too): that is one raw disk. Beside the mark of a format it makes the
+ * file a polyglot, but for a fixed VHD, which is a disk with a footer: the content lies at the same place, whatever it is taken for.
+ */
 static void judge(VpProbe *probe, guint32 by_tail)
 {
     guint32 formats = probe->matches & ~RAW_CONTENT;
@@ -60,21 +155,58 @@ static void judge(VpProbe *probe, guint32 by_tail)
     }
     if (!formats) {
         probe->looks_like = PB_IMAGE_FORMAT_RAW;
-    } else if ((formats & ~by_tail) && content) {
+    } else if (content && formats != (by_tail & 1u << PB_IMAGE_FORMAT_VPC)) {
         probe->looks_like = PB_IMAGE_FORMAT_UNSPECIFIED;
     } else {
         probe->looks_like = only_one(formats);
     }
 }
 
-gsize vp_probe(const VpProbeInput *input, PbImageFormat declared, VpProbe *probe)
+static void parse_qcow2(const VpProbeInput *input, VpProbe *probe)
+{
+    probe->need = (VpProbeRange){0, vp_qcow2_parse(input, probe)};
+}
+
+typedef void (*Parser)(const VpProbeInput *input, VpProbe *probe);
+
+static const Parser parsers[] = {
+    [PB_IMAGE_FORMAT_QCOW] = vp_qcow_parse,   [PB_IMAGE_FORMAT_QCOW2] = parse_qcow2,
+    [PB_IMAGE_FORMAT_QED] = vp_qed_parse,     [PB_IMAGE_FORMAT_VMDK] = vp_vmdk_parse,
+    [PB_IMAGE_FORMAT_VDI] = vp_vdi_parse,     [PB_IMAGE_FORMAT_VPC] = vp_vpc_parse,
+    [PB_IMAGE_FORMAT_VHDX] = vp_vhdx_parse,   [PB_IMAGE_FORMAT_DMG] = vp_dmg_parse,
+    [PB_IMAGE_FORMAT_BOCHS] = vp_bochs_parse, [PB_IMAGE_FORMAT_CLOOP] = vp_cloop_parse,
+    [PB_IMAGE_FORMAT_LUKS] = vp_luks_parse,   [PB_IMAGE_FORMAT_PARALLELS] = vp_parallels_parse,
+};
+
+static Parser parser_of(PbImageFormat format)
+{
+    return (guint)format < G_N_ELEMENTS(parsers) ? parsers[format] : NULL;
+}
+
+/* What the marks are looked for in. A declared format needs its own mark alone. */
+static VpProbeRange needed_for_marks(const VpProbeInput *input, PbImageFormat declared)
+{
+    gboolean undeclared = declared == PB_IMAGE_FORMAT_UNSPECIFIED;
+    gsize all = (gsize)MIN(input->file_size, undeclared ? (guint64)VP_PROBE_HEAD_ALL : 512);
+    gboolean by_tail = undeclared || declared == PB_IMAGE_FORMAT_VPC || declared == PB_IMAGE_FORMAT_DMG;
+
+    if (input->head_size < all) {
+        return (VpProbeRange){0, all};
+    }
+    if (by_tail && input->file_size >= VP_PROBE_TAIL &&
+        !vp_probe_find(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL)) {
+        return (VpProbeRange){input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL};
+    }
+    return (VpProbeRange){0, 0};
+}
+
+gboolean vp_probe(const VpProbeInput *input, PbImageFormat declared, VpProbe *probe)
 {
     guint32 by_tail = 0;
-    gsize all = (gsize)MIN(input->file_size, (guint64)VP_PROBE_HEAD_ALL);
 
-    *probe = (VpProbe){.well_formed = TRUE};
-    if (declared == PB_IMAGE_FORMAT_UNSPECIFIED && input->head_size < all) {
-        return all;
+    *probe = (VpProbe){.well_formed = TRUE, .need = needed_for_marks(input, declared)};
+    if (probe->need.size > 0) {
+        return FALSE;
     }
     probe->matches = vp_recognise(input, &by_tail);
     judge(probe, by_tail);
@@ -85,12 +217,16 @@ gsize vp_probe(const VpProbeInput *input, PbImageFormat declared, VpProbe *probe
         probe->format_matches = TRUE;
         probe->readable = TRUE;
         probe->virtual_size = input->file_size;
-        return 0;
+        if (probe->matches & RAW_CONTENT) {
+            vp_content_parse(input, probe);
+        }
+        return TRUE;
     }
-    probe->format_matches = probe->format != PB_IMAGE_FORMAT_UNSPECIFIED && (probe->matches & 1u << probe->format);
-    if (probe->format != PB_IMAGE_FORMAT_QCOW2) {
-        return 0;
+    Parser parse = parser_of(probe->format);
+    probe->readable = parse != NULL;
+    probe->format_matches = parse && (probe->matches & 1u << probe->format);
+    if (probe->format_matches) {
+        parse(input, probe);
     }
-    probe->readable = TRUE;
-    return probe->format_matches ? vp_qcow2_parse(input, probe) : 0;
+    return probe->need.size == 0;
 }

@@ -1,6 +1,7 @@
 /*
- * What is this image, by its bytes alone? Pure: a prefix of the file, its last bytes and its size in, a verdict out. No file is opened, nothing
- * is allocated, and every number of a header is checked before it is used. The walk (storage/chain) reads the bytes and applies the rule.
+ * What is this image, by its bytes alone? Pure: a prefix of the file, some windows further in and its size in, a verdict out; or the place that
+ * has to be read first. No file is opened, nothing is allocated, and every number of a header is checked before it is used. The walk
+ * (storage/chain) reads the bytes and applies the rule.
  */
 #pragma once
 
@@ -16,17 +17,33 @@
 #define VP_PROBE_HEAD_MAX (2u << 20)
 /* The tail that the formats with a mark at the end need (VHD's footer, UDIF's trailer). */
 #define VP_PROBE_TAIL 512u
+/* Places further in that one verdict may need (a vhdx has the most), and the size of the largest: a vhdx's tables. */
+#define VP_PROBE_WINDOWS_MAX 12
+#define VP_PROBE_WINDOW_MAX (64u << 10)
 
 #define VP_PROBE_ISSUES_MAX 12
 #define VP_PROBE_FEATURES_MAX 16
 
+/* Bytes from the middle or the end of the file. */
+typedef struct VpProbeWindow {
+    guint64 offset;
+    const guint8 *bytes;
+    gsize size;
+} VpProbeWindow;
+
 typedef struct VpProbeInput {
     const guint8 *head;
-    gsize head_size;    /* fewer than asked for only if the file ends there */
-    const guint8 *tail; /* the last VP_PROBE_TAIL bytes, or NULL: marks at the end are not looked for */
-    gsize tail_size;
+    gsize head_size; /* fewer than asked for only if the file ends there */
+    VpProbeWindow windows[VP_PROBE_WINDOWS_MAX];
+    guint n_windows;
     guint64 file_size;
 } VpProbeInput;
+
+/* A place in the file; size 0: none. */
+typedef struct VpProbeRange {
+    guint64 offset;
+    gsize size;
+} VpProbeRange;
 
 /* One thing wrong or worth knowing. `text` may hold any bytes of the header but NUL: escape it before showing it. */
 typedef struct VpProbeIssue {
@@ -35,7 +52,7 @@ typedef struct VpProbeIssue {
     char text[232];
 } VpProbeIssue;
 
-/* Bytes within the head that was given, not terminated; `size` 0: none. */
+/* Bytes within the head or a window that was given, or a constant; not terminated; `size` 0: none. */
 typedef struct VpProbeText {
     const char *bytes;
     gsize size;
@@ -58,17 +75,23 @@ typedef struct VpProbe {
     VpProbeText backing_path;
     VpProbeText backing_format; /* as the header has it: QEMU's name */
     VpProbeText data_file;
+    /* A file that the image names and that is neither backing file nor data file: a vmdk's extent, the parent of a vdi, vpc or vhdx, the next
+     * segment of a dmg. No such image is ever opened. */
+    const char *other_role; /* "extent", "parent", "segment"; NULL: it names none */
+    char other_file[256];   /* the first one's name, cut if it is long; any bytes but NUL; may be empty */
     const char *features[VP_PROBE_FEATURES_MAX]; /* constants */
     guint n_features;
     VpProbeIssue issues[VP_PROBE_ISSUES_MAX]; /* when there are more, the first ones */
     guint n_issues;
+    VpProbeRange need; /* what has to be read first; size 0 once vp_probe() is done */
 } VpProbe;
 
 /*
- * Reads the image as `declared`, or, with UNSPECIFIED, as the only format that matches. Answers 0: `probe` is filled in. Otherwise the
- * number of head bytes that are needed, more than were given and no more than the file has and VP_PROBE_HEAD_MAX: read them and call again.
+ * Reads the image as `declared`, or, with UNSPECIFIED, as the only format that matches. TRUE: `probe` is filled in. FALSE: read what
+ * probe->need says and call again. At offset 0 that is a longer head, of no more than VP_PROBE_HEAD_MAX; elsewhere a further window of no more than
+ * VP_PROBE_WINDOW_MAX. It always lies within the file, was not given yet, and there is room for it in `input`.
  */
-gsize vp_probe(const VpProbeInput *input, PbImageFormat declared, VpProbe *probe);
+gboolean vp_probe(const VpProbeInput *input, PbImageFormat declared, VpProbe *probe);
 
 /* For the parsers: notes an issue; severity ERROR makes the image malformed. */
 void vp_probe_note(VpProbe *probe, PbFindingCode code, PbSeverity severity, const char *format, ...)

@@ -4,9 +4,7 @@
  */
 #include "storage/probe/qcow2.h"
 
-#include <inttypes.h>
-
-#include "storage/probe/bytes.h"
+#include "storage/probe/parse.h"
 
 #define MIN_CLUSTER_BITS 9
 #define MAX_CLUSTER_BITS 21
@@ -25,9 +23,6 @@
     (VP_QCOW2_INCOMPATIBLE_DIRTY | VP_QCOW2_INCOMPATIBLE_CORRUPT | INCOMPATIBLE_DATA_FILE | INCOMPATIBLE_COMPRESSION | \
      INCOMPATIBLE_EXTENDED_L2)
 #define COMPATIBLE_LAZY_REFCOUNTS (1ull << 0)
-
-#define CORRUPT(probe, ...) vp_probe_note((probe), PB_FINDING_CODE_HEADER_CORRUPT, PB_SEVERITY_ERROR, __VA_ARGS__)
-#define TRUNCATED(probe, ...) vp_probe_note((probe), PB_FINDING_CODE_TRUNCATED, PB_SEVERITY_ERROR, __VA_ARGS__)
 
 typedef struct Header {
     guint32 version;

@@ -4,7 +4,7 @@
  */
 #include "storage/probe/recognise.h"
 
-#include "storage/probe/bytes.h"
+#include "storage/probe/parse.h"
 
 static gboolean has(const VpProbeInput *in, gsize offset, const void *mark, gsize size)
 {
@@ -13,9 +13,9 @@ static gboolean has(const VpProbeInput *in, gsize offset, const void *mark, gsiz
 
 #define HAS(in, offset, literal) has((in), (offset), (literal), sizeof(literal) - 1)
 
-static gboolean tail_has(const VpProbeInput *in, const char *mark)
+static gboolean tail_has(const guint8 *tail, const char *mark)
 {
-    return in->tail && in->tail_size >= 512 && memcmp(in->tail + in->tail_size - 512, mark, strlen(mark)) == 0;
+    return tail && memcmp(tail, mark, strlen(mark)) == 0;
 }
 
 static gboolean is_qcow(const VpProbeInput *in)
@@ -160,10 +160,14 @@ guint32 vp_recognise(const VpProbeInput *input, guint32 *ret_by_tail)
     /* A GPT comes with a protective MBR, and a FAT boot sector's code can look like a partition table. */
     matches |= !gpt && !fat && is_mbr(input) ? 1u << PB_IMAGE_FORMAT_MBR : 0;
 
-    if (tail_has(input, "conectix")) {
+    const guint8 *tail = NULL;
+    if (input->file_size >= VP_PROBE_TAIL) {
+        tail = vp_probe_find(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL);
+    }
+    if (tail_has(tail, "conectix")) {
         by_tail |= 1u << PB_IMAGE_FORMAT_VPC;
     }
-    if (tail_has(input, "koly")) {
+    if (tail_has(tail, "koly")) {
         by_tail |= 1u << PB_IMAGE_FORMAT_DMG;
     }
     *ret_by_tail = by_tail & ~matches;

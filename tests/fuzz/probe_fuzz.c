@@ -25,22 +25,26 @@ static void probe(const uint8_t *data, size_t size, guint64 file_size, PbImageFo
 {
     VpProbeInput input = {.head = data, .file_size = file_size};
     VpProbe result;
-    size_t want = VP_PROBE_HEAD_FIRST;
-    if (size >= VP_PROBE_TAIL && file_size == size) {
-        input.tail = data + size - VP_PROBE_TAIL;
-        input.tail_size = VP_PROBE_TAIL;
+    if (size < VP_PROBE_HEAD_FIRST && file_size > size) {
+        return; /* the walk would read on; there are no more bytes here */
     }
-    for (guint rounds = 0; want > 0; rounds++) {
-        must(rounds < 4);
-        if (want > size && file_size > size) {
-            return; /* the walk would read on; there are no more bytes here */
+    input.head_size = MIN(size, declared == PB_IMAGE_FORMAT_UNSPECIFIED ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST);
+    while (!vp_probe(&input, declared, &result)) {
+        VpProbeRange need = result.need;
+        must(need.size > 0 && need.offset <= file_size && need.size <= file_size - need.offset);
+        must(need.offset ? need.size <= VP_PROBE_WINDOW_MAX && input.n_windows < VP_PROBE_WINDOWS_MAX
+                         : need.size > input.head_size && need.size <= VP_PROBE_HEAD_MAX);
+        if (need.offset > size || need.size > size - need.offset) {
+            return;
         }
-        input.head_size = MIN(want, size);
-        want = vp_probe(&input, declared, &result);
-        must(want == 0 || (want > input.head_size && want <= file_size && want <= VP_PROBE_HEAD_MAX));
+        if (need.offset) {
+            input.windows[input.n_windows++] = (VpProbeWindow){need.offset, data + need.offset, need.size};
+        } else {
+            input.head_size = need.size;
+        }
     }
-    must(within(result.backing_path, data, size) && within(result.backing_format, data, size) &&
-         within(result.data_file, data, size));
+    must(within(result.backing_path, data, size) && within(result.data_file, data, size));
+    must(result.format != PB_IMAGE_FORMAT_QCOW2 || within(result.backing_format, data, size));
     must(result.backing_path.size <= VP_QCOW2_BACKING_NAME_MAX);
     for (guint i = 0; i < result.n_issues; i++) {
         must(strlen(result.issues[i].text) < sizeof(result.issues[i].text));
@@ -55,6 +59,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const PbImageFormat formats[] = {PB_IMAGE_FORMAT_UNSPECIFIED, PB_IMAGE_FORMAT_QCOW2, PB_IMAGE_FORMAT_RAW,
                                             PB_IMAGE_FORMAT_VMDK};
+    if (size == 0) {
+        return 0;
+    }
     for (gsize i = 0; i < G_N_ELEMENTS(formats); i++) {
         probe(data, size, size, formats[i]);
         probe(data, size, size + (1ull << 40), formats[i]);

@@ -332,22 +332,29 @@ static void other_formats(void **state)
         {"qcow", PB_IMAGE_FORMAT_QCOW, ""},
         {"qed", PB_IMAGE_FORMAT_QED, ""},
         {"vmdk", PB_IMAGE_FORMAT_VMDK, ""},
-        {"vmdk", PB_IMAGE_FORMAT_VMDK, "-o subformat=twoGbMaxExtentFlat"}, /* a text descriptor: libvirt says raw */
         {"vdi", PB_IMAGE_FORMAT_VDI, ""},
         {"vpc", PB_IMAGE_FORMAT_VPC, ""},
         {"vpc", PB_IMAGE_FORMAT_VPC, "-o subformat=fixed"}, /* a footer only: qemu-img and libvirt say raw */
-        {"vhdx", PB_IMAGE_FORMAT_VHDX, ""},
+        {"vhdx", PB_IMAGE_FORMAT_VHDX, ""}, /* libvirt says raw */
         {"parallels", PB_IMAGE_FORMAT_PARALLELS, ""},
     };
     for (gsize i = 0; i < G_N_ELEMENTS(formats); i++) {
         must_run("qemu-img create -q -f %s %s o.img 4M", formats[i].name, formats[i].options);
         g_autoptr(VpChain) probed = walk("o.img", UNDECLARED);
-        assert_refused(probed, CODE(UNSUPPORTED_FORMAT), 0);
-        assert_int_equal(file_at(probed, 0)->layer->probed_format, formats[i].format);
+        assert_safe(probed, 1);
+        assert_int_equal(file_at(probed, 0)->layer->format, formats[i].format);
         g_autoptr(VpChain) declared = walk("o.img", formats[i].format);
-        assert_refused(declared, CODE(UNSUPPORTED_FORMAT), 0);
-        must_run("rm -f o.img o-f*.img");
+        assert_safe(declared, 1);
+        assert_int_equal(declared->findings->len, 0);
+        g_autoptr(VpChain) wrong = walk("o.img", QCOW2);
+        assert_refused(wrong, CODE(FORMAT_MISMATCH), 0);
+        must_run("rm -f o.img");
     }
+    must_run("qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentFlat o.img 4M"); /* a descriptor: libvirt says raw */
+    g_autoptr(VpChain) extents = walk("o.img", UNDECLARED);
+    assert_refused(extents, CODE(PROBE_REFUSED_OTHER_FILE), 0);
+    g_autoptr(VpChain) declared_extents = walk("o.img", PB_IMAGE_FORMAT_VMDK);
+    assert_refused(declared_extents, CODE(UNSUPPORTED_REFERENCE), 0);
     /* A recorded format that nobody knows. */
     must_run("qemu-img create -q -f raw o.raw 4M; qemu-img create -q -f qcow2 -F raw -b o.raw o.q");
     patch("o.q", 120, "foo", 3);

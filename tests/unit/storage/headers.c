@@ -60,16 +60,18 @@ void header_backing(GByteArray *file, gsize offset, const char *name)
 void probe_bytes(const guint8 *bytes, gsize size, PbImageFormat declared, VpProbe *probe)
 {
     VpProbeInput input = {.head = bytes, .file_size = size};
-    gsize want = declared == PB_IMAGE_FORMAT_UNSPECIFIED ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST;
-    if (declared == PB_IMAGE_FORMAT_UNSPECIFIED && size >= VP_PROBE_TAIL) {
-        input.tail = bytes + size - VP_PROBE_TAIL;
-        input.tail_size = VP_PROBE_TAIL;
-    }
-    for (guint rounds = 0; want > 0; rounds++) {
-        assert_true(rounds < 4);
-        input.head_size = MIN(want, size);
-        want = vp_probe(&input, declared, probe);
-        assert_true(want == 0 || (want > input.head_size && want <= size && want <= VP_PROBE_HEAD_MAX));
+    input.head_size = MIN(size, declared == PB_IMAGE_FORMAT_UNSPECIFIED ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST);
+
+    while (!vp_probe(&input, declared, probe)) {
+        VpProbeRange need = probe->need;
+        assert_true(need.size > 0 && need.offset <= size && need.size <= size - need.offset);
+        if (need.offset == 0) {
+            assert_true(need.size > input.head_size && need.size <= VP_PROBE_HEAD_MAX);
+            input.head_size = need.size;
+        } else {
+            assert_true(need.size <= VP_PROBE_WINDOW_MAX && input.n_windows < VP_PROBE_WINDOWS_MAX);
+            input.windows[input.n_windows++] = (VpProbeWindow){need.offset, bytes + need.offset, need.size};
+        }
     }
 }
 

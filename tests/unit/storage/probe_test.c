@@ -378,6 +378,11 @@ static void declared_formats(void **state)
     assert_int_equal(probe.format, PB_IMAGE_FORMAT_RAW);
     assert_true(probe.readable);
     probe_bytes(zeroes, 100000, PB_IMAGE_FORMAT_VMDK, &probe);
+    assert_true(probe.readable);
+    assert_false(probe.format_matches);
+    probe_bytes(zeroes, 100000, PB_IMAGE_FORMAT_DIRECTORY, &probe);
+    assert_false(probe.readable);
+    probe_bytes(zeroes, 100000, (PbImageFormat)99, &probe);
     assert_false(probe.readable);
 }
 
