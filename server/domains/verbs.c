@@ -192,7 +192,7 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
 
     if (record && !driver_op(record->driver, rule))
         error = unimplemented(record->driver, rule);
-    if (error) {
+    if (!record || error) {
         const VpDomainResult result = {.error = error};
 
         done(data, &result);
