@@ -37,11 +37,11 @@ typedef struct VpErrorPair {
 
 typedef struct VpError {
     VpCode code;
-    char *message;          /* what failed, on which object, why, and what to do */
-    char *reason;           /* UPPER_SNAKE, stable (google.rpc.ErrorInfo.reason) */
-    GArray *metadata;       /* of VpErrorPair, or NULL (ErrorInfo.metadata) */
-    GArray *violations;     /* of VpErrorPair, or NULL (BadRequest.field_violations) */
-    gint64 retry_after_ms;  /* 0: no advice (RetryInfo) */
+    char *message;         /* what failed, on which object, why, and what to do */
+    char *reason;          /* UPPER_SNAKE, stable (google.rpc.ErrorInfo.reason) */
+    GArray *metadata;      /* of VpErrorPair, or NULL (ErrorInfo.metadata) */
+    GArray *violations;    /* of VpErrorPair, or NULL (BadRequest.field_violations) */
+    gint64 retry_after_ms; /* 0: no advice (RetryInfo) */
 } VpError;
 
 /* None of these answers NULL; said to the analyzer, which takes NULL for "done well" otherwise. */
