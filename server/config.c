@@ -1,4 +1,5 @@
-/* Settings: see config.h. The file is a key file (https://docs.gtk.org/glib/struct.KeyFile.html) with a group [daemon] and one for each driver. */
+/* Settings: see config.h. The file is a key file (https://docs.gtk.org/glib/struct.KeyFile.html) with the groups [daemon] and
+ * [images] (storage/chain/policy.h) and one for each driver. */
 #include "server/config.h"
 
 #include <errno.h>
@@ -9,7 +10,7 @@
 
 static VpError *load_file(VpConfig *config, const char *path)
 {
-    static const char *const known[] = {"state_dir", "listen", "image_roots", "rpc_threads", "drain_ms", NULL};
+    static const char *const known[] = {"state_dir", "listen", "rpc_threads", "drain_ms", NULL};
     g_autoptr(GError) why = NULL;
 
     if (!path)
@@ -84,10 +85,11 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         error = read_uint(config, "rpc_threads", 64, &config->rpc_threads);
     if (!error)
         error = read_uint(config, "drain_ms", 600000, &config->drain_ms);
+    if (!error)
+        error = vp_image_policy_read(config->file, &config->images);
     if (error)
         return error;
 
-    config->image_roots = g_key_file_get_string_list(config->file, "daemon", "image_roots", NULL, NULL);
     config->listen = arguments->listen ? g_strdupv(arguments->listen)
                                        : g_key_file_get_string_list(config->file, "daemon", "listen", NULL, NULL);
     if (!config->listen) {
@@ -121,7 +123,7 @@ void vp_config_free(VpConfig *config)
     g_free(config->state_dir);
     g_free(config->run_dir);
     g_strfreev(config->listen);
-    g_strfreev(config->image_roots);
+    vp_image_policy_clear(&config->images);
     g_key_file_unref(config->file);
     g_free(config);
 }

@@ -2,12 +2,13 @@
 #pragma once
 
 #include "base/error.h"
+#include "storage/chain/policy.h"
 
 typedef struct VpConfig {
     char *state_dir;
     char *run_dir;
     char **listen;      /* addresses, NULL at the end */
-    char **image_roots; /* folders that images may come from; NULL: any */
+    VpImagePolicy images;
     guint rpc_threads;  /* 0: cores/2 */
     guint drain_ms;     /* how long running calls may take after SIGTERM */
     GKeyFile *file;     /* the whole configuration, for the drivers' groups */

@@ -66,6 +66,7 @@ static VpError *open_parts(VpDaemon *daemon)
         .loop = daemon->loop,
         .pool = daemon->pool,
         .config = config->file,
+        .images = &config->images,
         .state_dir = config->state_dir,
         .run_dir = config->run_dir,
     };
@@ -89,7 +90,7 @@ static VpError *start(VpDaemon *daemon)
         .pool = daemon->pool,
         .loop = daemon->loop,
         .state_dir = config->state_dir,
-        .image_roots = (const char *const *)config->image_roots,
+        .images = &config->images,
         .start_wall_us = vp_wall_us(),
     };
     error = vp_page_key_init(&services->page_key);

@@ -137,6 +137,27 @@ static void add_file_node(Builder *builder, const char *node, int fd, gboolean b
     add_json(builder, "-blockdev", file);
 }
 
+static void set_window(json_t *node, const VpLayerFds *layer)
+{
+    json_object_set_new(node, "offset", json_integer((json_int_t)layer->offset));
+    /* QEMU takes whole sectors alone. One of another size reaches to the end of the file, which is what it takes without. */
+    if (layer->size % 512 == 0)
+        json_object_set_new(node, "size", json_integer((json_int_t)layer->size));
+}
+
+/* Between the file and a format that knows of no windows: a raw node that shows the window alone. */
+static void add_window_node(Builder *builder, const char *node, const char *file, const VpLayerFds *layer, gboolean read_only)
+{
+    json_t *raw = json_pack("{s:s, s:s, s:s}", "driver", "raw", "node-name", node, "file", file);
+
+    set_window(raw, layer);
+    json_object_set_new(raw, "read-only", json_boolean(read_only));
+    if (read_only)
+        json_object_set_new(raw, "auto-read-only", json_true());
+    json_object_set_new(raw, "discard", json_string("unmap"));
+    add_json(builder, "-blockdev", raw);
+}
+
 static VpError *add_layer(Builder *builder, guint disk, gsize depth)
 {
     const VpDiskFds *disk_fds = &builder->line->disks[disk];
@@ -158,8 +179,12 @@ static VpError *add_layer(Builder *builder, guint disk, gsize depth)
     g_autofree char *file = g_strdup_printf("%s-file", node);
     g_autofree char *data = g_strdup_printf("%s-data", node);
     g_autofree char *backing = g_strdup_printf("disk%u-%" G_GSIZE_FORMAT, disk, depth + 1);
+    g_autofree char *window = g_strdup_printf("%s-window", node);
+    const gboolean raw = strcmp(driver, "raw") == 0;
 
-    json_t *format = json_pack("{s:s, s:s, s:s}", "driver", driver, "node-name", node, "file", file);
+    json_t *format = json_pack("{s:s, s:s, s:s}", "driver", driver, "node-name", node, "file", layer->is_window && !raw ? window : file);
+    if (layer->is_window && raw)
+        set_window(format, layer);
     json_object_set_new(format, "read-only", json_boolean(read_only));
     json_object_set_new(format, "discard", json_string("unmap"));
     if (strcmp(driver, "qcow2") == 0)
@@ -170,6 +195,8 @@ static VpError *add_layer(Builder *builder, guint disk, gsize depth)
     add_file_node(builder, file, layer->fd, layer->block_device, read_only);
     if (layer->data_fd >= 0)
         add_file_node(builder, data, layer->data_fd, layer->data_block_device, read_only);
+    if (layer->is_window && !raw)
+        add_window_node(builder, window, file, layer, read_only);
     add_json(builder, "-blockdev", format);
     return NULL;
 }

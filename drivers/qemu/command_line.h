@@ -14,6 +14,9 @@ typedef struct VpLayerFds {
     int data_fd; /* the external data file; -1: none */
     gboolean block_device;
     gboolean data_block_device;
+    gboolean is_window; /* the layer is not the whole file, but `size` bytes from `offset` on */
+    guint64 offset;
+    guint64 size;
 } VpLayerFds;
 
 typedef struct VpDiskFds {

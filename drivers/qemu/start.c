@@ -56,15 +56,37 @@ static VpError *check_open(const VpChain *chain)
     return NULL;
 }
 
+/* A remote layer that the administrator allows is no danger, but QEMU would have to open it by itself. */
+static VpError *refuse_remote(const VpChain *chain)
+{
+    for (guint i = 0; i < chain->files->len; i++) {
+        const PbImageLayer *layer = g_array_index(chain->files, VpChainFile, i).layer;
+
+        if (layer->is_remote)
+            return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
+                                              "the layer %s is reached over a network by %s, which this driver does not pass to QEMU; copy it to "
+                                              "this host and rebase its overlay onto the copy",
+                                              layer->path, layer->protocol),
+                                 "path", layer->path);
+    }
+    return NULL;
+}
+
 static VpError *prove_disk(Start *start, const PbDisk *disk)
 {
-    const VpChainOptions options = {.format = disk->format, .write_top = !disk->read_only};
+    const VpChainOptions options = {
+        .format = disk->format,
+        .write_top = !disk->read_only,
+        .policy = start->domain->driver->host->images,
+    };
     VpChain *chain = NULL;
     VpError *error = vp_chain_walk(disk->path, &options, NULL, &chain);
 
     if (!error) {
         g_ptr_array_add(start->chains, chain);
         error = vp_chain_refusal(chain);
+        if (!error)
+            error = refuse_remote(chain);
         if (!error)
             error = check_open(chain);
     }
@@ -114,6 +136,9 @@ static VpLayerFds *give_chain(Start *start, const VpChain *chain)
         layers[i].format = file->layer->format;
         layers[i].fd = give_fd(start, file->fd);
         layers[i].block_device = is_block_device(file->fd);
+        layers[i].is_window = file->layer->is_window;
+        layers[i].offset = file->layer->window_offset_bytes;
+        layers[i].size = file->layer->file_size_bytes;
         layers[i].data_fd = -1;
         if (file->data_fd < 0)
             continue;

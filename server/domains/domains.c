@@ -38,6 +38,7 @@ static VpError *open_drivers(VpDomains *domains, const VpDomainsOptions *options
             .loop = options->loop,
             .pool = options->pool,
             .config = options->config,
+            .images = options->images,
             .report = vp_domains_report,
             .data = domains,
         };

@@ -11,6 +11,7 @@
 #include "base/pool.h"
 #include "server/jobs/jobs.h"
 #include "server/store/store.h"
+#include "storage/chain/policy.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/host_service.pb-c.h"
 
@@ -22,6 +23,7 @@ typedef struct VpDomainsOptions {
     VpLoop *loop;
     VpPool *pool;
     GKeyFile *config;
+    const VpImagePolicy *images;
     const char *state_dir; /* the daemon's; each driver gets a folder in it */
     const char *run_dir;
 } VpDomainsOptions;

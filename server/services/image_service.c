@@ -11,7 +11,7 @@ static void probe_image(VpCall *call, const void *message, void *context)
     g_autoptr(GPtrArray) findings = g_ptr_array_new_with_free_func(vp_pb_free);
     PbImageLayer *layer = NULL;
 
-    VpError *error = vp_image_probe(request->path, services->image_roots, &layer, findings);
+    VpError *error = vp_image_probe(request->path, services->images, &layer, findings);
     if (error) {
         vp_call_fail(call, error);
         return;
@@ -49,7 +49,7 @@ static void inspect_chain(VpCall *call, const void *message, void *context)
     const VpChainOptions options = {
         .format = request->format,
         .max_depth = request->max_depth,
-        .allowed_roots = services->image_roots,
+        .policy = services->images,
     };
     const VpChainSink sink = {.layer = send_layer, .finding = send_finding, .data = call};
     g_autoptr(VpChain) chain = NULL;
@@ -75,7 +75,7 @@ static void record_backing_format(VpCall *call, const void *message, void *conte
     gboolean changed = FALSE;
     g_autofree char *undo = NULL;
 
-    VpError *error = vp_image_record_backing_format(request->path, request->backing_format, request->validate_only, services->image_roots,
+    VpError *error = vp_image_record_backing_format(request->path, request->backing_format, request->validate_only, services->images,
                                                     &layer, &format, &changed, &undo);
     if (error) {
         vp_call_fail(call, error);

@@ -8,6 +8,7 @@
 #include "server/services/event_hub.h"
 #include "server/services/page_token.h"
 #include "server/store/store.h"
+#include "storage/chain/policy.h"
 
 /* What the handlers work on; owned by the daemon, outlives the server. */
 typedef struct VpServices {
@@ -19,7 +20,8 @@ typedef struct VpServices {
     VpEventHub *events;
     VpPageKey page_key;
     const char *state_dir;
-    const char *const *image_roots; /* NULL: any folder */
+    const VpImagePolicy *images;
+    gint inspecting; /* InspectPath calls under way; atomic */
     const char *const *addresses;   /* set once they are bound */
     gint64 start_wall_us;
 } VpServices;

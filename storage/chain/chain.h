@@ -9,16 +9,15 @@
 #pragma once
 
 #include "base/error.h"
+#include "storage/chain/policy.h"
 #include "virtplane/v1/image.pb-c.h"
 
 typedef struct VpChainOptions {
     PbImageFormat format; /* of the top, as its owner declared it; UNSPECIFIED: not declared */
-    guint32 max_depth;    /* of the deepest layer, the top having 0; 0: VP_CHAIN_MAX_DEPTH, which is also the most */
-    const char *const *allowed_roots; /* absolute folders, NULL at the end; NULL: any */
-    gboolean write_top;               /* open the top layer (and its data file) read-write */
+    guint32 max_depth;    /* of the deepest layer, the top having 0; 0: the policy's, which is also the most */
+    const VpImagePolicy *policy; /* NULL: that of a daemon without configuration */
+    gboolean write_top;          /* open the top layer (and its data file) read-write */
 } VpChainOptions;
-
-#define VP_CHAIN_MAX_DEPTH 200
 
 /* Told of each layer and finding as they are met, on the calling thread. Either may be NULL. Messages are borrowed. FALSE from either ends
  * the walk early (the reader has gone): vp_chain_walk() then answers CANCELLED. */
@@ -31,8 +30,9 @@ typedef struct VpChainSink {
 /* One file of a chain, open. */
 typedef struct VpChainFile {
     PbImageLayer *layer;
-    int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused */
-    int data_fd; /* the external data file of this layer, or -1. The sink gets a layer of its own for it (is_data_file) */
+    int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused or is remote */
+    int data_fd; /* the external data file of this layer, or -1 */
+    PbImageLayer *data_layer; /* what the sink is told of that file (is_data_file), or NULL */
 } VpChainFile;
 
 typedef struct VpChain {
@@ -57,12 +57,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpChain, vp_chain_free)
 
 /* Looks at one file and at nothing that it names: ImageService.ProbeImage. `findings` gets PbFinding (its free function set). NOT_FOUND,
  * PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file or block device) if it cannot be looked at. */
-VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer,
+VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLayer **ret_layer,
                         GPtrArray *findings);
 
 /* Writes the backing format into a qcow2 overlay's header: ImageService.RecordBackingFormat. `format` UNSPECIFIED: the probed one, if the rule
  * allows it. `ret_changed` false: it was recorded already; with `validate_only`, whether it would be changed. `ret_undo` (may be NULL): a command that
  * takes the change back, owned by the caller; untouched if nothing changes. Refused while any program has the image open. Blocks on the disk. */
 VpError *vp_image_record_backing_format(const char *path, PbImageFormat format, gboolean validate_only,
-                                        const char *const *allowed_roots, PbImageLayer **ret_layer,
+                                        const VpImagePolicy *policy, PbImageLayer **ret_layer,
                                         PbImageFormat *ret_format, gboolean *ret_changed, char **ret_undo);

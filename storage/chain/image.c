@@ -20,7 +20,7 @@ static VpError *refusal_error(const char *path, const VpOpenRefusal *refusal)
                          shown);
 }
 
-VpError *vp_image_open(const char *path, const char *const *allowed_roots, gboolean write, VpOpened *ret)
+VpError *vp_image_open(const char *path, const VpImagePolicy *policy, gboolean write, VpOpened *ret)
 {
     g_auto(VpOpener) opener = {0};
     VpOpenRefusal refusal;
@@ -28,7 +28,7 @@ VpError *vp_image_open(const char *path, const char *const *allowed_roots, gbool
     if (path[0] != '/') {
         return vp_error_new(VP_INVALID_ARGUMENT, "PATH_NOT_ABSOLUTE", "the path of an image has to be absolute");
     }
-    vp_opener_init(&opener, allowed_roots);
+    vp_opener_init(&opener, policy ? policy : &vp_image_policy_default);
     VpError *error = vp_opener_open(&opener, path, write, ret, &refusal);
     if (!error && refusal.code != PB_FINDING_CODE_UNSPECIFIED) {
         error = refusal_error(path, &refusal);
@@ -73,14 +73,15 @@ static void tell(const char *path, const VpProbe *probe, GPtrArray *findings)
     }
 }
 
-VpError *vp_image_probe(const char *path, const char *const *allowed_roots, PbImageLayer **ret_layer,
+VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLayer **ret_layer,
                         GPtrArray *findings)
 {
     g_auto(VpHeadBuffer) buffer = {0};
     VpOpened file = {.fd = -1};
     VpProbe probe;
 
-    VpError *error = vp_image_open(path, allowed_roots, /* write= */ FALSE, &file);
+    buffer.most = policy ? policy->max_header_bytes : 0;
+    VpError *error = vp_image_open(path, policy, /* write= */ FALSE, &file);
     if (error) {
         return error;
     }

@@ -15,16 +15,16 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-void vp_opener_init(VpOpener *opener, const char *const *allowed_roots)
+void vp_opener_init(VpOpener *opener, const VpImagePolicy *policy)
 {
-    *opener = (VpOpener){0};
-    if (!allowed_roots) {
+    *opener = (VpOpener){.policy = policy};
+    if (!policy->roots) {
         return;
     }
     opener->roots = g_ptr_array_new_with_free_func(free);
-    for (gsize i = 0; allowed_roots[i]; i++) {
+    for (char **root = policy->roots; *root; root++) {
         /* A root that does not exist admits nothing. */
-        char *real = realpath(allowed_roots[i], NULL);
+        char *real = realpath(*root, NULL);
         if (real) {
             g_ptr_array_add(opener->roots, real);
         }
@@ -117,10 +117,27 @@ static gboolean is_kernel_file_system(long type)
     case CGROUP2_SUPER_MAGIC:
     case BPF_FS_MAGIC:
     case EFIVARFS_MAGIC:
+    case PSTOREFS_MAGIC:
+    case SELINUX_MAGIC:
+    case SMACK_MAGIC:
+    case NSFS_MAGIC:
+    case HUGETLBFS_MAGIC:
+    case BINFMTFS_MAGIC:
+    case 0x19800202: /* POSIX message queues */
+    case 0x62656570: /* configfs */
+    case 0x65735543: /* fuse's control files */
         return TRUE;
     default:
         return FALSE;
     }
+}
+
+/* /dev has a file system of its own nearly everywhere; plain files in it are no images. */
+static gboolean is_dev(const struct stat *st)
+{
+    struct stat dev;
+    struct stat root;
+    return stat("/dev", &dev) == 0 && stat("/", &root) == 0 && dev.st_dev != root.st_dev && dev.st_dev == st->st_dev;
 }
 
 static gboolean check_file_system(VpOpener *opener, int fd, const struct stat *st, VpOpenRefusal *refusal)
@@ -135,8 +152,8 @@ static gboolean check_file_system(VpOpener *opener, int fd, const struct stat *s
         refuse(refusal, PB_FINDING_CODE_IO_ERROR, "is on a file system that cannot be told");
         return FALSE;
     }
-    if (is_kernel_file_system(fs.f_type)) {
-        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is a file of the kernel's own (/proc, /sys and the like)");
+    if (is_kernel_file_system(fs.f_type) || is_dev(st)) {
+        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is a file of the kernel's own (/proc, /sys, /dev and the like)");
         return FALSE;
     }
     if (opener->n_checked < G_N_ELEMENTS(opener->checked)) {
@@ -154,17 +171,26 @@ static gboolean is_below(const char *path, const char *root)
     return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == '\0');
 }
 
-static gboolean check_roots(const VpOpener *opener, int fd, VpOpenRefusal *refusal)
+/* The name that the kernel has for an open file. FALSE: none that fits. */
+static gboolean real_path(int fd, char *real, gsize room)
 {
     char link[32];
+    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, real, room - 1);
+    if (size <= 0 || (gsize)size >= room - 1) {
+        return FALSE;
+    }
+    real[size] = '\0';
+    return TRUE;
+}
+
+static gboolean check_roots(const VpOpener *opener, int fd, VpOpenRefusal *refusal)
+{
     char real[PATH_MAX];
     if (!opener->roots) {
         return TRUE;
     }
-    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, real, sizeof(real) - 1);
-    if (size > 0 && (gsize)size < sizeof(real) - 1) {
-        real[size] = '\0';
+    if (real_path(fd, real, sizeof(real))) {
         for (guint i = 0; i < opener->roots->len; i++) {
             if (is_below(real, g_ptr_array_index(opener->roots, i))) {
                 return TRUE;
@@ -173,6 +199,24 @@ static gboolean check_roots(const VpOpener *opener, int fd, VpOpenRefusal *refus
     }
     refuse(refusal, PB_FINDING_CODE_OUTSIDE_ALLOWED_ROOTS, "lies outside the folders that images may come from");
     return FALSE;
+}
+
+/* A block device that the policy names lies below the roots by that. */
+static gboolean check_device(const VpOpener *opener, const char *path, int fd, VpOpenRefusal *refusal)
+{
+    char real[PATH_MAX];
+    if (real_path(fd, real, sizeof(real)) && vp_image_policy_allows_device(opener->policy, path, real)) {
+        return TRUE;
+    }
+    refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE,
+           "is a block device that block_devices in the daemon's [images] settings does not name");
+    return FALSE;
+}
+
+gboolean vp_opener_allows(VpOpener *opener, int fd, const struct stat *st, VpOpenRefusal *refusal)
+{
+    *refusal = (VpOpenRefusal){0};
+    return check_file_system(opener, fd, st, refusal) && check_roots(opener, fd, refusal);
 }
 
 /* Reading a header is no use of the image: its access time stays, where we may say so. */
@@ -188,7 +232,8 @@ static int reopen(int path_fd, gboolean write)
     return fd;
 }
 
-static VpError *open_checked(VpOpener *opener, int path_fd, gboolean write, VpOpened *ret, VpOpenRefusal *refusal)
+static VpError *open_checked(VpOpener *opener, const char *path, int path_fd, gboolean write, VpOpened *ret,
+                             VpOpenRefusal *refusal)
 {
     VpOpened opened = {.fd = -1};
     if (fstat(path_fd, &opened.st) < 0) {
@@ -198,7 +243,8 @@ static VpError *open_checked(VpOpener *opener, int path_fd, gboolean write, VpOp
         refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, odd_kind(opened.st.st_mode));
         return NULL;
     }
-    if (!check_file_system(opener, path_fd, &opened.st, refusal) || !check_roots(opener, path_fd, refusal)) {
+    if (S_ISBLK(opened.st.st_mode) ? !check_device(opener, path, path_fd, refusal)
+                                   : !vp_opener_allows(opener, path_fd, &opened.st, refusal)) {
         return NULL;
     }
     opened.fd = reopen(path_fd, write);
@@ -227,7 +273,7 @@ VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOp
     if (error || path_fd < 0) {
         return error;
     }
-    error = open_checked(opener, path_fd, write, ret, refusal);
+    error = open_checked(opener, path, path_fd, write, ret, refusal);
     close(path_fd);
     return error;
 }

@@ -7,10 +7,12 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "storage/chain/policy.h"
 #include "virtplane/v1/image.pb-c.h"
 
 /* What holds for all files of one walk. */
 typedef struct VpOpener {
+    const VpImagePolicy *policy;
     GPtrArray *roots; /* of char *, resolved; NULL: any place */
     dev_t checked[4]; /* file systems found fit; a chain seldom spans more */
     guint n_checked;
@@ -19,7 +21,8 @@ typedef struct VpOpener {
 typedef struct VpOpened {
     int fd;
     struct stat st;
-    guint64 size; /* of a block device its real size */
+    guint64 start; /* where the layer begins: not 0 for a window of a file */
+    guint64 size;  /* from there on; of a block device its real size */
 } VpOpened;
 
 /* Why a file was not opened. */
@@ -29,9 +32,13 @@ typedef struct VpOpenRefusal {
     int errnum; /* 0: not an error of the system */
 } VpOpenRefusal;
 
-void vp_opener_init(VpOpener *opener, const char *const *allowed_roots);
+/* `policy` outlives the opener. */
+void vp_opener_init(VpOpener *opener, const VpImagePolicy *policy);
 void vp_opener_clear(VpOpener *opener);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpOpener, vp_opener_clear)
+
+/* Whether the open descriptor (O_PATH will do) lies where images may: below a root, and not in a file system of the kernel's own. */
+gboolean vp_opener_allows(VpOpener *opener, int fd, const struct stat *st, VpOpenRefusal *refusal);
 
 /* NULL: opened. `refusal` is set if the file is not to be had (code not UNSPECIFIED), `ret` if it is. An error: out of descriptors or memory. */
 VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOpened *ret, VpOpenRefusal *refusal);

@@ -33,7 +33,7 @@ static int fill(const VpOpened *file, VpHeadBuffer *buffer, gsize want)
         buffer->size = room;
     }
     buffer->used = 0;
-    gssize got = vp_read_at(file->fd, buffer->bytes, size, 0);
+    gssize got = vp_read_at(file->fd, buffer->bytes, size, file->start);
     if (got < 0) {
         return errno;
     }
@@ -52,7 +52,7 @@ static void drop_windows(VpHeadBuffer *buffer)
 /* Reads a place further in, which the probe has found to lie within the file, into `bytes`. */
 static int add_window(const VpOpened *file, guint8 *bytes, VpProbeRange range, VpProbeInput *input)
 {
-    gssize got = vp_read_at(file->fd, bytes, range.size, range.offset);
+    gssize got = vp_read_at(file->fd, bytes, range.size, file->start + range.offset);
     if (got != (gssize)range.size) {
         return got < 0 ? errno : ESTALE;
     }
@@ -66,6 +66,9 @@ static int read_more(const VpOpened *file, VpHeadBuffer *buffer, VpProbeRange ne
         g_assert(need.size <= VP_PROBE_WINDOW_MAX && input->n_windows < VP_PROBE_WINDOWS_MAX);
         buffer->windows[buffer->n_windows] = g_malloc(need.size);
         return add_window(file, buffer->windows[buffer->n_windows++], need, input);
+    }
+    if (buffer->most > 0 && MIN((guint64)need.size, file->size) > buffer->most) {
+        return EFBIG;
     }
     int errnum = fill(file, buffer, need.size);
     input->head = buffer->bytes;

@@ -11,9 +11,11 @@ typedef struct VpHeadBuffer {
     guint8 tail[VP_PROBE_TAIL];
     guint8 *windows[VP_PROBE_WINDOWS_MAX]; /* what the probe asked for further in */
     guint n_windows;
+    gsize most; /* that may be read of a head; 0: VP_PROBE_HEAD_MAX */
 } VpHeadBuffer;
 
-/* 0, or an errno value: ESTALE if the file shrank while it was read. */
+/* 0, or an errno value: ESTALE if the file shrank while it was read, EFBIG if more of its head is needed than
+ * the buffer allows. */
 int vp_read_and_probe(const VpOpened *file, PbImageFormat declared, VpHeadBuffer *buffer, VpProbe *probe);
 
 /* Reads up to `size` bytes at `offset`, as many as there are; -1 and errno. */

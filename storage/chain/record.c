@@ -24,7 +24,7 @@
 /* One call under way. */
 typedef struct Record {
     const char *path;
-    const char *const *allowed_roots;
+    const VpImagePolicy *policy;
     PbImageFormat format; /* asked for, then settled */
     VpOpened file;
     VpHeadBuffer buffer;
@@ -143,13 +143,13 @@ static VpError *settle_format(Record *record)
     VpProbe probe;
 
     vp_reference_parse(record->backing, record->path, &reference);
-    if (reference.kind != VP_REFERENCE_FILE) {
+    if (reference.kind != VP_REFERENCE_FILE || reference.is_window) {
         return asked ? NULL
                      : refuse(record, "UNSUPPORTED_REFERENCE",
-                              "its backing file is not a file of this host, so that its format cannot be probed; name "
+                              "its backing file is not a whole file of this host, so that its format cannot be probed; name "
                               "the format");
     }
-    VpError *error = vp_image_open(reference.path, record->allowed_roots, /* write= */ FALSE, &file);
+    VpError *error = vp_image_open(reference.path, record->policy, /* write= */ FALSE, &file);
     if (error && asked) {
         /* Who names the format need not have the file at hand. */
         g_clear_pointer(&error, vp_error_free);
@@ -269,12 +269,12 @@ static void answer(const Record *record, PbImageLayer **ret_layer, PbImageFormat
 }
 
 VpError *vp_image_record_backing_format(const char *path, PbImageFormat format, gboolean validate_only,
-                                        const char *const *allowed_roots, PbImageLayer **ret_layer,
+                                        const VpImagePolicy *policy, PbImageLayer **ret_layer,
                                         PbImageFormat *ret_format, gboolean *ret_changed, char **ret_undo)
 {
     g_auto(Record) record = {
         .path = path,
-        .allowed_roots = allowed_roots,
+        .policy = policy,
         .format = vp_format_is_raw_content(format) ? PB_IMAGE_FORMAT_RAW : format,
         .file = {.fd = -1},
     };
@@ -283,7 +283,7 @@ VpError *vp_image_record_backing_format(const char *path, PbImageFormat format, 
     if (format != PB_IMAGE_FORMAT_UNSPECIFIED && !vp_format_qemu_name(format)) {
         return vp_error_new(VP_INVALID_ARGUMENT, "FORMAT_NOT_RECORDABLE", "that is no format of a backing file");
     }
-    VpError *error = vp_image_open(path, allowed_roots, !validate_only, &record.file);
+    VpError *error = vp_image_open(path, policy, !validate_only, &record.file);
     if (!error) {
         error = lock_image(&record);
     }

@@ -3,6 +3,8 @@
 
 #include "storage/chain/chain.h"
 #include "storage/chain/read.h"
+#include "storage/chain/reference.h"
+#include "storage/chain/share.h"
 
 /* A layer that is to be visited: how the one above names it, and what was said of its format. */
 typedef struct VpNext {
@@ -10,21 +12,52 @@ typedef struct VpNext {
     PbImageFormat format;  /* UNSPECIFIED: nobody declared it */
     PbFormatSource source; /* who did */
     guint32 depth;
+    gboolean is_window; /* not the whole file, but `size` bytes from `offset` on; size 0: up to the end */
+    guint64 offset;
+    guint64 size;
+    gboolean is_device;   /* it has to be a block device */
     char *overlay;        /* the layer above, NULL for the top */
     PbImageFormat overlay_format;
     char *name;           /* what the layer above calls this one; NULL for the top */
     guint64 overlay_size; /* virtual */
+    uid_t overlay_uid;
+    gid_t overlay_gid;
 } VpNext;
 
-typedef struct VpWalk {
+/* What the share has to know of a layer of the walk. */
+typedef struct VpWalkTrace {
+    gboolean has_key; /* remote layers have none */
+    VpShareKey key;
+    PbImageFormat looks_like;
+} VpWalkTrace;
+
+/* The layer that another walk has told already, where ours ended. */
+typedef struct VpWalkJoin {
+    gboolean joined;
+    VpShareKey key;
+    VpShareTail tail;
+    guint64 file_size;
+} VpWalkJoin;
+
+struct VpWalk {
+    const VpImagePolicy *policy;
+    guint32 max_depth;
     const VpChainOptions *options;
     const VpChainSink *sink;
     VpChain *chain;
     VpOpener opener;
     VpHeadBuffer buffer;
-    GHashTable *seen; /* of dev and inode */
-    gboolean gone;    /* the reader of the stream has left */
-} VpWalk;
+    GArray *traces;  /* of VpWalkTrace, beside chain->files */
+    VpShare *share;  /* of the walks of a folder; else NULL */
+    VpWalkJoin join;
+    PbImageFormat alike; /* the format that the top is declared to have if it looks like it; UNSPECIFIED: none */
+    gboolean gone;   /* the reader of the stream has left */
+};
+
+/* One after the other, walks of one thread: set up once, then walk->chain is new for each and freed by the caller. */
+void vp_walk_init(VpWalk *walk, const VpChainOptions *options, const VpChainSink *sink);
+VpError *vp_walk_run(VpWalk *walk, const char *path, PbImageFormat format);
+void vp_walk_clear(VpWalk *walk);
 
 /* Tells of a finding and keeps it; takes it over. */
 void vp_walk_find(VpWalk *walk, PbFinding *finding);
@@ -51,7 +84,7 @@ PbFinding *vp_not_opened(const char *path, guint32 depth, const VpProbe *probe);
 char *vp_matches_words(guint32 matches);
 
 /* Opens one file for a call that is about it alone; a refusal is an error then, as vp_image_probe() has it. */
-VpError *vp_image_open(const char *path, const char *const *allowed_roots, gboolean write, VpOpened *ret);
+VpError *vp_image_open(const char *path, const VpImagePolicy *policy, gboolean write, VpOpened *ret);
 
 /* What a failed read of that file is. */
 VpError *vp_image_read_error(const char *path, int errnum);

@@ -16,7 +16,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_autofree char *word = vp_text_shell(name);
 
     vp_reference_parse(name, "/folder/overlay", &reference);
-    if (reference.kind == VP_REFERENCE_FILE ? reference.path[0] != '/' : reference.why == NULL) {
+    if (reference.kind == VP_REFERENCE_FILE     ? reference.path[0] != '/' || reference.offset > G_MAXINT64
+        : reference.kind == VP_REFERENCE_REMOTE ? reference.protocol == NULL
+                                                : reference.why == NULL) {
         abort();
     }
     if (!g_utf8_validate(escaped, -1, NULL) || !g_utf8_validate(field, -1, NULL) || !g_utf8_validate(word, -1, NULL) ||

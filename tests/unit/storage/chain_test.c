@@ -278,8 +278,9 @@ static void allowed_roots(void **state)
              "r.inside;"
              "qemu-img create -q -f raw r.inside/b.raw 4M; ln -s r.in r.alias");
     g_autofree char *in = path_of("r.alias");
-    const char *roots[] = {"/nonexistent", in, NULL};
-    VpChainOptions options = {.format = QCOW2, .allowed_roots = roots};
+    char *roots[] = {(char *)"/nonexistent", in, NULL};
+    const VpImagePolicy policy = {.roots = roots};
+    const VpChainOptions options = {.format = QCOW2, .policy = &policy};
     g_autoptr(VpChain) good = walk_with("r.in/in.q", &options);
     assert_safe(good, 2);
     g_autoptr(VpChain) out = walk_with("r.in/out.q", &options);
@@ -522,8 +523,9 @@ static void one_image(void **state)
     g_autofree char *fifo = path_of("i.fifo");
     g_autoptr(VpError) odd = vp_image_probe(fifo, NULL, &layer, findings);
     assert_int_equal(odd->code, VP_FAILED_PRECONDITION);
-    const char *roots[] = {"/usr", NULL};
-    g_autoptr(VpError) outside = vp_image_probe(path, roots, &layer, findings);
+    char *roots[] = {(char *)"/usr", NULL};
+    const VpImagePolicy policy = {.roots = roots};
+    g_autoptr(VpError) outside = vp_image_probe(path, &policy, &layer, findings);
     assert_int_equal(outside->code, VP_PERMISSION_DENIED);
 }
 

@@ -33,17 +33,56 @@ static const Case cases[] = {
     {"rbd:pool/image", VP_REFERENCE_REMOTE, NULL, 0},
     {"fat:rw:/etc", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"blkdebug::/a", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"host_device:/dev/sda", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"host_device:/dev/sda", VP_REFERENCE_FILE, "/dev/sda", 0},
+    {"host_device:sda", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"host_cdrom:/dev/sr0", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"blkverify:/a:/b", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"null-co://", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"vvfat:/a", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"nvme://0000:00:01.0/1", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"iscsi://host/iqn/0", VP_REFERENCE_REMOTE, NULL, 0},
+    {"gluster+tcp://host/vol/a", VP_REFERENCE_REMOTE, NULL, 0},
+    {"ssh://host/a", VP_REFERENCE_REMOTE, NULL, 0},
+    {"ftp://host/a", VP_REFERENCE_REMOTE, NULL, 0},
+    {"nfs://host/a", VP_REFERENCE_REMOTE, NULL, 0},
     {"json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"/a\"}}", VP_REFERENCE_FILE, "/a",
      PB_IMAGE_FORMAT_QCOW2},
     {"json:{\"driver\":\"raw\",\"file.filename\":\"/a\",\"file.driver\":\"file\"}", VP_REFERENCE_FILE, "/a",
      PB_IMAGE_FORMAT_RAW},
     {"json:{\"file\":{\"filename\":\"/a\"}}", VP_REFERENCE_FILE, "/a", 0},
-    {"json:{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"file\",\"filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0}, /* QEMU refuses it as well */
     {"json:{\"driver\":\"raw\",\"file\":{\"filename\":\"a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"file\":{\"filename\":\"/a\"},\"file.filename\":\"/b\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json: {\"driver\":\"raw\",\"file.filename\":\"/a\"}", VP_REFERENCE_FILE, "/a", PB_IMAGE_FORMAT_RAW},
+    /* What changes how the bytes are read but not which is left aside. */
+    {"json:{\"driver\":\"raw\",\"read-only\":true,\"cache\":{\"direct\":false},\"file\":{\"aio\":\"threads\",\"filename\":\"/a\"}}",
+     VP_REFERENCE_FILE, "/a", PB_IMAGE_FORMAT_RAW},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"host_device\",\"filename\":\"/dev/a\"}}", VP_REFERENCE_FILE, "/dev/a",
+     PB_IMAGE_FORMAT_RAW},
+    /* Here a name is a path, whatever it looks like. */
+    {"json:{\"driver\":\"raw\",\"file.filename\":\"file:/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"file.filename\":\"json:{}\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    /* Another backing file than the header's, or none: a chain cut in silence. */
+    {"json:{\"driver\":\"qcow2\",\"backing\":null,\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"qcow2\",\"backing.file.filename\":\"/b\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"qcow2\",\"data-file.filename\":\"/b\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"file\":\"node\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"unix\",\"path\":\"/s\"}}}", VP_REFERENCE_REMOTE, NULL,
+     PB_IMAGE_FORMAT_RAW},
+    {"json:{\"driver\":\"qcow2\",\"file.driver\":\"rbd\",\"file.pool\":\"p\",\"file.image\":\"i\"}", VP_REFERENCE_REMOTE, NULL,
+     PB_IMAGE_FORMAT_QCOW2},
+    {"json:{\"driver\":\"https\",\"url\":\"https://host/a\"}", VP_REFERENCE_REMOTE, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"nbd\",\"path\":\"/s\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"copy-on-read\",\"file\":{\"driver\":\"raw\",\"file.filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"throttle\",\"throttle-group\":\"g\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"quorum\",\"children\":[{\"driver\":\"raw\"}]}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"null-co\",\"size\":512}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"driver\":\"qcow2\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{'driver':'raw','file.filename':'/a'}", VP_REFERENCE_UNSUPPORTED, NULL, 0}, /* QEMU's own dialect */
+    {"json:{\"driver\":\"raw\",\"file.filename\":\"/a\\u0000b\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"file\":[\"/a\"]}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:[]", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{", VP_REFERENCE_UNSUPPORTED, NULL, 0},
@@ -58,7 +97,8 @@ static void references(void **state)
         vp_reference_parse(cases[i].name, "/dir/overlay", &reference);
         if (reference.kind != cases[i].kind || g_strcmp0(reference.path, cases[i].path) != 0 ||
             (cases[i].kind == VP_REFERENCE_FILE && reference.format != cases[i].format) ||
-            (cases[i].kind != VP_REFERENCE_FILE && !reference.why)) {
+            (cases[i].kind == VP_REFERENCE_UNSUPPORTED && !reference.why) ||
+            (cases[i].kind == VP_REFERENCE_REMOTE && !reference.protocol)) {
             fail_msg("%s: kind %d, path %s, format %d", cases[i].name, (int)reference.kind,
                      reference.path ? reference.path : "-", (int)reference.format);
         }
@@ -66,6 +106,77 @@ static void references(void **state)
     g_auto(VpReference) relative = {0};
     vp_reference_parse("data", NULL, &relative);
     assert_int_equal(relative.kind, VP_REFERENCE_UNSUPPORTED);
+}
+
+typedef struct Window {
+    const char *json;
+    gboolean taken;
+    PbImageFormat format;
+    gboolean is_window;
+    guint64 offset;
+    guint64 size;
+} Window;
+
+static const Window windows[] = {
+    {"{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 512, 0},
+    {"{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 0, 1024},
+    {"{\"driver\":\"raw\",\"offset\":\"1M\",\"size\":\"2k\",\"file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 1 << 20, 2048},
+    {"{\"driver\":\"qcow2\",\"file\":{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}}", TRUE, PB_IMAGE_FORMAT_QCOW2, TRUE,
+     512, 0},
+    {"{\"driver\":\"qcow2\",\"file.driver\":\"raw\",\"file.file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_QCOW2, FALSE, 0, 0},
+    /* A window in a window counts from there. */
+    {"{\"driver\":\"raw\",\"offset\":512,\"size\":512,\"file\":{\"driver\":\"raw\",\"offset\":4096,\"size\":1024,\"file.filename\":\"/a\"}}",
+     TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 4608, 512},
+    {"{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"raw\",\"offset\":4096,\"size\":2048,\"file.filename\":\"/a\"}}", TRUE,
+     PB_IMAGE_FORMAT_RAW, TRUE, 4608, 1536},
+    {"{\"driver\":\"raw\",\"offset\":512,\"size\":1024,\"file\":{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":4096,\"file\":{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":9223372036854775807,\"file\":{\"driver\":\"raw\",\"offset\":9223372036854775807,\"file.filename\":\"/a\"}}",
+     FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":-1,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":1.5,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"size\":\"99999999999999999999\",\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"size\":\"16E\",\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"size\":\"1x\",\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"size\":0,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"size\":100,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"qcow2\",\"offset\":512,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":"
+     "\"raw\",\"file\":{\"filename\":\"/a\"}}}}}}",
+     FALSE, 0, FALSE, 0, 0},
+};
+
+static void windows_of_files(void **state)
+{
+    (void)state;
+    for (gsize i = 0; i < G_N_ELEMENTS(windows); i++) {
+        g_auto(VpReference) reference = {0};
+        g_autofree char *name = g_strconcat("json:", windows[i].json, NULL);
+        vp_reference_parse(name, "/dir/overlay", &reference);
+        gboolean taken = reference.kind == VP_REFERENCE_FILE;
+        if (taken != windows[i].taken ||
+            (taken && (reference.format != windows[i].format || reference.is_window != windows[i].is_window ||
+                       reference.offset != windows[i].offset || reference.size != windows[i].size))) {
+            fail_msg("%s: taken %d, format %d, window %d, %" G_GUINT64_FORMAT " + %" G_GUINT64_FORMAT, name, taken,
+                     (int)reference.format, reference.is_window, reference.offset, reference.size);
+        }
+    }
+}
+
+static void protocols(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *protocol;
+    } names[] = {{"nbd+unix:///x?socket=/s", "nbd"}, {"iser://host/iqn/0", "iscsi"}, {"gluster+rdma://h/v/a", "gluster"},
+                 {"https://host/a", "https"}, {"rbd:pool/image", "rbd"}};
+    for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_auto(VpReference) reference = {0};
+        vp_reference_parse(names[i].name, "/dir/overlay", &reference);
+        assert_int_equal(reference.kind, VP_REFERENCE_REMOTE);
+        assert_string_equal(reference.protocol, names[i].protocol);
+    }
 }
 
 static void shown_text(void **state)
@@ -111,7 +222,7 @@ static void every_finding_is_documented(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(shown_text),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(windows_of_files), cmocka_unit_test(protocols), cmocka_unit_test(shown_text),
                                        cmocka_unit_test(every_finding_is_documented)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
