@@ -18,12 +18,14 @@ typedef struct Change {
     PbDomain *wanted; /* of a create or an update */
     Google__Protobuf__FieldMask *mask;
     gint64 expected_revision;
+    gboolean deletes;
     VpDomainDone done;
     void *data;
     gint64 revision; /* of the change */
 } Change;
 
-static Change *change_new(VpDomains *domains, const void *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
+static Change *change_new(VpDomains *domains, const void *request, const VpDomainCaller *caller, VpDomainDone done,
+                          void *data)
 {
     Change *change = g_new0(Change, 1);
 
@@ -59,13 +61,17 @@ static void change_fail(Change *change, const VpError *error)
     change->done(change->data, &result);
 }
 
-/* Tells that the change is done: with the domain, if it is still there. */
+/* Tells that the change is done: with the domain as it is now. A create or an update that is told again may find that it was deleted since. */
 static void change_tell(Change *change, const char *uid, gint64 revision)
 {
     g_autoptr(VpError) error = NULL;
-    g_autoptr(VpDomainView) view = vp_domains_get(change->domains, NULL, uid, &error);
-    const VpDomainResult result = {.domain = view ? view->domain : NULL, .revision = revision};
+    g_autoptr(VpDomainView) view = change->deletes ? NULL : vp_domains_get(change->domains, NULL, uid, &error);
 
+    if (error) {
+        change_fail(change, error);
+        return;
+    }
+    const VpDomainResult result = {.domain = view ? view->domain : NULL, .revision = revision};
     change->done(change->data, &result);
 }
 
@@ -76,7 +82,8 @@ static gboolean answered_before(Change *change)
     g_autofree char *uid = NULL;
     gint64 revision = 0;
 
-    if (!vp_requests_find(change->domains->requests, change->identity, change->request_id, change->fingerprint, &uid, &revision, &error))
+    if (!vp_requests_find(change->domains->requests, change->identity, change->request_id, change->fingerprint, &uid,
+                          &revision, &error))
         return FALSE;
     if (error)
         change_fail(change, error);
@@ -93,7 +100,8 @@ static VpError *validate(VpDomains *domains, PbDomain *domain, VpDriver **ret_dr
 
     VpDriver *driver = vp_domains_driver(domains, domain->spec->driver);
     if (!driver) {
-        error = vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_DRIVER", "there is no driver \"%s\"; GetCapabilities lists them", domain->spec->driver);
+        error = vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_DRIVER",
+                             "there is no driver \"%s\"; GetCapabilities lists them", domain->spec->driver);
         return vp_error_violation(error, "domain.spec.driver", "is no driver of this daemon");
     }
     if (ret_driver)
@@ -121,7 +129,8 @@ static VpError *apply_create(VpRecord *record, PbDomain *draft, VpTxn *txn, void
     vp_pb_set(&draft->status->reason, "CREATED");
 
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_CREATED, "REQUESTED", change->caller);
-    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint, record->uid);
+    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint,
+                    record->uid);
     return NULL;
 }
 
@@ -134,11 +143,13 @@ static void create_done(VpRecord *record, void *data, gint64 revision, const VpE
         change_fail(change, error);
         return;
     }
-    vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint, record->uid, revision);
+    vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint, record->uid,
+                     revision);
     change_tell(change, record->uid, revision);
 }
 
-void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
+void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller,
+                       VpDomainDone done, void *data)
 {
     g_autoptr(Change) change = change_new(domains, request, caller, done, data);
     g_autoptr(VpError) error = NULL;
@@ -164,7 +175,10 @@ void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request,
         return;
     }
     VpRecord *record = change->record;
-    const VpMutation mutation = {.apply = apply_create, .done = create_done, .destroy = change_free, .data = g_steal_pointer(&change)};
+    const VpMutation mutation = {.apply = apply_create,
+                                 .done = create_done,
+                                 .destroy = change_free,
+                                 .data = g_steal_pointer(&change)};
     vp_record_mutate(record, &mutation);
 }
 
@@ -187,31 +201,42 @@ static VpError *check_revision(const Change *change, const PbDomain *domain)
         return NULL;
 
     g_autofree char *revision = g_strdup_printf("%" G_GINT64_FORMAT, domain->revision);
-    VpError *error = vp_error_new(VP_ABORTED, "REVISION_CONFLICT",
-                                  "the domain %s is at revision %s and not at %" G_GINT64_FORMAT "; read it again and decide anew",
-                                  domain->name, revision, change->expected_revision);
+    VpError *error =
+        vp_error_new(VP_ABORTED, "REVISION_CONFLICT",
+                     "the domain %s is at revision %s and not at %" G_GINT64_FORMAT "; read it again and decide anew",
+                     domain->name, revision, change->expected_revision);
     return vp_error_with(error, "revision", revision);
 }
 
-static VpError *apply_update(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+/* Makes the change in a draft, or says why it cannot be made. */
+static VpError *update_draft(const Change *change, PbDomain *draft)
 {
-    const Change *change = ((const ChangeJob *)data)->change;
     gboolean spec_changed = FALSE;
-
-    (void)record;
     VpError *error = check_revision(change, draft);
+
     if (!error)
         error = vp_spec_update(draft, change->wanted, change->mask, &spec_changed);
     if (error)
         return error;
     if (spec_changed && !is_shut_off(draft))
-        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
-                            "the domain %s is not shut off; of a running one only labels and spec.description can be changed", draft->name);
-    error = validate(change->domains, draft, NULL);
+        return vp_error_new(
+            VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
+            "the domain %s is not shut off; of a running one only labels and spec.description can be changed",
+            draft->name);
+    return validate(change->domains, draft, NULL);
+}
+
+static VpError *apply_update(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+{
+    const Change *change = ((const ChangeJob *)data)->change;
+    VpError *error = update_draft(change, draft);
+
+    (void)record;
     if (error)
         return error;
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_UPDATED, "REQUESTED", change->caller);
-    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint, draft->uid);
+    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint,
+                    draft->uid);
     return NULL;
 }
 
@@ -224,9 +249,11 @@ static VpError *apply_delete(VpRecord *record, PbDomain *draft, VpTxn *txn, void
     if (error)
         return error;
     if (!is_shut_off(draft))
-        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "the domain %s is not shut off; power it off first", draft->name);
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
+                            "the domain %s is not shut off; power it off first", draft->name);
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_DELETED, "REQUESTED", change->caller);
-    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint, draft->uid);
+    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint,
+                    draft->uid);
     return NULL;
 }
 
@@ -237,15 +264,24 @@ static void job_mutated(VpRecord *record, void *data, gint64 revision, const VpE
 
     if (!error) {
         change->revision = revision;
-        vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint, record->uid, revision);
+        vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint,
+                         record->uid, revision);
     }
     vp_job_finish(step->job, vp_error_copy(error));
 }
 
 static void mutate_in_job(VpJob *job, Change *change, VpMutation mutation)
 {
-    ChangeJob *step = g_new0(ChangeJob, 1);
+    g_autofree char *uid = NULL;
+    VpError *error = NULL;
 
+    /* A retry that came before the first one was answered waited behind it. */
+    if (vp_requests_find(change->domains->requests, change->identity, change->request_id, change->fingerprint, &uid,
+                         &change->revision, &error)) {
+        vp_job_finish(job, error);
+        return;
+    }
+    ChangeJob *step = g_new0(ChangeJob, 1);
     *step = (ChangeJob){.job = job, .change = change};
     mutation.done = job_mutated;
     mutation.destroy = g_free;
@@ -304,7 +340,21 @@ static void submit(Change *change, const VpJobSpec *template)
     }
 }
 
-void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
+/* Tells what an update would give. */
+static void try_update(Change *change)
+{
+    g_autoptr(VpDomainView) view = vp_record_view(change->record);
+    vp_pb_auto PbDomain *draft = view ? vp_pb_dup(view->domain) : NULL;
+    g_autoptr(VpError) error =
+        draft ? update_draft(change, draft)
+              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", change->record->name);
+    const VpDomainResult result = {.error = error, .domain = error ? NULL : draft};
+
+    change->done(change->data, &result);
+}
+
+void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller,
+                       VpDomainDone done, void *data)
 {
     static const VpJobSpec template = {.type = "domain.update", .run = run_update, .done = change_job_done};
     g_autoptr(Change) change = change_new(domains, request, caller, done, data);
@@ -320,15 +370,20 @@ void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request,
         change_fail(change, error);
         return;
     }
-    submit(g_steal_pointer(&change), &template);
+    if (request->validate_only)
+        try_update(change);
+    else
+        submit(g_steal_pointer(&change), &template);
 }
 
-void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
+void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller,
+                       VpDomainDone done, void *data)
 {
     static const VpJobSpec template = {.type = "domain.delete", .run = run_delete, .done = change_job_done};
     g_autoptr(Change) change = change_new(domains, request, caller, done, data);
     g_autoptr(VpError) error = NULL;
 
+    change->deletes = TRUE;
     if (answered_before(change))
         return;
     change->expected_revision = request->revision;

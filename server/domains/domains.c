@@ -63,13 +63,15 @@ static VpError *load_one(VpDomains *domains, const VpKeyValue *kv)
 
     if (!domain || !domain->spec || !domain->status) {
         vp_pb_free(domain);
-        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "the stored domain %s cannot be read; restore the store from a backup", kv->key);
+        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT",
+                            "the stored domain %s cannot be read; restore the store from a backup", kv->key);
     }
     domain->revision = kv->mod_revision;
     VpDriver *driver = vp_domains_driver(domains, domain->spec->driver);
     if (!driver) {
-        error = vp_error_new(VP_FAILED_PRECONDITION, "UNKNOWN_DRIVER", "the domain %s needs the driver %s, which this daemon does not have",
-                             domain->name, domain->spec->driver);
+        error = vp_error_new(VP_FAILED_PRECONDITION, "UNKNOWN_DRIVER",
+                             "the domain %s needs the driver %s, which this daemon does not have", domain->name,
+                             domain->spec->driver);
         vp_pb_free(domain);
         return error;
     }
@@ -184,8 +186,9 @@ static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabiliti
         gboolean there;
         const char *method;
     } methods[] = {
-        {ops->start != NULL, "StartDomain"},   {ops->shutdown != NULL, "ShutdownDomain"}, {ops->power_off != NULL, "PowerOffDomain"},
-        {ops->reboot != NULL, "RebootDomain"}, {ops->reset != NULL, "ResetDomain"},       {ops->pause != NULL, "PauseDomain"},
+        {ops->start != NULL, "StartDomain"},        {ops->shutdown != NULL, "ShutdownDomain"},
+        {ops->power_off != NULL, "PowerOffDomain"}, {ops->reboot != NULL, "RebootDomain"},
+        {ops->reset != NULL, "ResetDomain"},        {ops->pause != NULL, "PauseDomain"},
         {ops->resume != NULL, "ResumeDomain"},
     };
 

@@ -56,7 +56,8 @@ VpDomainView *vp_domains_get(VpDomains *domains, const char *name, const char *u
 
 /* Those that match `filter` (may be NULL), in the order of their names, after `after` (NULL: from the first), at most `limit`: a GPtrArray of VpDomainView that
  * owns them. `ret_more` tells whether others follow. */
-GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit, gboolean *ret_more);
+GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit,
+                           gboolean *ret_more);
 
 /* The drivers' capabilities, appended to `response`. May block for a moment. */
 void vp_domains_capabilities(VpDomains *domains, PbGetCapabilitiesResponse *response);
@@ -79,12 +80,12 @@ typedef struct VpDomainCaller {
     const char *request_id;
 } VpDomainCaller;
 
-void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done,
-                       void *data);
-void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done,
-                       void *data);
-void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller, VpDomainDone done,
-                       void *data);
+void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller,
+                       VpDomainDone done, void *data);
+void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller,
+                       VpDomainDone done, void *data);
+void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller,
+                       VpDomainDone done, void *data);
 
 typedef enum VpVerb {
     VP_VERB_START,
@@ -106,4 +107,5 @@ typedef struct VpVerbRequest {
     guint64 timeout_ms; /* 0: the verb's default */
 } VpVerbRequest;
 
-void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data);
+void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done,
+                     void *data);

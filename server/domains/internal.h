@@ -34,10 +34,11 @@ struct VpRecord {
     char *name;
 
     /* Under domains->mutex. */
-    PbDomain *committed; /* NULL until the creation is committed */
+    PbDomain *committed; /* NULL until the creation is committed, and after the deletion */
+    gboolean removed;    /* from the registry: deleted, or never created */
     VpDomainView *view;  /* NULL: to be built anew */
     guint job_generation;
-    GQueue mutations;    /* of VpMutation; the head is under way while busy */
+    GQueue mutations; /* of VpMutation; the head is under way while busy */
     gboolean busy;
     VpTimer *retry;
 };
@@ -55,8 +56,8 @@ struct VpDomains {
     pthread_mutex_t mutex;
     pthread_cond_t idle; /* fewer adoptions are under way */
     guint adopting;
-    GTree *by_name;      /* char * -> VpRecord (one reference) */
-    GHashTable *by_uid;  /* char * -> VpRecord (none) */
+    GTree *by_name;     /* char * -> VpRecord (one reference) */
+    GHashTable *by_uid; /* char * -> VpRecord (none) */
 };
 
 /* ---- registry.c ---- */
@@ -67,7 +68,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpRecord, vp_record_unref)
 
 /* Puts a new domain into the registry, taking `committed` (NULL: its creation is under way). ALREADY_EXISTS, or ABORTED if one of that name is being
  * created right now. */
-VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name, const char *uid, PbDomain *committed, VpError **error);
+VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name, const char *uid, PbDomain *committed,
+                          VpError **error);
 void vp_registry_remove(VpRecord *record);
 
 /* The record of a committed domain, a reference; errors as vp_domains_get(). */

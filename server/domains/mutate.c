@@ -1,6 +1,6 @@
 /*
- * The changes of a domain, one after another: copy what is committed, change the copy, commit it with its events, and only then show it. Each transaction compares
- * the revision that it was made from, so that nothing is ever written over.
+ * The changes of a domain, one after another: copy what is committed, change the copy, commit it with its events, and only then show it. Each
+ * transaction compares the revision that it was made from, so that nothing is ever written over.
  */
 #include "base/log.h"
 #include "base/pb.h"
@@ -77,7 +77,8 @@ static void committed(void *data, gint64 revision, const VpError *error)
     g_free(attempt);
     if (error && mutation->observed) {
         /* It has happened, whether the disk has room for it or not. */
-        vp_log(VP_LOG_ERROR, "the state of the domain %s could not be recorded, trying again: %s", record->name, error->message);
+        vp_log(VP_LOG_ERROR, "the state of the domain %s could not be recorded, trying again: %s", record->name,
+               error->message);
         vp_pb_free(draft);
         VP_LOCK(&record->domains->mutex);
         record->retry = vp_timer_start(record->domains->loop, RETRY_MS, retry, vp_record_ref(record));
@@ -98,6 +99,7 @@ static void committed(void *data, gint64 revision, const VpError *error)
     head_done(record, mutation, revision, error);
 }
 
+/* Begins the next change, if none is under way. The caller holds the record: telling that a change has ended may drop all other references. */
 static void pump(VpRecord *record)
 {
     VpDomains *domains = record->domains;
@@ -111,6 +113,7 @@ static void pump(VpRecord *record)
         return;
     }
     record->busy = TRUE;
+    const gboolean removed = record->removed;
     vp_pb_auto PbDomain *draft = vp_pb_dup(record->committed);
     pthread_mutex_unlock(&domains->mutex);
 
@@ -121,7 +124,10 @@ static void pump(VpRecord *record)
     }
     if (!draft)
         draft = vp_pb_new(&pb_domain__descriptor);
-    g_autoptr(VpError) error = mutation->apply(record, draft, txn, mutation->data);
+    /* What waited behind a delete has nothing to change any more. */
+    g_autoptr(VpError) error =
+        removed ? vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", record->name)
+                : mutation->apply(record, draft, txn, mutation->data);
     if (error) {
         head_done(record, mutation, revision, error);
         return;
@@ -141,8 +147,9 @@ static void pump(VpRecord *record)
     vp_store_commit(domains->store, g_steal_pointer(&txn), committed, attempt);
 }
 
-void vp_record_mutate(VpRecord *record, const VpMutation *mutation)
+void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation)
 {
+    g_autoptr(VpRecord) record = vp_record_ref(mutated);
     VpMutation *queued = g_memdup2(mutation, sizeof(*mutation));
 
     pthread_mutex_lock(&record->domains->mutex);

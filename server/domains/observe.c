@@ -6,6 +6,9 @@
 #include "base/thread.h"
 #include "server/domains/internal.h"
 
+/* The most that is kept of what a driver has to say: an event has a bound, and what is observed must fit. */
+#define MAX_DETAIL_BYTES 8192
+
 /* An observation that owns what it names. */
 typedef struct Seen {
     VpObservation observation;
@@ -34,13 +37,19 @@ static void free_messages(void *messages, gsize n)
     g_free(array);
 }
 
+/* The words of a hypervisor and the names of files are any bytes, of any length; what clients get is UTF-8. */
+static char *text_of(const char *words)
+{
+    return words ? g_utf8_make_valid(words, (gssize)strnlen(words, MAX_DETAIL_BYTES)) : NULL;
+}
+
 static Seen *seen_new(const VpObservation *observation)
 {
     Seen *seen = g_new0(Seen, 1);
 
     seen->observation = *observation;
     seen->reason = g_strdup(observation->reason);
-    seen->detail = g_strdup(observation->detail);
+    seen->detail = text_of(observation->detail);
     seen->disks = dup_messages((void *const *)observation->disks, observation->n_disks);
     seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
     seen->wall_us = vp_wall_us();
@@ -93,7 +102,8 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
         const char *code = vp_pb_enum_name(&pb_finding_code__descriptor, (int)finding->code);
 
         /* The message begins with the layer's path. */
-        vp_domain_event(txn, draft, PB_EVENT_TYPE_CHAIN_FINDING, code ? code + strlen("FINDING_CODE_") : "UNKNOWN", finding->message);
+        vp_domain_event(txn, draft, PB_EVENT_TYPE_CHAIN_FINDING, code ? code + strlen("FINDING_CODE_") : "UNKNOWN",
+                        finding->message);
     }
     vp_domain_event(txn, draft, observation->event, seen->reason ? seen->reason : "", seen->detail);
     return NULL;

@@ -77,7 +77,8 @@ VpDomainView *vp_record_view(VpRecord *record)
 
     /* It is kept for the next reader if it is still the present state; this reader may have it in any case. */
     VP_LOCK(&domains->mutex);
-    if (!record->view && record->job_generation == generation && record->committed && record->committed->revision == revision)
+    if (!record->view && record->job_generation == generation && record->committed &&
+        record->committed->revision == revision)
         record->view = vp_domain_view_ref(view);
     return view;
 }
@@ -118,14 +119,16 @@ VpDriver *vp_domains_driver(VpDomains *domains, const char *name)
 static VpError *taken(const VpRecord *record, const char *what, const char *value)
 {
     if (record->committed)
-        return vp_error_with(vp_error_new(VP_ALREADY_EXISTS, "DOMAIN_EXISTS", "there is a domain with the %s %s already", what, value),
+        return vp_error_with(vp_error_new(VP_ALREADY_EXISTS, "DOMAIN_EXISTS",
+                                          "there is a domain with the %s %s already", what, value),
                              "uid", record->uid);
-    return vp_error_retry(vp_error_new(VP_ABORTED, "CREATE_IN_PROGRESS", "a domain with the %s %s is being created right now; try again",
-                                       what, value),
+    return vp_error_retry(vp_error_new(VP_ABORTED, "CREATE_IN_PROGRESS",
+                                       "a domain with the %s %s is being created right now; try again", what, value),
                           100);
 }
 
-VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name, const char *uid, PbDomain *committed, VpError **error)
+VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name, const char *uid, PbDomain *committed,
+                          VpError **error)
 {
     VP_LOCK(&domains->mutex);
     const VpRecord *same_name = g_tree_lookup(domains->by_name, name);
@@ -157,7 +160,12 @@ void vp_registry_remove(VpRecord *record)
     const gboolean there = g_hash_table_remove(domains->by_uid, record->uid);
     if (there)
         g_tree_steal(domains->by_name, record->name);
+    /* Jobs that wait still hold the record: for them too the domain is gone. */
+    PbDomain *committed = g_steal_pointer(&record->committed);
+    record->removed = TRUE;
+    vp_record_touch(record);
     pthread_mutex_unlock(&domains->mutex);
+    vp_pb_free(committed);
     if (there)
         vp_record_unref(record);
 }
@@ -171,7 +179,9 @@ VpRecord *vp_registry_find_uid(VpDomains *domains, const char *uid)
 
 static VpError *not_found(const char *what, const char *value)
 {
-    return vp_error_with(vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "there is no domain with the %s %s", what, value), what, value);
+    return vp_error_with(vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "there is no domain with the %s %s", what,
+                                      value),
+                         what, value);
 }
 
 /* Under the mutex; borrowed. */
@@ -181,7 +191,8 @@ static VpRecord *find(VpDomains *domains, const char *name, const char *uid, VpE
     const gboolean by_uid = uid && uid[0];
 
     if (!by_name && !by_uid) {
-        VpError *failure = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "the request names no domain: give its name or its uid");
+        VpError *failure = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST",
+                                        "the request names no domain: give its name or its uid");
         *error = vp_error_violation(failure, "name", "must be set if uid is not");
         return NULL;
     }
@@ -191,7 +202,8 @@ static VpRecord *find(VpDomains *domains, const char *name, const char *uid, VpE
         return NULL;
     }
     if (by_name && by_uid && !g_str_equal(record->name, name)) {
-        *error = vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain with the uid %s is named %s, not %s", uid, record->name, name);
+        *error = vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain with the uid %s is named %s, not %s", uid,
+                              record->name, name);
         return NULL;
     }
     return record;
@@ -257,7 +269,8 @@ static gboolean matches(const PbDomainFilter *filter, const PbDomain *domain)
     return state && driver && matches_any_name(filter, domain->name);
 }
 
-GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit, gboolean *ret_more)
+GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit,
+                           gboolean *ret_more)
 {
     g_autoptr(GPtrArray) records = g_ptr_array_new_with_free_func((GDestroyNotify)vp_record_unref);
     GPtrArray *views = g_ptr_array_new_with_free_func((GDestroyNotify)vp_domain_view_unref);

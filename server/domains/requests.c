@@ -102,8 +102,8 @@ static char *request_key(const char *identity, const char *id)
     return g_strdup_printf(PREFIX "%s/%s", identity, id);
 }
 
-gboolean vp_requests_find(VpRequests *requests, const char *identity, const char *id, const char *fingerprint, char **ret_uid,
-                          gint64 *ret_revision, VpError **error)
+gboolean vp_requests_find(VpRequests *requests, const char *identity, const char *id, const char *fingerprint,
+                          char **ret_uid, gint64 *ret_revision, VpError **error)
 {
     g_autofree char *key = request_key(identity, id);
 
@@ -114,8 +114,9 @@ gboolean vp_requests_find(VpRequests *requests, const char *identity, const char
     if (!entry)
         return FALSE;
     if (!g_str_equal(entry->fingerprint, fingerprint)) {
-        *error = vp_error_new(VP_INVALID_ARGUMENT, "REQUEST_ID_REUSED",
-                              "the request id %s was used for another request before; a new request needs a new id", id);
+        *error =
+            vp_error_new(VP_INVALID_ARGUMENT, "REQUEST_ID_REUSED",
+                         "the request id %s was used for another request before; a new request needs a new id", id);
         return TRUE;
     }
     *ret_uid = g_strdup(entry->uid);
@@ -140,7 +141,8 @@ static void expire(VpRequests *requests, VpTxn *txn)
     }
 }
 
-void vp_requests_add(VpRequests *requests, VpTxn *txn, const char *identity, const char *id, const char *fingerprint, const char *uid)
+void vp_requests_add(VpRequests *requests, VpTxn *txn, const char *identity, const char *id, const char *fingerprint,
+                     const char *uid)
 {
     g_autofree char *key = request_key(identity, id);
 
@@ -154,7 +156,8 @@ void vp_requests_add(VpRequests *requests, VpTxn *txn, const char *identity, con
     vp_txn_put(txn, key, bytes);
 }
 
-void vp_requests_done(VpRequests *requests, const char *identity, const char *id, const char *fingerprint, const char *uid, gint64 revision)
+void vp_requests_done(VpRequests *requests, const char *identity, const char *id, const char *fingerprint,
+                      const char *uid, gint64 revision)
 {
     if (id[0] == '\0')
         return;

@@ -1,7 +1,6 @@
 /* Checks and defaults of a domain's model: see spec.h. */
 #include "server/domains/spec.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/pb.h"
@@ -18,13 +17,35 @@ static VpError *add_violation(VpError *error, const char *field, const char *wha
 
 static gboolean valid_mac(const char *mac)
 {
-    guint bytes[6];
-    char rest;
-
-    if (strlen(mac) != 17 || sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x%c", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4], &bytes[5], &rest) != 6)
+    if (strlen(mac) != 17)
         return FALSE;
+    for (guint i = 0; i < 17; i++) {
+        if (i % 3 == 2 ? mac[i] != ':' : !g_ascii_isxdigit(mac[i]))
+            return FALSE;
+    }
     /* The lowest bit of the first byte marks a multicast address. */
-    return !(bytes[0] & 1);
+    return !(g_ascii_xdigit_value(mac[1]) & 1);
+}
+
+/* The device name number `n` of a bus: "vda" to "vdz", then "vdaa". */
+static char *target_name(PbDiskBus bus, guint n)
+{
+    const char *prefix = bus == PB_DISK_BUS_VIRTIO ? "vd" : "sd";
+
+    if (n < 26)
+        return g_strdup_printf("%s%c", prefix, (char)('a' + n));
+    return g_strdup_printf("%s%c%c", prefix, (char)('a' + n / 26 - 1), (char)('a' + n % 26));
+}
+
+/* Names a disk by its place, or by the first place after it that no other disk has. The contract takes 64 disks, and two letters give 702 names. */
+static void name_disk(PbDisk *disk, guint place, GHashTable *targets)
+{
+    do {
+        g_autofree char *target = target_name(disk->bus, place++);
+
+        vp_pb_set(&disk->target, target);
+    } while (g_hash_table_contains(targets, disk->target));
+    g_hash_table_add(targets, disk->target);
 }
 
 static VpError *complete_disks(PbDomainSpec *spec, VpError *error)
@@ -40,10 +61,13 @@ static VpError *complete_disks(PbDomainSpec *spec, VpError *error)
             error = add_violation(error, path_field, "must be set");
         if (disk->bus == PB_DISK_BUS_UNSPECIFIED)
             disk->bus = PB_DISK_BUS_VIRTIO;
-        if (disk->target[0] == '\0')
-            vp_pb_printf(&disk->target, "%s%c", disk->bus == PB_DISK_BUS_VIRTIO ? "vd" : "sd", (char)('a' + i % 26));
-        if (!g_hash_table_add(targets, disk->target))
+        if (disk->target[0] && !g_hash_table_add(targets, disk->target))
             error = add_violation(error, target_field, "is that of another disk");
+    }
+    /* Only now, so that no name is made up that a later disk was given. */
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        if (spec->disks[i]->target[0] == '\0')
+            name_disk(spec->disks[i], (guint)i, targets);
     }
     return error;
 }
@@ -60,17 +84,40 @@ static VpError *complete_interfaces(PbDomainSpec *spec, VpError *error)
             interface->model = PB_INTERFACE_MODEL_VIRTIO;
         if (interface->mac[0] == '\0')
             /* 52:54:00 is what QEMU's guests have by custom. */
-            vp_pb_printf(&interface->mac, "52:54:00:%02x:%02x:%02x", (guint)g_random_int_range(0, 256), (guint)g_random_int_range(0, 256),
-                         (guint)g_random_int_range(0, 256));
+            vp_pb_printf(&interface->mac, "52:54:00:%02x:%02x:%02x", (guint)g_random_int_range(0, 256),
+                         (guint)g_random_int_range(0, 256), (guint)g_random_int_range(0, 256));
         else if (!valid_mac(interface->mac))
             error = add_violation(error, field, "must be a unicast MAC address as in 52:54:00:12:34:56");
     }
     return error;
 }
 
+/* On the wire a map may have a key twice, and the last value counts; for those who read it here it is kept once. */
+static void unite_labels(PbDomain *domain)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    size_t kept = domain->n_labels;
+
+    for (size_t i = domain->n_labels; i-- > 0;) {
+        PbDomain__LabelsEntry *entry = domain->labels[i];
+
+        if (g_hash_table_contains(seen, entry->key)) {
+            vp_pb_free(entry);
+            continue;
+        }
+        g_hash_table_add(seen, entry->key);
+        domain->labels[--kept] = entry;
+    }
+    domain->n_labels -= kept;
+    if (kept)
+        memmove(domain->labels, domain->labels + kept, domain->n_labels * sizeof(domain->labels[0]));
+}
+
 VpError *vp_spec_complete(PbDomain *domain)
 {
     VpError *error = NULL;
+
+    unite_labels(domain);
 
     if (domain->name[0] == '\0')
         error = add_violation(error, "domain.name", "must be set");
@@ -109,8 +156,8 @@ static void swap_field(ProtobufCMessage *a, ProtobufCMessage *b, const ProtobufC
 
         *n = *m;
         *m = count;
-    } else if (field->type == PROTOBUF_C_TYPE_UINT32 || field->type == PROTOBUF_C_TYPE_INT32 || field->type == PROTOBUF_C_TYPE_ENUM ||
-               field->type == PROTOBUF_C_TYPE_BOOL) {
+    } else if (field->type == PROTOBUF_C_TYPE_UINT32 || field->type == PROTOBUF_C_TYPE_INT32 ||
+               field->type == PROTOBUF_C_TYPE_ENUM || field->type == PROTOBUF_C_TYPE_BOOL) {
         size = 4;
     } else if (field->type == PROTOBUF_C_TYPE_UINT64 || field->type == PROTOBUF_C_TYPE_INT64) {
         size = 8;
@@ -124,47 +171,61 @@ static void swap_field(ProtobufCMessage *a, ProtobufCMessage *b, const ProtobufC
 
 static VpError *unknown_path(const char *path)
 {
-    VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_FIELD", "update_mask names \"%s\", which is no field that can be changed; "
-                                  "\"labels\", \"spec\" and the fields of the spec, as in \"spec.vcpus\", can", path);
+    VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_FIELD",
+                                  "update_mask names \"%s\", which is no field that can be changed; "
+                                  "\"labels\", \"spec\" and the fields of the spec, as in \"spec.vcpus\", can",
+                                  path);
     return vp_error_violation(error, "update_mask", "\"%s\" cannot be changed", path);
 }
 
-VpError *vp_spec_update(PbDomain *draft, const PbDomain *wanted, const Google__Protobuf__FieldMask *mask, gboolean *ret_spec_changed)
+static const ProtobufCFieldDescriptor *find_field(const char *path)
 {
-    vp_pb_auto PbDomain *from = vp_pb_dup(wanted);
-    gboolean whole_spec = FALSE;
+    if (g_str_equal(path, "labels") || g_str_equal(path, "spec"))
+        return protobuf_c_message_descriptor_get_field_by_name(&pb_domain__descriptor, path);
+    /* The driver says whose domain it is. */
+    if (!g_str_has_prefix(path, "spec.") || g_str_equal(path, "spec.driver"))
+        return NULL;
+    return protobuf_c_message_descriptor_get_field_by_name(&pb_domain_spec__descriptor, path + strlen("spec."));
+}
 
-    *ret_spec_changed = FALSE;
+VpError *vp_spec_update(PbDomain *draft, const PbDomain *wanted, const Google__Protobuf__FieldMask *mask,
+                        gboolean *ret_spec_changed)
+{
+    /* Each once, however often it is named. */
+    g_autoptr(GHashTable) paths = g_hash_table_new(g_str_hash, g_str_equal);
+    gboolean spec_changed = FALSE;
+
     if (!mask || mask->n_paths == 0)
-        return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "update_mask is empty: name the fields to change"),
+        return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST",
+                                               "update_mask is empty: name the fields to change"),
                                   "update_mask", "must be set");
+    for (size_t i = 0; i < mask->n_paths; i++) {
+        if (!find_field(mask->paths[i]))
+            return unknown_path(mask->paths[i]);
+        g_hash_table_add(paths, mask->paths[i]);
+    }
+
+    vp_pb_auto PbDomain *from = vp_pb_dup(wanted);
+    const gboolean whole_spec = g_hash_table_contains(paths, "spec");
     if (!from->spec)
         from->spec = vp_pb_new(&pb_domain_spec__descriptor);
-    for (size_t i = 0; i < mask->n_paths; i++)
-        whole_spec |= g_str_equal(mask->paths[i], "spec");
-    for (size_t i = 0; i < mask->n_paths; i++) {
-        const char *path = mask->paths[i];
-        const gboolean in_spec = g_str_has_prefix(path, "spec.");
-        const ProtobufCMessageDescriptor *descriptor = in_spec ? &pb_domain_spec__descriptor : &pb_domain__descriptor;
-        const char *name = in_spec ? path + strlen("spec.") : path;
-        const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field_by_name(descriptor, name);
+    vp_pb_set(&from->spec->driver, draft->spec->driver);
 
-        if (!field || (!in_spec && !g_str_equal(name, "labels") && !g_str_equal(name, "spec")))
-            return unknown_path(path);
-        /* The driver says whose domain it is, and a note disturbs nobody. */
-        if (g_str_equal(path, "spec.driver"))
-            return unknown_path(path);
-        if (g_str_equal(path, "spec"))
-            vp_pb_set(&from->spec->driver, draft->spec->driver);
+    GHashTableIter iter;
+    gpointer key;
+    g_hash_table_iter_init(&iter, paths);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        const char *path = key;
+        const gboolean in_spec = g_str_has_prefix(path, "spec.");
+
+        /* A note disturbs nobody. */
         if (!g_str_equal(path, "labels") && !g_str_equal(path, "spec.description"))
-            *ret_spec_changed = TRUE;
-        /* The whole includes its parts. */
-        if (in_spec && whole_spec)
-            continue;
-        if (in_spec)
-            swap_field(&draft->spec->base, &from->spec->base, field);
-        else
-            swap_field(&draft->base, &from->base, field);
+            spec_changed = TRUE;
+        if (!in_spec)
+            swap_field(&draft->base, &from->base, find_field(path));
+        else if (!whole_spec) /* the whole includes its parts */
+            swap_field(&draft->spec->base, &from->spec->base, find_field(path));
     }
+    *ret_spec_changed = spec_changed;
     return NULL;
 }

@@ -10,4 +10,5 @@ VpError *vp_spec_complete(PbDomain *domain);
 
 /* Takes the fields that `mask` names from `wanted` into `draft`. Unknown paths are refused: INVALID_ARGUMENT. `ret_spec_changed`: something in the spec
  * was named that a running domain cannot take. */
-VpError *vp_spec_update(PbDomain *draft, const PbDomain *wanted, const Google__Protobuf__FieldMask *mask, gboolean *ret_spec_changed);
+VpError *vp_spec_update(PbDomain *draft, const PbDomain *wanted, const Google__Protobuf__FieldMask *mask,
+                        gboolean *ret_spec_changed);

@@ -27,13 +27,14 @@ static const struct VerbRule {
     [VP_VERB_START] = {"domain.start", "StartDomain", "start", offsetof(VpDriverOps, start), NOTHING_RUNS, 0, 60000},
     [VP_VERB_SHUTDOWN] = {"domain.shutdown", "ShutdownDomain", "shut down", offsetof(VpDriverOps, shutdown),
                           STATE(RUNNING) | STATE(SHUTTING_DOWN), 0, 30000},
-    [VP_VERB_POWER_OFF] = {"domain.power-off", "PowerOffDomain", "power off", offsetof(VpDriverOps, power_off), RUNS, NOTHING_RUNS, 30000},
-    [VP_VERB_REBOOT] = {"domain.reboot", "RebootDomain", "reboot", offsetof(VpDriverOps, reboot), STATE(RUNNING) | STATE(SHUTTING_DOWN), 0,
-                        30000},
+    [VP_VERB_POWER_OFF] = {"domain.power-off", "PowerOffDomain", "power off", offsetof(VpDriverOps, power_off), RUNS,
+                           NOTHING_RUNS, 30000},
+    [VP_VERB_REBOOT] = {"domain.reboot", "RebootDomain", "reboot", offsetof(VpDriverOps, reboot),
+                        STATE(RUNNING) | STATE(SHUTTING_DOWN), 0, 30000},
     [VP_VERB_RESET] = {"domain.reset", "ResetDomain", "reset", offsetof(VpDriverOps, reset),
                        STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN), 0, 30000},
-    [VP_VERB_PAUSE] = {"domain.pause", "PauseDomain", "pause", offsetof(VpDriverOps, pause), STATE(RUNNING) | STATE(SHUTTING_DOWN),
-                       STATE(PAUSED), 30000},
+    [VP_VERB_PAUSE] = {"domain.pause", "PauseDomain", "pause", offsetof(VpDriverOps, pause),
+                       STATE(RUNNING) | STATE(SHUTTING_DOWN), STATE(PAUSED), 30000},
     [VP_VERB_RESUME] = {"domain.resume", "ResumeDomain", "resume", offsetof(VpDriverOps, resume), STATE(PAUSED),
                         STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
     [VP_VERB_ADOPT] = {"domain.adopt", "", "adopt", offsetof(VpDriverOps, adopt), RUNS, NOTHING_RUNS, 30000},
@@ -92,8 +93,10 @@ static VpError *check_state(const struct VerbRule *rule, const PbDomain *domain)
 
     if ((1u << domain->status->state) & (rule->from | rule->already))
         return NULL;
-    VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "WRONG_STATE", "cannot %s the domain %s: it is %s%s", rule->words, domain->name, state,
-                                  domain->status->state == PB_DOMAIN_STATE_UNRESPONSIVE ? "; powering it off works" : "");
+    VpError *error =
+        vp_error_new(VP_FAILED_PRECONDITION, "WRONG_STATE", "cannot %s the domain %s: it is %s%s", rule->words,
+                     domain->name, state,
+                     domain->status->state == PB_DOMAIN_STATE_UNRESPONSIVE ? "; powering it off works" : "");
     return vp_error_with(vp_error_with(error, "name", domain->name), "state", state);
 }
 
@@ -125,8 +128,9 @@ static void run(VpJob *job, void *data)
     g_autoptr(VpDomainView) view = vp_record_view(work->record);
 
     work->job = job;
-    VpError *error = view ? check_state(work->rule, view->domain)
-                          : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
+    VpError *error =
+        view ? check_state(work->rule, view->domain)
+             : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
     if (error || ((1u << view->domain->status->state) & work->rule->already)) {
         vp_job_finish(job, error);
         return;
@@ -155,7 +159,8 @@ static void cancel(VpJob *job, void *data)
         vp_task_cancel(task);
 }
 
-static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error, VpDomainDone done, void *data)
+static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error,
+                 VpDomainDone done, void *data)
 {
     g_autoptr(VpDomainView) view = vp_record_view(record);
     vp_pb_auto PbOperation *operation = operation_uid ? vp_jobs_get_operation(domains->jobs, operation_uid) : NULL;
@@ -180,11 +185,13 @@ static void job_done(VpJob *job, void *data, const VpError *error)
 
 static VpError *unimplemented(const VpDriver *driver, const struct VerbRule *rule)
 {
-    return vp_error_with(vp_error_new(VP_UNIMPLEMENTED, "DRIVER_CANNOT", "the driver %s has no %s", driver->ops->name, rule->method), "driver",
-                         driver->ops->name);
+    return vp_error_with(vp_error_new(VP_UNIMPLEMENTED, "DRIVER_CANNOT", "the driver %s has no %s", driver->ops->name,
+                                      rule->method),
+                         "driver", driver->ops->name);
 }
 
-void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done, void *data)
+void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done,
+                     void *data)
 {
     const struct VerbRule *rule = &rules[request->verb];
     g_autoptr(VpError) error = NULL;

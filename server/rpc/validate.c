@@ -35,7 +35,8 @@ typedef struct Cursor {
 
 static VpError *malformed(const ProtobufCMessageDescriptor *descriptor, const char *what)
 {
-    return vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "the request is no valid %s: %s", descriptor->name, what);
+    return vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "the request is no valid %s: %s", descriptor->name,
+                        what);
 }
 
 static char *field_path(const Walk *walk, const ProtobufCFieldDescriptor *field, guint32 item)
@@ -138,14 +139,15 @@ static const char *form_words(PbStringForm form)
     }
 }
 
-static VpError *check_string(const Walk *walk, const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds, guint32 item,
-                             const guint8 *bytes, gsize length)
+static VpError *check_string(const Walk *walk, const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds,
+                             guint32 item, const guint8 *bytes, gsize length)
 {
     const char *text = (const char *)bytes;
 
     if (length > bounds->max_bytes)
         return violation(walk, field, item,
-                         g_strdup_printf("is %" G_GSIZE_FORMAT " bytes long; at most %u are taken", length, bounds->max_bytes));
+                         g_strdup_printf("is %" G_GSIZE_FORMAT " bytes long; at most %u are taken", length,
+                                         bounds->max_bytes));
     if (field->type != PROTOBUF_C_TYPE_STRING)
         return NULL;
     /* With a length given, g_utf8_validate() refuses NUL as well. */
@@ -156,8 +158,8 @@ static VpError *check_string(const Walk *walk, const ProtobufCFieldDescriptor *f
     return NULL;
 }
 
-static VpError *check_number(const Walk *walk, const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds, guint32 item,
-                             guint64 value)
+static VpError *check_number(const Walk *walk, const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds,
+                             guint32 item, guint64 value)
 {
     if (bounds->max_value == 0 || (value >= bounds->min_value && value <= bounds->max_value))
         return NULL;
@@ -188,13 +190,15 @@ static ProtobufCWireType wire_type_of(ProtobufCType type)
 }
 
 /* Counts a field's value in. */
-static VpError *count_value(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
-                            const VpFieldBounds *bounds, guint32 *count)
+static VpError *count_value(Walk *walk, const ProtobufCMessageDescriptor *descriptor,
+                            const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds, guint32 *count)
 {
     const guint32 item = (*count)++;
 
     if (field->label == PROTOBUF_C_LABEL_REPEATED)
-        return item < bounds->max_items ? NULL : violation(walk, field, item, g_strdup_printf("at most %u are taken", bounds->max_items));
+        return item < bounds->max_items
+                   ? NULL
+                   : violation(walk, field, item, g_strdup_printf("at most %u are taken", bounds->max_items));
     if (item == 0)
         return NULL;
     /* protobuf-c merges the two and joins their lists: that would go round the bounds of these. No client's library writes it. */
@@ -203,15 +207,17 @@ static VpError *count_value(Walk *walk, const ProtobufCMessageDescriptor *descri
     return walk->again++ < MAX_AGAIN ? NULL : malformed(descriptor, "single values are given again too often");
 }
 
-static VpError *check_packed(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
-                             const VpFieldBounds *bounds, guint32 *count, Cursor packed)
+static VpError *check_packed(Walk *walk, const ProtobufCMessageDescriptor *descriptor,
+                             const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds, guint32 *count,
+                             Cursor packed)
 {
     const ProtobufCWireType type = wire_type_of(field->type);
 
     while (packed.at < packed.end) {
         guint64 value = 0;
-        const gboolean read = type == PROTOBUF_C_WIRE_TYPE_VARINT ? read_varint(&packed, NUMBER_BYTES, &value)
-                                                                  : skip_bytes(&packed, type == PROTOBUF_C_WIRE_TYPE_32BIT ? 4 : 8);
+        const gboolean read = type == PROTOBUF_C_WIRE_TYPE_VARINT
+                                  ? read_varint(&packed, NUMBER_BYTES, &value)
+                                  : skip_bytes(&packed, type == PROTOBUF_C_WIRE_TYPE_32BIT ? 4 : 8);
 
         if (!read)
             return malformed(descriptor, "a packed field is cut short");
@@ -226,8 +232,8 @@ static VpError *check_packed(Walk *walk, const ProtobufCMessageDescriptor *descr
 
 static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *descriptor, Cursor cursor);
 
-static VpError *check_nested(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
-                             guint32 item, Cursor nested)
+static VpError *check_nested(Walk *walk, const ProtobufCMessageDescriptor *descriptor,
+                             const ProtobufCFieldDescriptor *field, guint32 item, Cursor nested)
 {
     if (walk->depth + 1 >= MAX_DEPTH)
         return malformed(descriptor, "messages are nested too deeply");
@@ -242,8 +248,9 @@ static VpError *check_nested(Walk *walk, const ProtobufCMessageDescriptor *descr
     return error;
 }
 
-static VpError *check_field(Walk *walk, const ProtobufCMessageDescriptor *descriptor, const ProtobufCFieldDescriptor *field,
-                            const VpFieldBounds *bounds, guint32 *count, guint wire_type, Cursor *cursor)
+static VpError *check_field(Walk *walk, const ProtobufCMessageDescriptor *descriptor,
+                            const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds, guint32 *count,
+                            guint wire_type, Cursor *cursor)
 {
     const ProtobufCWireType wanted = wire_type_of(field->type);
     guint64 value = 0;
@@ -312,7 +319,8 @@ static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *desc
     guint32 counts[MAX_FIELDS];
 
     if (descriptor->n_fields > MAX_FIELDS)
-        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s has more than %d fields", descriptor->name, MAX_FIELDS);
+        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s has more than %d fields", descriptor->name,
+                            MAX_FIELDS);
     memset(counts, 0, descriptor->n_fields * sizeof(counts[0]));
 
     while (cursor.at < cursor.end) {
@@ -321,11 +329,12 @@ static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *desc
         if (!read_varint(&cursor, HEADER_BYTES, &key) || key >> 3 == 0 || key >> 3 > 536870911)
             return malformed(descriptor, "a field's key is no key");
         const guint wire_type = key & 7;
-        const ProtobufCFieldDescriptor *field = protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(key >> 3));
+        const ProtobufCFieldDescriptor *field =
+            protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(key >> 3));
         const gsize i = field ? (gsize)(field - descriptor->fields) : 0;
 
-        VpError *error = field ? check_field(walk, descriptor, field, bounds ? &bounds[i] : &vp_default_bounds, &counts[i],
-                                             wire_type, &cursor)
+        VpError *error = field ? check_field(walk, descriptor, field, bounds ? &bounds[i] : &vp_default_bounds,
+                                             &counts[i], wire_type, &cursor)
                                : skip_unknown(walk, descriptor, wire_type, &cursor);
         if (error)
             return error;
@@ -333,7 +342,8 @@ static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *desc
     return NULL;
 }
 
-VpError *vp_validate(const VpContract *contract, const ProtobufCMessageDescriptor *descriptor, const guint8 *bytes, gsize size)
+VpError *vp_validate(const VpContract *contract, const ProtobufCMessageDescriptor *descriptor, const guint8 *bytes,
+                     gsize size)
 {
     Walk walk = {.contract = contract};
 

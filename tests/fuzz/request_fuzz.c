@@ -1,6 +1,6 @@
 /*
- * libFuzzer on what comes from clients: the validator, and protobuf-c on what it lets pass. The first byte chooses the method, so that one corpus serves all request
- * types. What passes must be unpacked, and packing that again must pass.
+ * libFuzzer on what comes from clients: the validator, and protobuf-c on what it lets pass. The first byte chooses the method, so that one corpus serves all
+ * request types. What passes must be unpacked, and packing that again must pass.
  */
 #include <stdlib.h>
 

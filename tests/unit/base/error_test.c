@@ -28,9 +28,9 @@ static void errno_gives_code_and_words(void **state)
         int errnum;
         VpCode code;
     } codes[] = {
-        {ENOENT, VP_NOT_FOUND},           {EACCES, VP_PERMISSION_DENIED},   {EPERM, VP_PERMISSION_DENIED},
-        {ENOSPC, VP_RESOURCE_EXHAUSTED},  {EDQUOT, VP_RESOURCE_EXHAUSTED},  {EMFILE, VP_RESOURCE_EXHAUSTED},
-        {ENFILE, VP_RESOURCE_EXHAUSTED},  {ENOMEM, VP_RESOURCE_EXHAUSTED},  {EIO, VP_INTERNAL},
+        {ENOENT, VP_NOT_FOUND},          {EACCES, VP_PERMISSION_DENIED},  {EPERM, VP_PERMISSION_DENIED},
+        {ENOSPC, VP_RESOURCE_EXHAUSTED}, {EDQUOT, VP_RESOURCE_EXHAUSTED}, {EMFILE, VP_RESOURCE_EXHAUSTED},
+        {ENFILE, VP_RESOURCE_EXHAUSTED}, {ENOMEM, VP_RESOURCE_EXHAUSTED}, {EIO, VP_INTERNAL},
     };
 
     (void)state;
@@ -103,23 +103,11 @@ static void nothing_is_let_pass(void **state)
 
 static void every_code_has_its_name(void **state)
 {
-    static const char *const names[] = {"OK",
-                                        "CANCELLED",
-                                        "UNKNOWN",
-                                        "INVALID_ARGUMENT",
-                                        "DEADLINE_EXCEEDED",
-                                        "NOT_FOUND",
-                                        "ALREADY_EXISTS",
-                                        "PERMISSION_DENIED",
-                                        "RESOURCE_EXHAUSTED",
-                                        "FAILED_PRECONDITION",
-                                        "ABORTED",
-                                        "OUT_OF_RANGE",
-                                        "UNIMPLEMENTED",
-                                        "INTERNAL",
-                                        "UNAVAILABLE",
-                                        "DATA_LOSS",
-                                        "UNAUTHENTICATED"};
+    static const char *const names[] =
+        {"OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+         "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+         "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+         "DATA_LOSS", "UNAUTHENTICATED"};
 
     (void)state;
     for (guint i = 0; i < G_N_ELEMENTS(names); i++)

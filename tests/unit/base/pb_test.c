@@ -114,8 +114,9 @@ static void names_of_enum_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(strings_are_replaced), cmocka_unit_test(a_copy_is_deep), cmocka_unit_test(an_unpacked_array_grows),
-        cmocka_unit_test(pack_and_unpack),      cmocka_unit_test(times_come_back), cmocka_unit_test(names_of_enum_values),
+        cmocka_unit_test(strings_are_replaced),    cmocka_unit_test(a_copy_is_deep),
+        cmocka_unit_test(an_unpacked_array_grows), cmocka_unit_test(pack_and_unpack),
+        cmocka_unit_test(times_come_back),         cmocka_unit_test(names_of_enum_values),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

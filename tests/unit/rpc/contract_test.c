@@ -73,7 +73,8 @@ static void has_each_method_of_the_descriptors(void **state)
         for (size_t s = 0; s < file->n_service; s++) {
             for (size_t m = 0; m < file->service[s]->n_method; m++) {
                 const Google__Protobuf__MethodDescriptorProto *proto = file->service[s]->method[m];
-                g_autofree char *path = g_strdup_printf("/%s.%s/%s", file->package, file->service[s]->name, proto->name);
+                g_autofree char *path =
+                    g_strdup_printf("/%s.%s/%s", file->package, file->service[s]->name, proto->name);
                 g_autofree char *input = message_name(proto->input_type);
                 g_autofree char *output = message_name(proto->output_type);
                 const VpMethod *method = find(path);
@@ -129,10 +130,17 @@ static void streams_are_known_as_such(void **state)
 static void lists_all_services(void **state)
 {
     static const char *const names[] = {
-        "virtplane.v1.AdminService",     "virtplane.v1.DomainService",       "virtplane.v1.EventService",
-        "virtplane.v1.HostService",      "virtplane.v1.ImageService",        "virtplane.v1.OperationService",
-        "virtplane.v1.SecretService",    "virtplane.v1.StorageService",      "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+        "virtplane.v1.AdminService",
+        "virtplane.v1.DomainService",
+        "virtplane.v1.EventService",
+        "virtplane.v1.HostService",
+        "virtplane.v1.ImageService",
+        "virtplane.v1.OperationService",
+        "virtplane.v1.SecretService",
+        "virtplane.v1.StorageService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
     };
     const char *const *services = vp_contract_services(contract);
 

@@ -1,4 +1,7 @@
-/* A property: what the validator lets pass protobuf-c unpacks, and what that gives is within the bounds. On valid messages, changed at random; the seed is fixed. */
+/*
+ * A property: what the validator lets pass protobuf-c unpacks, and what that gives is within the bounds. On valid messages, changed at random; the seed is
+ * fixed.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -131,7 +134,8 @@ static void expect_texts_whole(const ProtobufCMessage *message)
             const size_t n = *(const size_t *)((const char *)message + field->quantifier_offset);
 
             assert_true(n <= 1024);
-            for (size_t k = 0; k < n && (field->type == PROTOBUF_C_TYPE_MESSAGE || field->type == PROTOBUF_C_TYPE_STRING); k++)
+            for (size_t k = 0;
+                 k < n && (field->type == PROTOBUF_C_TYPE_MESSAGE || field->type == PROTOBUF_C_TYPE_STRING); k++)
                 expect_value_whole(field, *(void *const *const *)member + k);
             continue;
         }

@@ -60,7 +60,8 @@ static void is_malformed(const ProtobufCMessageDescriptor *descriptor, const GBy
 }
 
 /* Refused with a violation of this field. */
-static void violates(const ProtobufCMessageDescriptor *descriptor, const GByteArray *bytes, const char *field, const char *words)
+static void violates(const ProtobufCMessageDescriptor *descriptor, const GByteArray *bytes, const char *field,
+                     const char *words)
 {
     g_autoptr(VpError) error = check(descriptor, bytes);
 
@@ -395,7 +396,14 @@ static void text_is_utf8_without_nul(void **state)
         const char *bytes;
         gsize size;
     } wrong[] = {
-        {"a\0b", 3}, {"\0", 1}, {"\xff", 1}, {"\xc3", 1}, {"\xc0\xaf", 2}, {"\xed\xa0\x80", 3}, {"\xf4\x90\x80\x80", 4}, {"ok\x80", 3},
+        {"a\0b", 3},
+        {"\0", 1},
+        {"\xff", 1},
+        {"\xc3", 1},
+        {"\xc0\xaf", 2},
+        {"\xed\xa0\x80", 3},
+        {"\xf4\x90\x80\x80", 4},
+        {"ok\x80", 3},
     };
 
     (void)state;
@@ -458,9 +466,12 @@ static void forms(void **state)
     static const char *const names[] = {"", "a", "0", "web-1.example_x", "A"};
     static const char *const no_names[] = {"-a", ".a", "_a", "a b", "a/b", "a\n", "\xc3\xa4", "a\xc3\xa4", "..", "a*"};
     static const char *const uuids[] = {"", "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e55"};
-    static const char *const no_uuids[] = {"0CA2F1DE-5F2E-4B6E-9A3A-7D9D1C1F0E55", "0ca2f1de5f2e4b6e9a3a7d9d1c1f0e55",
-                                           "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e5", "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e555",
-                                           "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e5g", "0ca2f1de+5f2e-4b6e-9a3a-7d9d1c1f0e55",
+    static const char *const no_uuids[] = {"0CA2F1DE-5F2E-4B6E-9A3A-7D9D1C1F0E55",
+                                           "0ca2f1de5f2e4b6e9a3a7d9d1c1f0e55",
+                                           "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e5",
+                                           "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e555",
+                                           "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e5g",
+                                           "0ca2f1de+5f2e-4b6e-9a3a-7d9d1c1f0e55",
                                            "{ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e5}"};
     static const char *const paths[] = {"", "/", "/a b/\xc3\xa4", "/../x"};
     static const char *const no_paths[] = {"a", "./a", " /a", "/a\n", "/a\x1b[2J", "/a\x7f", "file:///a"};
