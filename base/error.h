@@ -44,27 +44,24 @@ typedef struct VpError {
     gint64 retry_after_ms; /* 0: no advice (RetryInfo) */
 } VpError;
 
-/* None of these answers NULL; said to the analyzer, which takes NULL for "done well" otherwise. */
-#define VP_NOT_NULL __attribute__((returns_nonnull))
-
 /* A new error, owned by the caller. `reason` is UPPER_SNAKE and never changes once released; `format` is printf's. */
-VpError *vp_error_new(VpCode code, const char *reason, const char *format, ...) VP_NOT_NULL G_GNUC_PRINTF(3, 4);
+VpError *vp_error_new(VpCode code, const char *reason, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /* The same with the words of `errnum` (an errno value) appended, and the code that fits it: ENOENT is NOT_FOUND,
  * EACCES and EPERM PERMISSION_DENIED, ENOSPC, EDQUOT, EMFILE, ENFILE and ENOMEM RESOURCE_EXHAUSTED, else INTERNAL. */
-VpError *vp_error_errno(int errnum, const char *reason, const char *format, ...) VP_NOT_NULL G_GNUC_PRINTF(3, 4);
+VpError *vp_error_errno(int errnum, const char *reason, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /* Adds a `key: value` that programs can read. Copies both; returns `error`, so that calls can be chained. */
-VpError *vp_error_with(VpError *error, const char *key, const char *value) VP_NOT_NULL;
+VpError *vp_error_with(VpError *error, const char *key, const char *value);
 
 /* Adds a violated request field, by its path as in `domain.spec.disks[0].path`. Returns `error`. */
-VpError *vp_error_violation(VpError *error, const char *field, const char *format, ...) VP_NOT_NULL G_GNUC_PRINTF(3, 4);
+VpError *vp_error_violation(VpError *error, const char *field, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /* Says that the same call may succeed after `delay_ms`. Returns `error`. */
-VpError *vp_error_retry(VpError *error, gint64 delay_ms) VP_NOT_NULL;
+VpError *vp_error_retry(VpError *error, gint64 delay_ms);
 
 /* Puts "TEXT: " before the message, to name the object as the error travels up. Returns `error`. */
-VpError *vp_error_prefix(VpError *error, const char *format, ...) VP_NOT_NULL G_GNUC_PRINTF(2, 3);
+VpError *vp_error_prefix(VpError *error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 VpError *vp_error_copy(const VpError *error);
 

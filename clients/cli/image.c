@@ -46,7 +46,7 @@ static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, VpI
     const PbChainSummary *summary = vp_image_tree_summary(tree);
     if (!error && !summary)
         error = vp_error_new(VP_INTERNAL, VP_CLIENT_BAD_ANSWER, "the inspection ended without a verdict");
-    *ret_safe = !error && summary->safe;
+    *ret_safe = !error && summary && summary->safe;
     return error;
 }
 

@@ -131,7 +131,7 @@ static void run(VpJob *job, void *data)
     VpError *error =
         view ? check_state(work->rule, view->domain)
              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
-    if (error || ((1u << view->domain->status->state) & work->rule->already)) {
+    if (!view || error || ((1u << view->domain->status->state) & work->rule->already)) {
         vp_job_finish(job, error);
         return;
     }

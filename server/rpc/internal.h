@@ -89,7 +89,7 @@ struct VpCall {
 /* ---- call.c ---- */
 
 /* Makes a call of what the core handed over (all of it now the call's) and runs it: validates, unpacks, calls the handler. On an RPC thread. */
-void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *call, gpr_timespec deadline, grpc_byte_buffer *payload);
+void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline, grpc_byte_buffer *payload);
 
 /* Drops a reference that was taken by counting up `refs`, as batches do. */
 void vp_call_release(VpCall *call);
