@@ -151,8 +151,8 @@ void vp_daemon_free(VpDaemon *daemon)
     }
     vp_jobs_free(daemon->jobs, vp_now_us() + JOBS_END_US);
     vp_domains_free(daemon->domains);
-    vp_rpc_server_free(daemon->server);
     vp_event_hub_free(daemon->services.events);
+    vp_rpc_server_free(daemon->server);
     vp_pool_free(daemon->pool);
     vp_loop_free(daemon->loop);
     vp_store_close(daemon->store);

@@ -28,7 +28,15 @@ static void mutation_free(VpMutation *mutation)
 void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail)
 {
     PbEvent event = PB_EVENT__INIT;
+    g_autofree PbEvent__LabelsEntry *labels = g_new(PbEvent__LabelsEntry, domain->n_labels);
+    g_autofree PbEvent__LabelsEntry **pointers = g_new(PbEvent__LabelsEntry *, domain->n_labels);
 
+    for (size_t i = 0; i < domain->n_labels; i++) {
+        pb_event__labels_entry__init(&labels[i]);
+        labels[i].key = domain->labels[i]->key;
+        labels[i].value = domain->labels[i]->value;
+        pointers[i] = &labels[i];
+    }
     event.type = type;
     event.resource_type = (char *)"domain";
     event.name = domain->name;
@@ -37,6 +45,8 @@ void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const
     event.detail = (char *)(detail ? detail : "");
     event.state = domain->status->state;
     event.driver = domain->spec->driver;
+    event.n_labels = domain->n_labels;
+    event.labels = pointers;
     vp_txn_event(txn, &event);
 }
 

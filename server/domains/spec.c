@@ -7,6 +7,7 @@
 
 #define MIB (1024ULL * 1024)
 #define DEFAULT_MEMORY_BYTES (512 * MIB)
+#define MAX_LABEL_BYTES 16384
 
 static VpError *add_violation(VpError *error, const char *field, const char *what)
 {
@@ -113,11 +114,22 @@ static void unite_labels(PbDomain *domain)
         memmove(domain->labels, domain->labels + kept, domain->n_labels * sizeof(domain->labels[0]));
 }
 
+/* Each event of a domain carries them. */
+static VpError *check_labels(const PbDomain *domain, VpError *error)
+{
+    gsize bytes = 0;
+
+    for (size_t i = 0; i < domain->n_labels; i++)
+        bytes += strlen(domain->labels[i]->key) + strlen(domain->labels[i]->value);
+    if (bytes <= MAX_LABEL_BYTES)
+        return error;
+    return add_violation(error, "domain.labels", "have more than 16384 bytes, keys and values together");
+}
+
 VpError *vp_spec_complete(PbDomain *domain)
 {
-    VpError *error = NULL;
-
     unite_labels(domain);
+    VpError *error = check_labels(domain, NULL);
 
     if (domain->name[0] == '\0')
         error = add_violation(error, "domain.name", "must be set");

@@ -15,7 +15,7 @@ typedef struct VpEventHub VpEventHub;
 /* All that is given outlives the hub. */
 VpEventHub *vp_event_hub_new(VpStore *store, VpPool *pool, VpLoop *loop, VpError **error);
 
-/* No stream may be open any more. NULL is let pass. */
+/* After the server's drain, while the pool and the loop still run; waits for work on streams that is under way. NULL is let pass. */
 void vp_event_hub_free(VpEventHub *hub);
 
 /* Serves a WatchEvents call. `request` lives as long as the call. */
@@ -23,3 +23,6 @@ void vp_event_hub_watch(VpEventHub *hub, VpCall *call, const PbWatchEventsReques
 
 /* Whether an event is one that a filter (may be NULL) lets pass. Pure. */
 gboolean vp_event_matches(const PbEventFilter *filter, const PbEvent *event);
+
+/* Whether a domain is one of those that such a stream begins with: as for events, but for their types. Pure. */
+gboolean vp_event_filter_matches_domain(const PbEventFilter *filter, const PbDomain *domain);

@@ -102,18 +102,13 @@ static char *prefix_end(const char *prefix)
     return end;
 }
 
-GPtrArray *vp_reader_list(VpReader *reader, const char *prefix, const char *after, guint limit, VpError **error)
+/* The reader is locked by the caller. */
+static GPtrArray *list_rows(VpDb *db, const char *prefix, const char *after, guint limit, VpError **error)
 {
-    if (*prefix && !vp_store_key_valid(prefix)) {
-        *error = bad_key("a prefix of keys");
-        return NULL;
-    }
     const gboolean go_on = after && strcmp(after, prefix) >= 0;
     g_autofree char *end = prefix_end(prefix);
     g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func((GDestroyNotify)vp_key_value_free);
-
-    VP_LOCK(&reader->lock);
-    VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(reader->db, go_on ? VP_DB_LIST_AFTER : VP_DB_LIST_FROM, error);
+    VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, go_on ? VP_DB_LIST_AFTER : VP_DB_LIST_FROM, error);
 
     if (!statement) {
         return NULL;
@@ -128,10 +123,47 @@ GPtrArray *vp_reader_list(VpReader *reader, const char *prefix, const char *afte
         g_ptr_array_add(list, row_to_kv(statement));
     }
     if (rc != SQLITE_DONE) {
-        *error = vp_db_error(reader->db, rc, "list keys");
+        *error = vp_db_error(db, rc, "list keys");
         return NULL;
     }
     return g_steal_pointer(&list);
+}
+
+GPtrArray *vp_reader_list(VpReader *reader, const char *prefix, const char *after, guint limit, VpError **error)
+{
+    if (*prefix && !vp_store_key_valid(prefix)) {
+        *error = bad_key("a prefix of keys");
+        return NULL;
+    }
+    VP_LOCK(&reader->lock);
+    return list_rows(reader->db, prefix, after, limit, error);
+}
+
+GPtrArray *vp_reader_snapshot(VpReader *reader, const char *prefix, gint64 *ret_revision, VpError **error)
+{
+    VpDbMeta meta = {0};
+
+    if (*prefix && !vp_store_key_valid(prefix)) {
+        *error = bad_key("a prefix of keys");
+        return NULL;
+    }
+    VP_LOCK(&reader->lock);
+    VpError *failure = vp_db_run(reader->db, VP_DB_BEGIN_READ, "take a snapshot");
+
+    if (failure) {
+        *error = failure;
+        return NULL;
+    }
+    failure = vp_db_meta_get(reader->db, &meta);
+    GPtrArray *list = failure ? NULL : list_rows(reader->db, prefix, NULL, 0, &failure);
+
+    vp_error_free(vp_db_run(reader->db, VP_DB_ROLLBACK, "take a snapshot"));
+    if (!list) {
+        *error = failure;
+        return NULL;
+    }
+    *ret_revision = meta.revision;
+    return list;
 }
 
 /* ---- the journal ---- */

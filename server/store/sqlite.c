@@ -522,6 +522,11 @@ GPtrArray *vp_store_list(VpStore *store, const char *prefix, const char *after, 
     return vp_reader_list(store->keys, prefix, after, limit, error);
 }
 
+GPtrArray *vp_store_snapshot(VpStore *store, const char *prefix, gint64 *ret_revision, VpError **error)
+{
+    return vp_reader_snapshot(store->keys, prefix, ret_revision, error);
+}
+
 gint64 vp_store_revision(VpStore *store)
 {
     return atomic_load(&store->revision);

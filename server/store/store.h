@@ -82,6 +82,10 @@ VpKeyValue *vp_store_get(VpStore *store, const char *key, VpError **error);
  * VpKeyValue that frees them. */
 GPtrArray *vp_store_list(VpStore *store, const char *prefix, const char *after, guint limit, VpError **error);
 
+/* All keys that start with `prefix`, as of one moment: the store at `ret_revision`, which is committed, though vp_store_revision() may count it a moment
+ * later. A reader of the journal goes on after it with nothing missed and nothing twice. Owned by the caller, as that of vp_store_list(). */
+GPtrArray *vp_store_snapshot(VpStore *store, const char *prefix, gint64 *ret_revision, VpError **error);
+
 /* ---- the journal ---- */
 
 /* One entry; immutable and counted, so that many streams can share it. */
