@@ -57,7 +57,9 @@ static void check_map(const VpProbeInput *input, VpProbe *probe, const guint8 *h
         return;
     }
     vp_probe_holds(input, probe, map, blocks * 4, "its block map");
-    vp_probe_holds(input, probe, data, allocated * block, "its data");
+    if (allocated > 0) {
+        vp_probe_holds(input, probe, data, allocated * block, "its data");
+    }
     if (block != QEMU_BLOCK_SIZE) {
         UNSUPPORTED(probe, "its blocks have %" PRIu64 " bytes, and QEMU opens vdi with blocks of 1 MiB only", block);
     }

@@ -78,12 +78,9 @@ static void parse_embedded(const VpProbeInput *input, VpProbe *probe, const guin
         return;
     }
     vp_vmdk_descriptor_read((const char *)text, size, &descriptor);
-    if (offset == 0 && !stub) {
-        /* An extent of a split disk: its descriptor is elsewhere. QEMU looks for a parent all the same. */
+    if (!stub && (offset == 0 || (!descriptor.has_version && descriptor.extents == 0))) {
         vp_probe_feature(probe, "extent");
-        if (descriptor.parent_hint.size > 0 || descriptor.error) {
-            CORRUPT(probe, "it has no descriptor, but names a parent where one would be");
-        }
+        UNSUPPORTED(probe, "it is one extent of a split disk, without the descriptor that says what it belongs to");
         return;
     }
     if (offset != 1 || sectors == 0 || sectors > (guint64)G_MAXINT64 / 512) {
