@@ -73,7 +73,8 @@ void vp_call_unref(VpCall *call)
     const gboolean ended = call->ended;
     pthread_mutex_unlock(&call->mutex);
     if (!ended)
-        vp_call_fail(call, vp_error_new(VP_INTERNAL, "CALL_DROPPED", "%s was dropped by its handler; this is a bug of the daemon",
+        vp_call_fail(call, vp_error_new(VP_INTERNAL, "CALL_DROPPED",
+                                        "%s was dropped by its handler; this is a bug of the daemon",
                                         call->endpoint->method->method));
     vp_call_release(call);
 }
@@ -87,7 +88,8 @@ static void start_batch(VpCall *call, const grpc_op *ops, size_t n_ops, VpTag *t
     const grpc_call_error result = grpc_call_start_batch(call->call, ops, n_ops, tag, NULL);
     if (result != GRPC_CALL_OK) {
         /* Only a wrong order of operations gets here: a bug, and the call cannot be used any more. */
-        vp_log(VP_LOG_ERROR, "%s: the core refused a batch: %s", call->endpoint->method->method, grpc_call_error_to_string(result));
+        vp_log(VP_LOG_ERROR, "%s: the core refused a batch: %s", call->endpoint->method->method,
+               grpc_call_error_to_string(result));
         grpc_call_cancel(call->call, NULL);
         vp_call_release(call);
     }
@@ -98,6 +100,20 @@ static void add_initial_metadata(grpc_op *ops, size_t *n_ops)
     ops[(*n_ops)++] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
 }
 
+/* Tells that the call is closed, once. Whoever is told frees what the drain's function works on: so not while that is being called, and that is not
+ * called any more. */
+static void tell_closed(VpCall *call)
+{
+    pthread_mutex_lock(&call->mutex);
+    void (*on_close)(VpCall *, void *) = call->draining ? NULL : g_steal_pointer(&call->on_close);
+    void *data = call->on_close_data;
+    if (on_close)
+        call->on_drain = NULL;
+    pthread_mutex_unlock(&call->mutex);
+    if (on_close)
+        on_close(call, data);
+}
+
 /* The call is over for its client, or the client has gone. */
 static void call_closed(VpCall *call)
 {
@@ -105,12 +121,9 @@ static void call_closed(VpCall *call)
     call->closed = TRUE;
     if (call->close_cancelled)
         call->cancelled = TRUE;
-    void (*on_close)(VpCall *, void *) = g_steal_pointer(&call->on_close);
-    void *data = call->on_close_data;
     pthread_cond_broadcast(&call->room);
     pthread_mutex_unlock(&call->mutex);
-    if (on_close)
-        on_close(call, data);
+    tell_closed(call);
 }
 
 static void close_fired(VpTag *tag, gboolean ok)
@@ -325,8 +338,8 @@ static grpc_byte_buffer *buffer_of_message(const ProtobufCMessage *message)
     return buffer_of_slice(slice);
 }
 
-gboolean vp_call_write(VpCall *call, const void *message, gboolean more, void (*written)(VpCall *call, void *data, gboolean ok),
-                       void *data)
+gboolean vp_call_write(VpCall *call, const void *message, gboolean more,
+                       void (*written)(VpCall *call, void *data, gboolean ok), void *data)
 {
     return write_buffer(call, buffer_of_message(message), more, written, data);
 }
@@ -431,7 +444,8 @@ void vp_call_caller(VpCall *call, VpCaller *ret_caller)
     memset(ret_caller, 0, sizeof(*ret_caller));
     g_strlcpy(ret_caller->text, peer ? peer : "unknown", sizeof(ret_caller->text));
     /* The core names a connection that we accepted "fd:N", and keeps N open for as long as one of its calls is held. */
-    if (peer && sscanf(peer, "fd:%d", &fd) == 1 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0) {
+    if (peer && sscanf(peer, "fd:%d", &fd) == 1 &&
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0) {
         ret_caller->local = TRUE;
         ret_caller->uid = credentials.uid;
         ret_caller->gid = credentials.gid;
@@ -460,13 +474,11 @@ void vp_call_on_close(VpCall *call, void (*closed)(VpCall *call, void *data), vo
 {
     pthread_mutex_lock(&call->mutex);
     const gboolean already = call->closed;
-    if (!already) {
-        call->on_close = closed;
-        call->on_close_data = data;
-    }
+    call->on_close = closed;
+    call->on_close_data = data;
     pthread_mutex_unlock(&call->mutex);
     if (already)
-        closed(call, data);
+        tell_closed(call);
     else
         watch_close(call);
 }
@@ -487,14 +499,24 @@ void vp_call_set_data(VpCall *call, void *data, void (*destroy)(void *data))
 void vp_call_drain(VpCall *call)
 {
     pthread_mutex_lock(&call->mutex);
-    void (*on_drain)(VpCall *, void *) = call->on_drain;
+    void (*on_drain)(VpCall *, void *) = g_steal_pointer(&call->on_drain);
     void *data = call->on_drain_data;
+    call->draining = on_drain != NULL;
     pthread_mutex_unlock(&call->mutex);
 
-    if (on_drain)
-        on_drain(call, data);
-    else
-        vp_call_fail(call, vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later"));
+    if (!on_drain) {
+        vp_call_fail(call,
+                     vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later"));
+        return;
+    }
+    on_drain(call, data);
+    pthread_mutex_lock(&call->mutex);
+    call->draining = FALSE;
+    const gboolean closed = call->closed;
+    pthread_mutex_unlock(&call->mutex);
+    /* Meanwhile, perhaps: then it has waited for us. */
+    if (closed)
+        tell_closed(call);
 }
 
 void vp_call_check_stalled(VpCall *call, gint64 before_us)
@@ -503,9 +525,9 @@ void vp_call_check_stalled(VpCall *call, gint64 before_us)
     const gboolean stalled = call->writing && call->write_start_us < before_us;
     pthread_mutex_unlock(&call->mutex);
     if (stalled)
-        grpc_call_cancel_with_status(call->call, GRPC_STATUS_RESOURCE_EXHAUSTED,
-                                     "the stream was ended because its reader takes nothing; resume it from the last message",
-                                     NULL);
+        grpc_call_cancel_with_status(
+            call->call, GRPC_STATUS_RESOURCE_EXHAUSTED,
+            "the stream was ended because its reader takes nothing; resume it from the last message", NULL);
 }
 
 /* ---- reading ---- */
@@ -580,7 +602,11 @@ static void dispatch(VpCall *call)
     const VpEndpoint *endpoint = call->endpoint;
 
     if (endpoint->method->client_streaming || endpoint->method->server_streaming) {
-        vp_server_add_stream(call->server, call);
+        if (!vp_server_add_stream(call->server, call)) {
+            vp_call_drain(call);
+            vp_call_unref(call);
+            return;
+        }
         watch_close(call);
     }
     if (!(endpoint->flags & VP_RPC_WORKER)) {
@@ -599,7 +625,8 @@ static void dispatch(VpCall *call)
     }
 }
 
-void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline, grpc_byte_buffer *payload)
+void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
+                   grpc_byte_buffer *payload)
 {
     VpCall *call = g_new0(VpCall, 1);
     VpError *error = NULL;
@@ -618,8 +645,9 @@ void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *c
 
     vp_server_enter(server, &error);
     if (!error && !endpoint->handler)
-        error = vp_error_new(VP_UNIMPLEMENTED, "NOT_BUILT_YET", "%s is part of the contract, but this version does not do it yet",
-                             endpoint->method->method);
+        error =
+            vp_error_new(VP_UNIMPLEMENTED, "NOT_BUILT_YET",
+                         "%s is part of the contract, but this version does not do it yet", endpoint->method->method);
     if (!error && !endpoint->method->client_streaming) {
         if (payload)
             error = decode(call, g_steal_pointer(&payload), &call->request);

@@ -56,17 +56,19 @@ static const ProtobufCServiceDescriptor *find_service(const char *name)
     return NULL;
 }
 
-static VpError *add_service(VpContract *contract, const char *package, const Google__Protobuf__ServiceDescriptorProto *proto)
+static VpError *add_service(VpContract *contract, const char *package,
+                            const Google__Protobuf__ServiceDescriptorProto *proto)
 {
     g_autofree char *name = g_strdup_printf("%s.%s", package, proto->name);
     const ProtobufCServiceDescriptor *descriptor = find_service(name);
 
     if (!descriptor)
-        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "the service %s is in no table: add it to server/rpc/contract.c",
-                            name);
+        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH",
+                            "the service %s is in no table: add it to server/rpc/contract.c", name);
     for (size_t i = 0; i < proto->n_method; i++) {
         const Google__Protobuf__MethodDescriptorProto *method = proto->method[i];
-        const ProtobufCMethodDescriptor *found = protobuf_c_service_descriptor_get_method_by_name(descriptor, method->name);
+        const ProtobufCMethodDescriptor *found =
+            protobuf_c_service_descriptor_get_method_by_name(descriptor, method->name);
 
         if (!found)
             return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s has no method %s in the generated code", name,
@@ -116,7 +118,8 @@ static gboolean read_rules(const Google__Protobuf__FieldOptions *options, VpFiel
     return FALSE;
 }
 
-static const Google__Protobuf__DescriptorProto *find_message(const Google__Protobuf__FileDescriptorSet *set, const char *full_name)
+static const Google__Protobuf__DescriptorProto *find_message(const Google__Protobuf__FileDescriptorSet *set,
+                                                             const char *full_name)
 {
     for (size_t f = 0; f < set->n_file; f++) {
         const Google__Protobuf__FileDescriptorProto *file = set->file[f];

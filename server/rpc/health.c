@@ -61,7 +61,8 @@ static void check(VpCall *call, const void *message, void *context)
 
     (void)context;
     if (response.status == SERVICE_UNKNOWN)
-        vp_call_fail(call, vp_error_new(VP_NOT_FOUND, "UNKNOWN_SERVICE", "there is no service \"%s\"", request->service));
+        vp_call_fail(call,
+                     vp_error_new(VP_NOT_FOUND, "UNKNOWN_SERVICE", "there is no service \"%s\"", request->service));
     else
         vp_call_reply(call, &response);
 }

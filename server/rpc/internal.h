@@ -57,8 +57,8 @@ struct VpCall {
     VpTag read_tag;
     grpc_byte_buffer *read_buffer;
 
-    pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t room;   /* the queue has become shorter, or the call was cancelled */
+    pthread_mutex_t mutex;  /* guards what follows */
+    pthread_cond_t room;    /* the queue has become shorter, or the call was cancelled */
     gboolean close_watched; /* RECV_CLOSE_ON_SERVER was posted alone, not with the status */
     gboolean closed;        /* and has come */
     gboolean cancelled;
@@ -75,6 +75,7 @@ struct VpCall {
     void *on_close_data;
     void (*on_drain)(VpCall *call, void *data);
     void *on_drain_data;
+    gboolean draining; /* on_drain is being called */
     void (*on_read)(VpCall *call, void *data, void *message);
     void *on_read_data;
     void *data;
@@ -89,7 +90,8 @@ struct VpCall {
 /* ---- call.c ---- */
 
 /* Makes a call of what the core handed over (all of it now the call's) and runs it: validates, unpacks, calls the handler. On an RPC thread. */
-void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline, grpc_byte_buffer *payload);
+void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
+                   grpc_byte_buffer *payload);
 
 /* Drops a reference that was taken by counting up `refs`, as batches do. */
 void vp_call_release(VpCall *call);
@@ -107,7 +109,8 @@ void vp_server_enter(VpRpcServer *server, VpError **ret_error);
 void vp_server_leave(VpRpcServer *server);
 const VpContract *vp_server_contract(const VpRpcServer *server);
 VpPool *vp_server_pool(const VpRpcServer *server);
-void vp_server_add_stream(VpRpcServer *server, VpCall *call);
+/* Lists a stream, so that the drain ends it. FALSE: the drain has begun. */
+gboolean vp_server_add_stream(VpRpcServer *server, VpCall *call);
 void vp_server_remove_stream(VpRpcServer *server, VpCall *call);
 
 /* ---- listen.c: the unix sockets, which we accept on ourselves to know who calls ---- */

@@ -35,8 +35,8 @@ static VpError *clear_path(const struct sockaddr_un *address)
     if (lstat(path, &status) < 0)
         return errno == ENOENT ? NULL : vp_error_errno(errno, "LISTEN_FAILED", "cannot look at %s", path);
     if (!S_ISSOCK(status.st_mode))
-        return vp_error_new(VP_FAILED_PRECONDITION, "LISTEN_FAILED", "%s is there and is no socket; choose another address or remove it",
-                            path);
+        return vp_error_new(VP_FAILED_PRECONDITION, "LISTEN_FAILED",
+                            "%s is there and is no socket; choose another address or remove it", path);
 
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
@@ -46,8 +46,8 @@ static VpError *clear_path(const struct sockaddr_un *address)
     close(fd);
     /* EAGAIN: somebody listens and is busy. */
     if (r == 0 || why == EAGAIN)
-        return vp_error_new(VP_FAILED_PRECONDITION, "ADDRESS_IN_USE", "another program answers on unix:%s; stop it or choose another address",
-                            path);
+        return vp_error_new(VP_FAILED_PRECONDITION, "ADDRESS_IN_USE",
+                            "another program answers on unix:%s; stop it or choose another address", path);
     if (why != ECONNREFUSED)
         return vp_error_errno(why, "LISTEN_FAILED", "cannot tell whether anybody answers on unix:%s", path);
     /* Left behind by a daemon that was killed. */
@@ -90,13 +90,25 @@ VpListener *vp_listener_new(const char *path, VpError **error)
     listener->path = g_strdup(path);
     listener->fd = -1;
     listener->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    VpError *failure = listener->stop_fd < 0 ? vp_error_errno(errno, "LISTEN_FAILED", "cannot make an eventfd") : bind_path(listener);
+    VpError *failure =
+        listener->stop_fd < 0 ? vp_error_errno(errno, "LISTEN_FAILED", "cannot make an eventfd") : bind_path(listener);
     if (failure) {
         *error = failure;
         vp_listener_free(listener);
         return NULL;
     }
     return listener;
+}
+
+/* Removes the socket file, if it is still ours. */
+static void remove_socket(VpListener *listener)
+{
+    struct stat status;
+
+    if (listener->inode && lstat(listener->path, &status) == 0 && status.st_dev == listener->device &&
+        status.st_ino == listener->inode)
+        unlink(listener->path);
+    listener->inode = 0;
 }
 
 static void *accept_loop(void *data)
@@ -139,8 +151,6 @@ VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, in
 
 void vp_listener_stop(VpListener *listener)
 {
-    struct stat status;
-
     if (!listener->running)
         return;
     listener->running = FALSE;
@@ -148,8 +158,7 @@ void vp_listener_stop(VpListener *listener)
     if (eventfd_write(listener->stop_fd, 1) < 0)
         vp_log(VP_LOG_ERROR, "unix:%s: cannot stop accepting: %s", listener->path, g_strerror(errno));
     pthread_join(listener->thread, NULL);
-    if (lstat(listener->path, &status) == 0 && status.st_dev == listener->device && status.st_ino == listener->inode)
-        unlink(listener->path);
+    remove_socket(listener);
 }
 
 void vp_listener_free(VpListener *listener)
@@ -157,6 +166,7 @@ void vp_listener_free(VpListener *listener)
     if (!listener)
         return;
     vp_listener_stop(listener);
+    remove_socket(listener);
     if (listener->fd >= 0)
         close(listener->fd);
     if (listener->stop_fd >= 0)

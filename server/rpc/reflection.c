@@ -68,7 +68,8 @@ static gboolean message_declares(const Message *message, const char *scope, cons
     return FALSE;
 }
 
-static gboolean service_declares(const Google__Protobuf__ServiceDescriptorProto *service, const char *scope, const char *symbol)
+static gboolean service_declares(const Google__Protobuf__ServiceDescriptorProto *service, const char *scope,
+                                 const char *symbol)
 {
     g_autofree char *own = g_strdup_printf("%s.%s", scope, service->name);
 
@@ -112,8 +113,8 @@ static const File *file_by_symbol(const FileSet *set, const char *symbol)
 }
 
 /* The extensions of a type; `ret_file` is the file that declares number `number`. */
-static size_t extensions_of(const FileSet *set, const char *type, gint32 number, Grpc__Reflection__V1__ExtensionNumberResponse *ret_numbers,
-                            const File **ret_file)
+static size_t extensions_of(const FileSet *set, const char *type, gint32 number,
+                            Grpc__Reflection__V1__ExtensionNumberResponse *ret_numbers, const File **ret_file)
 {
     size_t found = 0;
 
@@ -138,7 +139,8 @@ static size_t extensions_of(const FileSet *set, const char *type, gint32 number,
 }
 
 /* Appends a file and all that it imports, each once. Descriptors survive packing by protobuf-c byte for byte, options that it does not know included. */
-static void append_file(const FileSet *set, const File *file, Grpc__Reflection__V1__FileDescriptorResponse *files, GHashTable *seen)
+static void append_file(const FileSet *set, const File *file, Grpc__Reflection__V1__FileDescriptorResponse *files,
+                        GHashTable *seen)
 {
     if (!file || !g_hash_table_add(seen, (gpointer)file))
         return;
@@ -176,7 +178,8 @@ static void answer_file(Response *response, const FileSet *set, const File *file
 
 static void answer_extensions(Response *response, const FileSet *set, const char *type)
 {
-    Grpc__Reflection__V1__ExtensionNumberResponse *numbers = vp_pb_new(&grpc__reflection__v1__extension_number_response__descriptor);
+    Grpc__Reflection__V1__ExtensionNumberResponse *numbers =
+        vp_pb_new(&grpc__reflection__v1__extension_number_response__descriptor);
 
     vp_pb_set(&numbers->base_type_name, type);
     if (extensions_of(set, type, 0, numbers, NULL) == 0 && !file_by_symbol(set, type)) {
@@ -190,7 +193,8 @@ static void answer_extensions(Response *response, const FileSet *set, const char
 
 static void answer_services(Response *response, const VpContract *contract)
 {
-    Grpc__Reflection__V1__ListServiceResponse *list = vp_pb_new(&grpc__reflection__v1__list_service_response__descriptor);
+    Grpc__Reflection__V1__ListServiceResponse *list =
+        vp_pb_new(&grpc__reflection__v1__list_service_response__descriptor);
 
     for (const char *const *name = vp_contract_services(contract); *name; name++) {
         Grpc__Reflection__V1__ServiceResponse *service = vp_pb_new(&grpc__reflection__v1__service_response__descriptor);
@@ -204,7 +208,8 @@ static void answer_services(Response *response, const VpContract *contract)
 
 static void answer(Response *response, const Request *request, const VpContract *contract)
 {
-    vp_pb_auto FileSet *set = google__protobuf__file_descriptor_set__unpack(NULL, vp_descriptors_commented_size, vp_descriptors_commented);
+    vp_pb_auto FileSet *set =
+        google__protobuf__file_descriptor_set__unpack(NULL, vp_descriptors_commented_size, vp_descriptors_commented);
     const File *file = NULL;
 
     switch (request->message_request_case) {
@@ -212,11 +217,12 @@ static void answer(Response *response, const Request *request, const VpContract 
         answer_file(response, set, file_by_name(set, request->file_by_filename), request->file_by_filename);
         return;
     case QUESTION(FILE_CONTAINING_SYMBOL):
-        answer_file(response, set, file_by_symbol(set, request->file_containing_symbol), request->file_containing_symbol);
+        answer_file(response, set, file_by_symbol(set, request->file_containing_symbol),
+                    request->file_containing_symbol);
         return;
     case QUESTION(FILE_CONTAINING_EXTENSION):
-        extensions_of(set, request->file_containing_extension->containing_type, request->file_containing_extension->extension_number,
-                      NULL, &file);
+        extensions_of(set, request->file_containing_extension->containing_type,
+                      request->file_containing_extension->extension_number, NULL, &file);
         answer_file(response, set, file, request->file_containing_extension->containing_type);
         return;
     case QUESTION(ALL_EXTENSION_NUMBERS_OF_TYPE):

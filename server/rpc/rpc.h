@@ -65,7 +65,7 @@ gboolean vp_call_cancelled(VpCall *call);
  * block. The place where a stream ends its call, if it has not, and drops its reference. */
 void vp_call_on_close(VpCall *call, void (*closed)(VpCall *call, void *data), void *data);
 /* Calls `drained(call, data)` once, on the draining thread, when the server stops while the stream is open; it should end the call (the default is
- * UNAVAILABLE). Must not block. */
+ * UNAVAILABLE). Must not block. Neither after nor beside the function of vp_call_on_close(), which may free what `data` points to. */
 void vp_call_on_drain(VpCall *call, void (*drained)(VpCall *call, void *data), void *data);
 /* Attaches `data` to the call, freed with it. */
 void vp_call_set_data(VpCall *call, void *data, void (*destroy)(void *data));
@@ -87,7 +87,8 @@ void vp_call_fail(VpCall *call, VpError *error);
  * ok FALSE: the stream is broken, end the call. The pull model: write, be called when there is room, write the next; so flow control reaches the
  * source and nothing piles up. `more` says that another write follows at once (lets the transport batch). FALSE: not taken, `written` will not be called: the
  * client has gone, the call has ended, or 1,024 writes are under way. Any thread. */
-gboolean vp_call_write(VpCall *call, const void *message, gboolean more, void (*written)(VpCall *call, void *data, gboolean ok), void *data);
+gboolean vp_call_write(VpCall *call, const void *message, gboolean more,
+                       void (*written)(VpCall *call, void *data, gboolean ok), void *data);
 /* The same for a message whose one field, number `field`, is the packed message `packed`: an event in its answer. Copies. */
 gboolean vp_call_write_wrapped(VpCall *call, guint field, GBytes *packed, gboolean more,
                                void (*written)(VpCall *call, void *data, gboolean ok), void *data);
@@ -107,7 +108,8 @@ typedef struct VpRpcOptions {
     gsize max_request_bytes;   /* 0: 4 MiB */
     VpPool *pool;              /* for VP_RPC_WORKER handlers */
     VpLoop *loop;              /* for the timer that finds stalled writes */
-    guint stalled_write_ms;    /* a stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED. 0: 120,000 */
+    guint
+        stalled_write_ms; /* a stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED. 0: 120,000 */
     const VpHandlerTable *tables; /* ends with NULL handlers; health and reflection are the runtime's own */
 } VpRpcOptions;
 

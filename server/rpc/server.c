@@ -4,10 +4,10 @@
  * Each method is registered with the core and has some requests posted on each queue; a call takes one and it is posted again at once. RPC threads never
  * block, so a call waits in the core only while all of them are busy.
  */
+#include <arpa/inet.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
-#include <arpa/inet.h>
 #include <grpc/support/time.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +79,7 @@ struct VpRpcServer {
     gboolean draining;
     gboolean shut_down;
     VpTimer *sweep;
+    gboolean sweeping; /* one is started, or at work */
 };
 
 /* ---- what calls ask of the server ---- */
@@ -105,9 +106,10 @@ void vp_server_enter(VpRpcServer *server, VpError **ret_error)
     if (server->draining)
         *ret_error = vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later");
     else if (server->n_calls > server->max_calls)
-        *ret_error = vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
-                                                 "%u calls are in flight, which is the limit; try again", server->max_calls),
-                                    1000);
+        *ret_error =
+            vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
+                                        "%u calls are in flight, which is the limit; try again", server->max_calls),
+                           1000);
 }
 
 void vp_server_leave(VpRpcServer *server)
@@ -118,14 +120,17 @@ void vp_server_leave(VpRpcServer *server)
         pthread_cond_broadcast(&server->changed);
 }
 
-void vp_server_add_stream(VpRpcServer *server, VpCall *call)
+gboolean vp_server_add_stream(VpRpcServer *server, VpCall *call)
 {
     VP_LOCK(&server->mutex);
+    if (server->draining)
+        return FALSE;
     call->listed = TRUE;
     call->next = server->streams;
     if (call->next)
         call->next->prev = call;
     server->streams = call;
+    return TRUE;
 }
 
 void vp_server_remove_stream(VpRpcServer *server, VpCall *call)
@@ -175,9 +180,10 @@ static void slot_post(Slot *slot)
     slot->metadata.count = 0;
     VP_TAG_RELEASE(&slot->tag);
     if (slot->endpoint)
-        result = grpc_server_request_registered_call(server, slot->endpoint->registered, &slot->call, &slot->deadline, &slot->metadata,
-                                                     slot->endpoint->method->client_streaming ? NULL : &slot->payload, cq, cq,
-                                                     &slot->tag);
+        result = grpc_server_request_registered_call(server, slot->endpoint->registered, &slot->call, &slot->deadline,
+                                                     &slot->metadata,
+                                                     slot->endpoint->method->client_streaming ? NULL : &slot->payload,
+                                                     cq, cq, &slot->tag);
     else
         result = grpc_server_request_call(server, &slot->call, &slot->details, &slot->metadata, cq, cq, &slot->tag);
     if (result != GRPC_CALL_OK) {
@@ -273,11 +279,11 @@ static void build_endpoints(VpRpcServer *server, const VpHandlerTable *tables)
             endpoint.handler = handler->handler;
             endpoint.flags = handler->flags;
         }
-        endpoint.registered = grpc_server_register_method(server->server, endpoint.method->path, NULL,
-                                                          endpoint.method->client_streaming
-                                                              ? GRPC_SRM_PAYLOAD_NONE
-                                                              : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
-                                                          0);
+        endpoint.registered =
+            grpc_server_register_method(server->server, endpoint.method->path, NULL,
+                                        endpoint.method->client_streaming ? GRPC_SRM_PAYLOAD_NONE
+                                                                          : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+                                        0);
         g_array_append_val(server->endpoints, endpoint);
     }
     server->unknown_method = (VpMethod){.method = "a method that is not in the contract", .client_streaming = TRUE};
@@ -324,16 +330,20 @@ static VpError *add_tcp(VpRpcServer *server, const char *address)
     /* gRPC takes port 99999 for 34463, and none for 443. */
     if (!colon || colon == address || !g_ascii_string_to_unsigned(colon + 1, 10, 0, G_MAXUINT16, NULL, NULL))
         return vp_error_new(VP_INVALID_ARGUMENT, "LISTEN_FAILED",
-                            "\"%s\" is no address: unix:PATH or HOST:PORT is one, with a port from 0 (any) to 65535", address);
+                            "\"%s\" is no address: unix:PATH or HOST:PORT is one, with a port from 0 (any) to 65535",
+                            address);
     g_autofree char *host = g_strndup(address, (gsize)(colon - address));
     if (!is_loopback(host))
-        return vp_error_new(VP_UNIMPLEMENTED, "TLS_NOT_BUILT_YET",
-                            "%s is no loopback address; addresses that others can reach need TLS, which this version does not have",
-                            address);
+        return vp_error_new(
+            VP_UNIMPLEMENTED, "TLS_NOT_BUILT_YET",
+            "%s is no loopback address; addresses that others can reach need TLS, which this version does not have",
+            address);
     const int port = grpc_server_add_http2_port(server->server, address, server->credentials);
     if (port <= 0)
-        return vp_error_new(VP_FAILED_PRECONDITION, "LISTEN_FAILED", "cannot listen on %s; is another program there?", address);
-    vp_log(VP_LOG_WARNING, "every user of this host can use the daemon by %s:%d: plain TCP does not tell who calls", host, port);
+        return vp_error_new(VP_FAILED_PRECONDITION, "LISTEN_FAILED", "cannot listen on %s; is another program there?",
+                            address);
+    vp_log(VP_LOG_WARNING, "every user of this host can use the daemon by %s:%d: plain TCP does not tell who calls",
+           host, port);
     g_ptr_array_add(server->addresses, g_strdup_printf("%s:%d", host, port));
     return NULL;
 }
@@ -364,8 +374,11 @@ static void sweep_stalled(void *data);
 static void sweep_again(VpRpcServer *server)
 {
     VP_LOCK(&server->mutex);
-    if (!server->draining)
+    server->sweeping = !server->draining;
+    if (server->sweeping)
         server->sweep = vp_timer_start(server->loop, MAX(server->stalled_write_ms / 4, 10), sweep_stalled, server);
+    else
+        pthread_cond_broadcast(&server->changed);
 }
 
 /* Keepalive does not find a reader that is frozen with a full socket: the ping waits behind the blocked write. */
@@ -382,10 +395,25 @@ static void sweep_stalled(void *data)
         vp_call_check_stalled(streams->pdata[i], before_us);
         vp_call_release(streams->pdata[i]);
     }
-    if (fired) {
-        vp_timer_cancel(fired);
-        sweep_again(server);
-    }
+    vp_timer_cancel(fired);
+    sweep_again(server);
+}
+
+/* Afterwards no sweep looks at the server any more. */
+static void stop_sweeping(VpRpcServer *server)
+{
+    pthread_mutex_lock(&server->mutex);
+    server->draining = TRUE;
+    VpTimer *sweep = g_steal_pointer(&server->sweep);
+    pthread_mutex_unlock(&server->mutex);
+    const gboolean cancelled = vp_timer_cancel(sweep);
+
+    VP_LOCK(&server->mutex);
+    if (cancelled)
+        server->sweeping = FALSE;
+    /* One is at work on the loop's thread; it does not block. */
+    while (server->sweeping)
+        pthread_cond_wait(&server->changed, &server->mutex);
 }
 
 static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
@@ -504,18 +532,17 @@ void vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us)
     for (guint i = 0; i < server->listeners->len; i++)
         vp_listener_stop(server->listeners->pdata[i]);
     vp_health_drain(server->health);
-    pthread_mutex_lock(&server->mutex);
-    server->draining = TRUE;
-    VpTimer *sweep = g_steal_pointer(&server->sweep);
-    pthread_mutex_unlock(&server->mutex);
-    vp_timer_cancel(sweep);
+    stop_sweeping(server);
 
-    if (!server->started || !server->queues[0].running)
+    if (server->n_queues == 0)
         return;
-    /* From here on the core refuses new calls on the connections that there are. */
+    /* From here on the core refuses new calls on the connections that there are. It wants to be told too if it was never started, for the ports that
+     * it has bound. */
     server->shutdown_tag = (ShutdownTag){.tag.fire = shutdown_fired, .server = server};
     VP_TAG_RELEASE(&server->shutdown_tag);
     grpc_server_shutdown_and_notify(server->server, server->queues[0].cq, &server->shutdown_tag);
+    if (!server->queues[0].running)
+        return; /* the tag comes when the free empties the queue */
     drain_streams(server);
     if (wait_shut_down(server, deadline_us))
         return;
