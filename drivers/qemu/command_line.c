@@ -1,5 +1,6 @@
 /* QEMU's arguments: see command_line.h. Everything with a name or a path in it is JSON, where quoting is the library's. */
 #include "command_line.h"
+#include "image_format.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -103,23 +104,6 @@ static void set_address(Builder *builder, json_t *device)
 
 /* ---- disks: nodes ---- */
 
-static const char *format_driver(PbImageFormat format)
-{
-    switch (format) {
-    /* What lies in a raw image is the guest's affair. */
-    case PB_IMAGE_FORMAT_RAW:
-    case PB_IMAGE_FORMAT_ISO:
-    case PB_IMAGE_FORMAT_GPT:
-    case PB_IMAGE_FORMAT_MBR:
-    case PB_IMAGE_FORMAT_FAT:
-        return "raw";
-    case PB_IMAGE_FORMAT_QCOW2:
-        return "qcow2";
-    default:
-        return NULL;
-    }
-}
-
 /* The node of one descriptor. A read-only one may be swapped for a writable one later, when a commit asks for it. */
 static void add_file_node(Builder *builder, const char *node, int fd, gboolean block_device, gboolean read_only)
 {
@@ -163,12 +147,12 @@ static VpError *add_layer(Builder *builder, guint disk, gsize depth)
     const VpDiskFds *disk_fds = &builder->line->disks[disk];
     const VpLayerFds *layer = &disk_fds->layers[depth];
     const PbDisk *spec = builder->line->spec->disks[disk];
-    const char *driver = format_driver(layer->format);
+    const VpQemuFormat *kind = vp_qemu_format(layer->format);
     const gboolean read_only = depth > 0 || spec->read_only;
     const gboolean last = depth + 1 == disk_fds->n_layers;
 
-    /* A raw image has no backing file: one above another layer would cut the chain. */
-    if (!driver || (!last && strcmp(driver, "raw") == 0)) {
+    /* An image that can have no backing file would cut the chain, were it above another layer. */
+    if (!kind || (!last && !kind->has_backing)) {
         VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT",
                                       "disk %s: layer %" G_GSIZE_FORMAT
                                       " is of a format that QEMU is not given; convert it to qcow2 or raw",
@@ -180,14 +164,15 @@ static VpError *add_layer(Builder *builder, guint disk, gsize depth)
     g_autofree char *data = g_strdup_printf("%s-data", node);
     g_autofree char *backing = g_strdup_printf("disk%u-%" G_GSIZE_FORMAT, disk, depth + 1);
     g_autofree char *window = g_strdup_printf("%s-window", node);
-    const gboolean raw = strcmp(driver, "raw") == 0;
+    const gboolean raw = strcmp(kind->driver, "raw") == 0;
 
-    json_t *format = json_pack("{s:s, s:s, s:s}", "driver", driver, "node-name", node, "file", layer->is_window && !raw ? window : file);
+    json_t *format = json_pack("{s:s, s:s, s:s}", "driver", kind->driver, "node-name", node, "file",
+                               layer->is_window && !raw ? window : file);
     if (layer->is_window && raw)
         set_window(format, layer);
     json_object_set_new(format, "read-only", json_boolean(read_only));
     json_object_set_new(format, "discard", json_string("unmap"));
-    if (strcmp(driver, "qcow2") == 0)
+    if (kind->has_backing)
         json_object_set_new(format, "backing", last ? json_null() : json_string(backing));
     if (layer->data_fd >= 0)
         json_object_set_new(format, "data-file", json_string(data));

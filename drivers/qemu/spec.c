@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "command_line.h"
+#include "image_format.h"
 
 #define MIB (1024ULL * 1024)
 
@@ -24,10 +25,9 @@ static void check_disk(const PbDomainSpec *spec, size_t index, VpError **error)
         violation(error, "disks", index, "target", "a disk needs a target, as in \"vda\"");
     if (disk->path[0] != '/')
         violation(error, "disks", index, "path", "must be an absolute path");
-    if (disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && disk->format != PB_IMAGE_FORMAT_RAW &&
-        disk->format != PB_IMAGE_FORMAT_QCOW2)
+    if (disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && !vp_qemu_format(disk->format))
         violation(error, "disks", index, "format",
-                  "only raw and qcow2 images can be used as yet; convert it with qemu-img convert -O qcow2");
+                  "QEMU is not given images of this format; convert it with qemu-img convert -O qcow2");
     if (!protobuf_c_enum_descriptor_get_value(&pb_disk_bus__descriptor, (int)disk->bus))
         violation(error, "disks", index, "bus", "is no bus that is known");
     if (disk->bus == PB_DISK_BUS_SATA && disk->read_only)

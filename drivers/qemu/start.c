@@ -6,6 +6,7 @@
 #include "base/pb.h"
 #include "command_line.h"
 #include "domain.h"
+#include "image_format.h"
 #include "storage/chain/chain.h"
 
 /* What is gathered for one process. */
@@ -72,6 +73,15 @@ static VpError *refuse_remote(const VpChain *chain)
     return NULL;
 }
 
+static VpError *check_layers(const VpChain *chain, gboolean write)
+{
+    VpError *error = NULL;
+
+    for (guint i = 0; i < chain->files->len && !error; i++)
+        error = vp_qemu_check_layer(g_array_index(chain->files, VpChainFile, i).layer, write && i == 0);
+    return error;
+}
+
 static VpError *prove_disk(Start *start, const PbDisk *disk)
 {
     const VpChainOptions options = {
@@ -89,6 +99,8 @@ static VpError *prove_disk(Start *start, const PbDisk *disk)
             error = refuse_remote(chain);
         if (!error)
             error = check_open(chain);
+        if (!error)
+            error = check_layers(chain, options.write_top);
     }
     if (error)
         return vp_error_with(vp_error_prefix(error, "disk %s", disk->target), "disk", disk->target);

@@ -286,6 +286,96 @@ static void test_overlay_without_format(void **state)
     bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
 }
 
+/* Every format that QEMU writes: the guest boots from it, declared or not, and the descriptor is all that QEMU has of it. */
+static void test_formats(void **state)
+{
+    static const struct {
+        const char *name;
+        const char *options;
+        PbImageFormat format;
+    } formats[] = {
+        {"qcow", "", PB_IMAGE_FORMAT_QCOW},
+        {"qed", "", PB_IMAGE_FORMAT_QED},
+        {"vdi", "", PB_IMAGE_FORMAT_VDI},
+        {"vdi", "-o static=on", PB_IMAGE_FORMAT_VDI},
+        {"vhdx", "", PB_IMAGE_FORMAT_VHDX},
+        {"vpc", "", PB_IMAGE_FORMAT_VPC},
+        {"vpc", "-o subformat=fixed", PB_IMAGE_FORMAT_VPC},
+        {"vmdk", "", PB_IMAGE_FORMAT_VMDK},
+        {"parallels", "", PB_IMAGE_FORMAT_PARALLELS},
+    };
+    Bench *bench = *state;
+
+    for (gsize i = 0; i < 2 * G_N_ELEMENTS(formats); i++) {
+        vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+        g_autofree char *guest = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
+        g_autofree char *disk = g_strdup_printf("%s/guest.disk", bench->dir);
+
+        run_command("qemu-img convert -q -f raw -O %s %s %s %s", formats[i / 2].name, formats[i / 2].options, guest, disk);
+        bench_disk(domain, "vda", disk, i % 2 ? formats[i / 2].format : PB_IMAGE_FORMAT_UNSPECIFIED);
+        const Seen *seen = started(bench, domain);
+        assert_int_equal(seen->n_layers, 1);
+        assert_int_equal(seen->n_findings, i % 2 ? 0 : 2); /* FORMAT_NOT_DECLARED, PROBE_USED */
+        bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+        assert_int_equal(g_unlink(disk), 0);
+    }
+}
+
+/* A vmdk over a vmdk, both given as nodes. */
+static void test_vmdk_overlay(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *guest = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
+    g_autofree char *base = g_strdup_printf("%s/base.vmdk", bench->dir);
+    g_autofree char *top = g_strdup_printf("%s/top.vmdk", bench->dir);
+
+    run_command("qemu-img convert -q -f raw -O vmdk %s %s", guest, base);
+    run_command("qemu-img create -q -f vmdk -b %s -F vmdk %s", base, top);
+    bench_disk(domain, "vda", top, PB_IMAGE_FORMAT_VMDK);
+    assert_int_equal(started(bench, domain)->n_layers, 2);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+}
+
+/* Proven safe, and yet not to be used as asked. */
+static void test_formats_that_cannot_be_used(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    g_autofree char *guest = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
+    g_autofree char *disk = g_strdup_printf("%s/guest.disk", bench->dir);
+    g_autofree char *flat = g_strdup_printf("%s/flat.vmdk", bench->dir);
+
+    bench_disk(domain, "vda", disk, PB_IMAGE_FORMAT_VMDK);
+    run_command("qemu-img convert -q -f raw -O vmdk -o subformat=streamOptimized %s %s", guest, disk);
+    g_autoptr(VpError) written =
+        bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "READ_ONLY_FORMAT");
+    assert_string_equal(vp_error_get(written, "path"), disk);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    domain->spec->disks[0]->read_only = TRUE;
+    started(bench, domain);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+
+    run_command("qemu-img create -q --object secret,id=s,data=abc -f qcow -o encrypt.format=aes,encrypt.key-secret=s %s 1M", disk);
+    domain->spec->disks[0]->format = PB_IMAGE_FORMAT_QCOW;
+    vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "SECRET_REQUIRED"));
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+
+    /* QEMU would open the extent by itself. */
+    run_command("qemu-img convert -q -f raw -O vmdk -o subformat=monolithicFlat %s %s", guest, flat);
+    vp_pb_set(&domain->spec->disks[0]->path, flat);
+    domain->spec->disks[0]->format = PB_IMAGE_FORMAT_VMDK;
+    vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "UNSUPPORTED_REFERENCE"));
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    domain->spec->disks[0]->format = PB_IMAGE_FORMAT_UNSPECIFIED;
+    vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "PROBE_REFUSED_OTHER_FILE"));
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+}
+
 static void test_unsafe_chain(void **state)
 {
     Bench *bench = *state;
@@ -825,6 +915,9 @@ int main(int argc, char **argv)
         T(test_guest_panics),
         T(test_all_buses),
         T(test_overlay_without_format),
+        T(test_formats),
+        T(test_vmdk_overlay),
+        T(test_formats_that_cannot_be_used),
         T(test_unsafe_chain),
         T(test_two_writers),
         T(test_external_data_file),
