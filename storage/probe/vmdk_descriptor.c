@@ -184,7 +184,8 @@ void vp_vmdk_descriptor_read(const char *text, gsize size, VpVmdkDescriptor *ret
 {
     *ret = (VpVmdkDescriptor){0};
     const char *nul = memchr(text, 0, size);
-    const char *end = nul ? nul : text + size;
+    const gsize length = nul ? (gsize)(nul - text) : size;
+    const char *end = text + length;
     for (const char *at = text; at < end;) {
         const char *stop = at;
         while (stop < end && *stop != '\n' && *stop != '\r') {
@@ -193,7 +194,7 @@ void vp_vmdk_descriptor_read(const char *text, gsize size, VpVmdkDescriptor *ret
         take_line((Line){at, (gsize)(stop - at)}, ret);
         at = stop + 1;
     }
-    take_parent_hint(text, (gsize)(end - text), ret);
+    take_parent_hint(text, length, ret);
     if (!ret->error && ret->parent_hint.size == 0 && ret->has_parent_cid && !ret->parent_cid_is_none) {
         ret->error = "says that it has a parent, but does not name it";
     }
