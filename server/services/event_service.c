@@ -23,6 +23,9 @@ static void watch_events(VpCall *call, const void *message, void *context)
 
 typedef struct Page {
     const PbListEventsRequest *request;
+    gint64 end_revision; /* these four: from the first up to, but without, the second */
+    gint64 start_us;
+    gint64 end_us;
     guint limit;
     guint scanned;
     GPtrArray *events;  /* of PbEvent, borrowed from `entries` */
@@ -47,7 +50,8 @@ static gboolean page_take(Page *page, VpJournalEntry *entry, Place place)
     }
     page->scanned++;
     page->last = place;
-    if (vp_event_matches(page->request->filter, entry->event)) {
+    const gint64 time_us = vp_pb_timestamp_us(entry->event->time);
+    if (time_us >= page->start_us && time_us < page->end_us && vp_event_matches(page->request->filter, entry->event)) {
         g_ptr_array_add(page->entries, vp_journal_entry_ref(entry));
         g_ptr_array_add(page->events, entry->event);
     }
@@ -62,46 +66,91 @@ static Place place_of(const GPtrArray *entries, guint i, Place before)
     return (Place){.revision = revision, .index = i > 0 && before.revision == revision ? before.index + 1 : 0};
 }
 
-static VpError *read_forward(const VpServices *services, Page *page, Place after)
+static VpError *compacted(gint64 revision, gint64 oldest)
 {
-    gint64 from = MAX(after.revision, vp_store_oldest_revision(services->store));
+    g_autofree char *kept = g_strdup_printf("%" G_GINT64_FORMAT, oldest);
+
+    return vp_error_with(vp_error_new(VP_OUT_OF_RANGE, "REVISION_COMPACTED",
+                                      "revision %" G_GINT64_FORMAT " was compacted away; the oldest that is kept is %s", revision, kept),
+                         "oldest_revision", kept);
+}
+
+static gboolean is_compacted(const VpError *error)
+{
+    return g_strcmp0(error->reason, "REVISION_COMPACTED") == 0;
+}
+
+/* Whether the request names the revision from which it wants all. */
+static gboolean is_exact(const PbListEventsRequest *request)
+{
+    return request->start_revision > 1;
+}
+
+/* From behind `after`; `from` is the first revision wanted, 0: the oldest one kept. */
+static VpError *read_forward(const VpServices *services, Page *page, gint64 from, Place after)
+{
+    gint64 next = from ? from : vp_store_oldest_revision(services->store);
 
     for (;;) {
         g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
         Place place = {0};
 
-        VpError *error = vp_store_read_journal(services->store, from, SCAN_STEP, entries, &from);
+        VpError *error = vp_store_read_journal(services->store, next, SCAN_STEP, entries, &next);
+        if (error && is_compacted(error) && !from && page->scanned == 0) {
+            /* The oldest one has become another meanwhile. */
+            vp_error_free(error);
+            next = vp_store_oldest_revision(services->store);
+            continue;
+        }
         if (error || entries->len == 0)
             return error;
         for (guint i = 0; i < entries->len; i++) {
             place = place_of(entries, i, place);
+            if (place.revision >= page->end_revision)
+                return NULL;
             if (compare_places(place, after) > 0 && !page_take(page, entries->pdata[i], place))
                 return NULL;
         }
     }
 }
 
+/* The entries of the revisions `start` to `end`, both included, and perhaps more. */
+static VpError *read_window(const VpServices *services, gint64 start, gint64 end, GPtrArray *entries)
+{
+    for (gint64 from = start; from <= end;) {
+        const guint had = entries->len;
+
+        VpError *error = vp_store_read_journal(services->store, from, SCAN_STEP, entries, &from);
+        if (error)
+            return error;
+        if (entries->len == had)
+            break;
+    }
+    return NULL;
+}
+
 /* The journal is read forwards; so windows of it, each before the last one, are read and looked at from their ends. */
 static VpError *read_backward(const VpServices *services, Page *page, Place before)
 {
-    const gint64 oldest = vp_store_oldest_revision(services->store);
     gint64 end = before.revision;
 
-    while (end >= oldest) {
+    for (;;) {
+        const gint64 oldest = MAX(vp_store_oldest_revision(services->store), page->request->start_revision);
         const gint64 start = MAX(oldest, end - SCAN_STEP + 1);
         g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
         g_autoptr(GArray) places = g_array_new(FALSE, FALSE, sizeof(Place));
         Place place = {0};
 
-        for (gint64 from = start; from <= end;) {
-            const guint had = entries->len;
-
-            VpError *error = vp_store_read_journal(services->store, from, SCAN_STEP, entries, &from);
-            if (error)
-                return error;
-            if (entries->len == had)
-                break;
+        if (end < oldest)
+            return NULL;
+        VpError *error = read_window(services, start, end, entries);
+        if (error && is_compacted(error) && !is_exact(page->request)) {
+            /* Compaction has just come into the window: the rest of it is looked at. */
+            vp_error_free(error);
+            continue;
         }
+        if (error)
+            return error;
         for (guint i = 0; i < entries->len; i++) {
             place = place_of(entries, i, place);
             g_array_append_val(places, place);
@@ -113,34 +162,84 @@ static VpError *read_backward(const VpServices *services, Page *page, Place befo
                 return NULL;
         }
         end = start - 1;
+        before = (Place){.revision = end, .index = G_MAXINT64};
     }
     return NULL;
+}
+
+static VpError *bad_field(const char *field, const char *what)
+{
+    return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "%s %s", field, what), field, "%s", what);
+}
+
+/* A time of a request in microseconds. */
+static VpError *read_time(const char *field, const Google__Protobuf__Timestamp *time, gint64 *us)
+{
+    if (!time)
+        return NULL;
+    if (time->seconds < -62135596800 || time->seconds > 253402300799 || time->nanos < 0 || time->nanos > 999999999)
+        return bad_field(field, "must be a time from year 1 to 9999");
+    *us = vp_pb_timestamp_us(time);
+    return NULL;
+}
+
+static VpError *page_init(const VpServices *services, Page *page)
+{
+    const PbListEventsRequest *request = page->request;
+    const gint64 oldest = vp_store_oldest_revision(services->store);
+
+    page->limit = vp_page_size(request->page_size);
+    page->end_revision = request->end_revision ? request->end_revision : G_MAXINT64;
+    page->start_us = G_MININT64;
+    page->end_us = G_MAXINT64;
+    if (request->start_revision < 0)
+        return bad_field("start_revision", "must not be negative");
+    if (request->end_revision < 0)
+        return bad_field("end_revision", "must not be negative");
+    if (is_exact(request) && request->start_revision < oldest)
+        return compacted(request->start_revision, oldest);
+    VpError *error = read_time("start_time", request->start_time, &page->start_us);
+    return error ? error : read_time("end_time", request->end_time, &page->end_us);
+}
+
+/* Reads a page from the beginning, or from behind the place of a token on. */
+static VpError *read_page(const VpServices *services, Page *page, gint64 revision, const char *position)
+{
+    const PbListEventsRequest *request = page->request;
+    const gint64 oldest = vp_store_oldest_revision(services->store);
+    Place place = {0};
+
+    if (position)
+        sscanf(position, "%" G_GINT64_FORMAT ".%" G_GINT64_FORMAT, &place.revision, &place.index);
+    if (!request->oldest_first) {
+        const Place last = {.revision = MIN(revision, page->end_revision - 1), .index = G_MAXINT64};
+        return read_backward(services, page, position ? place : last);
+    }
+    if (!position)
+        return read_forward(services, page, is_exact(request) ? request->start_revision : 0, (Place){.revision = 0, .index = -1});
+    /* The rest of that revision may be gone. */
+    return place.revision < oldest ? compacted(place.revision, oldest) : read_forward(services, page, place.revision, place);
 }
 
 static void list_events(VpCall *call, const void *message, void *context)
 {
     const PbListEventsRequest *request = message;
     const VpServices *services = context;
-    PbListEventsRequest scope = PB_LIST_EVENTS_REQUEST__INIT;
+    PbListEventsRequest scope = *request;
     g_autofree char *position = NULL;
     g_autofree char *token = NULL;
-
-    scope.filter = request->filter;
-    scope.oldest_first = request->oldest_first;
-    VpError *error = vp_page_token_read(&services->page_key, "ListEvents", &scope, request->page_token, &position);
-    if (error) {
-        vp_call_fail(call, error);
-        return;
-    }
-
-    const gint64 revision = vp_store_revision(services->store);
     g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
     g_autoptr(GPtrArray) events = g_ptr_array_new();
-    Page page = {.request = request, .limit = vp_page_size(request->page_size), .events = events, .entries = entries};
-    Place start = request->oldest_first ? (Place){.revision = 0, .index = -1} : (Place){.revision = revision, .index = G_MAXINT64};
-    if (position)
-        sscanf(position, "%" G_GINT64_FORMAT ".%" G_GINT64_FORMAT, &start.revision, &start.index);
-    error = request->oldest_first ? read_forward(services, &page, start) : read_backward(services, &page, start);
+    Page page = {.request = request, .events = events, .entries = entries};
+    const gint64 revision = vp_store_revision(services->store);
+
+    scope.page_size = 0;
+    scope.page_token = (char *)"";
+    VpError *error = vp_page_token_read(&services->page_key, "ListEvents", &scope, request->page_token, &position);
+    if (!error)
+        error = page_init(services, &page);
+    if (!error)
+        error = read_page(services, &page, revision, position);
     if (error) {
         vp_call_fail(call, error);
         return;
