@@ -5,6 +5,7 @@
  * block, so a call waits in the core only while all of them are busy.
  */
 #include <arpa/inet.h>
+#include <grpc/compression.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
@@ -24,6 +25,8 @@
 #define DEFAULT_STALLED_WRITE_MS 120000
 #define MAX_METADATA_BYTES 16384
 #define MAX_STREAMS_PER_CONNECTION 4096
+/* What the core may hold for all clients together: a message is gathered before its size is looked at. */
+#define MAX_CORE_BYTES (256 * 1024 * 1024)
 #define KEEPALIVE_MS 30000
 #define KEEPALIVE_TIMEOUT_MS 10000
 /* After the grace of a drain everything is cancelled; the core then needs a moment. */
@@ -298,6 +301,7 @@ static grpc_arg int_arg(const char *key, gint value)
 static grpc_server *make_core_server(const VpRpcOptions *options)
 {
     const gsize max_request = options->max_request_bytes ? options->max_request_bytes : DEFAULT_MAX_REQUEST_BYTES;
+    grpc_resource_quota *quota = grpc_resource_quota_create("virtplaned");
     grpc_arg args[] = {
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (gint)max_request),
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA_BYTES),
@@ -308,10 +312,20 @@ static grpc_server *make_core_server(const VpRpcOptions *options)
         int_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000),
         /* Two daemons on one port would share its connections in silence. */
         int_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
+        /* The core would unfold 4 MiB into 4 GiB before it looks at the size. */
+        int_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
+        {
+            .type = GRPC_ARG_POINTER,
+            .key = (char *)GRPC_ARG_RESOURCE_QUOTA,
+            .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()},
+        },
     };
     const grpc_channel_args channel_args = {.num_args = G_N_ELEMENTS(args), .args = args};
 
-    return grpc_server_create(&channel_args, NULL);
+    grpc_resource_quota_resize(quota, MAX_CORE_BYTES);
+    grpc_server *server = grpc_server_create(&channel_args, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
 }
 
 /* "127.example.org" is a name, and anyone's. */
