@@ -1,4 +1,4 @@
-/* Settings: see config.h. The file is a key file (https://docs.gtk.org/glib/struct.KeyFile.html) with the groups [daemon] and
+/* Settings: see config.h. The file is a key file (https://docs.gtk.org/glib/struct.KeyFile.html) with the groups [daemon], [events] and
  * [images] (storage/chain/policy.h) and one for each driver. */
 #include "server/config.h"
 
@@ -8,9 +8,21 @@
 
 #define DEFAULT_DRAIN_MS 10000
 
+static VpError *check_keys(VpConfig *config, const char *path, const char *group, const char *const *known)
+{
+    g_auto(GStrv) keys = g_key_file_get_keys(config->file, group, NULL, NULL);
+
+    for (char **key = keys; key && *key; key++) {
+        if (!g_strv_contains(known, *key))
+            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "%s: [%s] has no setting \"%s\"", path, group, *key);
+    }
+    return NULL;
+}
+
 static VpError *load_file(VpConfig *config, const char *path)
 {
-    static const char *const known[] = {"state_dir", "listen", "rpc_threads", "drain_ms", NULL};
+    static const char *const daemon_keys[] = {"state_dir", "listen", "rpc_threads", "drain_ms", NULL};
+    static const char *const events_keys[] = {"max_count", "max_bytes", "max_age_seconds", "keep_count", "keep_age_seconds", NULL};
     g_autoptr(GError) why = NULL;
 
     if (!path)
@@ -18,12 +30,8 @@ static VpError *load_file(VpConfig *config, const char *path)
     if (!g_key_file_load_from_file(config->file, path, G_KEY_FILE_NONE, &why))
         return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "the configuration %s cannot be read: %s", path, why->message);
 
-    g_auto(GStrv) keys = g_key_file_get_keys(config->file, "daemon", NULL, NULL);
-    for (char **key = keys; key && *key; key++) {
-        if (!g_strv_contains(known, *key))
-            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "%s: [daemon] has no setting \"%s\"", path, *key);
-    }
-    return NULL;
+    VpError *error = check_keys(config, path, "daemon", daemon_keys);
+    return error ? error : check_keys(config, path, "events", events_keys);
 }
 
 static VpError *read_uint(VpConfig *config, const char *key, guint most, guint *setting)
@@ -36,6 +44,32 @@ static VpError *read_uint(VpConfig *config, const char *key, guint most, guint *
     if (why || value > most)
         return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] %s: %s", key, why ? why->message : "is too large");
     *setting = (guint)value;
+    return NULL;
+}
+
+/* Large enough for whatever is meant, and small enough to be multiplied. */
+#define EVENTS_MOST (1ull << 50)
+
+static VpError *read_events(VpConfig *config)
+{
+    const struct {
+        const char *key;
+        guint64 *setting;
+    } settings[] = {
+        {"max_count", &config->events_max_count},           {"max_bytes", &config->events_max_bytes},
+        {"max_age_seconds", &config->events_max_age_s},     {"keep_count", &config->events_keep_count},
+        {"keep_age_seconds", &config->events_keep_age_s},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(settings); i++) {
+        g_autoptr(GError) why = NULL;
+
+        if (!g_key_file_has_key(config->file, "events", settings[i].key, NULL))
+            continue;
+        *settings[i].setting = g_key_file_get_uint64(config->file, "events", settings[i].key, &why);
+        if (why || *settings[i].setting > EVENTS_MOST)
+            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[events] %s: %s", settings[i].key, why ? why->message : "is too large");
+    }
     return NULL;
 }
 
@@ -85,6 +119,8 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         error = read_uint(config, "rpc_threads", 64, &config->rpc_threads);
     if (!error)
         error = read_uint(config, "drain_ms", 600000, &config->drain_ms);
+    if (!error)
+        error = read_events(config);
     if (!error)
         error = vp_image_policy_read(config->file, &config->images);
     if (error)

@@ -9,6 +9,12 @@ typedef struct VpConfig {
     char *run_dir;
     char **listen;      /* addresses, NULL at the end */
     VpImagePolicy images;
+    /* [events]: how much of the journal is kept, and what of it in any case (docs/store.md). 0: no such limit. */
+    guint64 events_max_count;
+    guint64 events_max_bytes;
+    guint64 events_max_age_s;
+    guint64 events_keep_count;
+    guint64 events_keep_age_s;
     guint rpc_threads;  /* 0: cores/2 */
     guint drain_ms;     /* how long running calls may take after SIGTERM */
     GKeyFile *file;     /* the whole configuration, for the drivers' groups */

@@ -47,7 +47,14 @@ static VpError *tell_journal(VpDaemon *daemon, PbEventType type)
 static VpError *open_parts(VpDaemon *daemon)
 {
     const VpConfig *config = daemon->config;
-    const VpStoreOptions store_options = {.dir = config->state_dir};
+    const VpStoreOptions store_options = {
+        .dir = config->state_dir,
+        .journal_max_events = config->events_max_count,
+        .journal_max_bytes = config->events_max_bytes,
+        .journal_max_age_s = (gint64)config->events_max_age_s,
+        .journal_keep_events = config->events_keep_count,
+        .journal_keep_age_s = (gint64)config->events_keep_age_s,
+    };
     VpError *error = NULL;
 
     /* The store's lock keeps a second daemon away from everything else. */

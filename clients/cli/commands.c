@@ -1,4 +1,5 @@
 /* The table of commands; those of one group stand together. */
+#include "clients/cli/admin.h"
 #include "clients/cli/cli.h"
 #include "clients/cli/completion.h"
 #include "clients/cli/domain.h"
@@ -62,6 +63,13 @@ const VpCommand vp_commands[] = {
     {"operation", "cancel", "UID", 1, 1, "Ask an operation to end early", NULL, vp_operation_cancel},
     {"operation", "watch", "UID", 1, 1, "Follow an operation to its end (exit code 1: it failed)", NULL,
      vp_operation_watch},
+
+    {"admin", "backup", "FILE", 1, 1, "Copy the daemon's store, as of one moment, while it goes on",
+     "  vpctl admin backup /backup/store.db\n", vp_admin_backup},
+    {"admin", "restore", "FILE", 1, 1, "Put a backup in the place of a store that no daemon uses",
+     "  vpctl admin restore /backup/store.db --state-dir /var/lib/virtplane\n", vp_admin_restore},
+    {"admin", "check", "", 0, 0, "Look for damage in all of the store (exit code 1: there is some)",
+     "  vpctl admin check\n  vpctl admin check --state-dir /var/lib/virtplane\n", vp_admin_check},
 
     {NULL, "events", "", 0, 0, "Show the journal; with --follow, as it grows",
      "  vpctl events\n"

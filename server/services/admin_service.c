@@ -1,4 +1,5 @@
 /* virtplane.v1.AdminService. */
+#include <errno.h>
 #include <unistd.h>
 
 #include "base/pb.h"
@@ -25,7 +26,94 @@ static void get_daemon(VpCall *call, const void *message, void *context)
     vp_call_reply(call, &response);
 }
 
+static gboolean is_cancelled(void *data)
+{
+    return vp_call_cancelled(data);
+}
+
+/* ---- BackupStore, on a worker ---- */
+
+#define BACKUP_CHUNK (256u << 10)
+
+/* Sends the file and sums it up. *ret_gone: the client reads no more. */
+static VpError *send_file(VpCall *call, int fd, GChecksum *sum, guint64 *ret_size, gboolean *ret_gone)
+{
+    g_autofree guint8 *buffer = g_malloc(BACKUP_CHUNK);
+    off_t at = 0;
+    ssize_t got;
+
+    while ((got = pread(fd, buffer, BACKUP_CHUNK, at)) > 0) {
+        PbBackupStoreResponse response = PB_BACKUP_STORE_RESPONSE__INIT;
+
+        response.data = (ProtobufCBinaryData){.data = buffer, .len = (size_t)got};
+        g_checksum_update(sum, buffer, got);
+        if (!vp_call_write_wait(call, &response)) {
+            *ret_gone = TRUE;
+            return NULL;
+        }
+        at += got;
+    }
+    *ret_size = (guint64)at;
+    return got < 0 ? vp_error_errno(errno, "STORE_FAILED", "cannot read the copy of the store") : NULL;
+}
+
+static void backup_store(VpCall *call, const void *message, void *context)
+{
+    const VpServices *services = context;
+    PbBackupStoreResponse last = PB_BACKUP_STORE_RESPONSE__INIT;
+    PbStoreBackup backup = PB_STORE_BACKUP__INIT;
+    VpError *error = NULL;
+    gboolean gone = FALSE;
+    const int fd = vp_store_backup(services->store, is_cancelled, call, &backup.revision, &error);
+
+    (void)message;
+    if (fd < 0) {
+        vp_call_fail(call, error);
+        return;
+    }
+    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+
+    error = send_file(call, fd, sum, &backup.size_bytes, &gone);
+    close(fd);
+    backup.sha256 = (char *)g_checksum_get_string(sum);
+    last.backup = &backup;
+    if (error)
+        vp_call_fail(call, error);
+    else if (gone || !vp_call_write_wait(call, &last))
+        vp_call_fail(call, vp_error_new(VP_CANCELLED, "BACKUP_CANCELLED", "the client does not read the copy"));
+    else
+        vp_call_finish(call);
+    g_checksum_free(sum);
+}
+
+/* ---- CheckStore, on a worker ---- */
+
+static void check_store(VpCall *call, const void *message, void *context)
+{
+    const VpServices *services = context;
+    PbCheckStoreResponse response = PB_CHECK_STORE_RESPONSE__INIT;
+    PbStoreCheck check = PB_STORE_CHECK__INIT;
+    g_auto(VpStoreReport) report = {0};
+
+    (void)message;
+    VpError *error = vp_store_check(services->store, is_cancelled, call, &report);
+    if (error) {
+        vp_call_fail(call, error);
+        return;
+    }
+    check.revision = report.revision;
+    check.keys = (guint64)report.keys;
+    check.domains = (guint64)report.domains;
+    check.events = (guint64)report.events;
+    check.n_problems = report.problems->len;
+    check.problems = (char **)report.problems->pdata;
+    response.check = &check;
+    vp_call_reply(call, &response);
+}
+
 const VpMethodHandler vp_admin_handlers[] = {
     {"virtplane.v1.AdminService/GetDaemon", get_daemon, VP_RPC_INLINE},
+    {"virtplane.v1.AdminService/BackupStore", backup_store, VP_RPC_WORKER},
+    {"virtplane.v1.AdminService/CheckStore", check_store, VP_RPC_WORKER},
     {0},
 };

@@ -20,21 +20,32 @@ static void get_domain(VpCall *call, const void *message, void *context)
         vp_call_fail(call, error);
 }
 
+/* A page's place, "REVISION NAME": all pages of a list carry the revision of the first, so that a client that watches from there sees whatever has
+ * changed while it turned the pages. */
+static const char *read_place(const char *place, gint64 *revision)
+{
+    char *end = NULL;
+
+    *revision = g_ascii_strtoll(place, &end, 10);
+    return end + 1;
+}
+
 static void list_domains(VpCall *call, const void *message, void *context)
 {
     const PbListDomainsRequest *request = message;
     const VpServices *services = context;
-    g_autofree char *after = NULL;
+    g_autofree char *place = NULL;
     g_autofree char *token = NULL;
     gboolean more = FALSE;
 
-    VpError *error = vp_page_token_read(&services->page_key, "ListDomains", request->filter, request->page_token, &after);
+    VpError *error = vp_page_token_read(&services->page_key, "ListDomains", request->filter, request->page_token, &place);
     if (error) {
         vp_call_fail(call, error);
         return;
     }
     /* Before the list: what changes in between comes as an event, rather once too often than never. */
-    const gint64 revision = vp_store_revision(services->store);
+    gint64 revision = vp_store_revision(services->store);
+    const char *after = place ? read_place(place, &revision) : NULL;
     g_autoptr(GPtrArray) views = vp_domains_list(services->domains, request->filter, after, vp_page_size(request->page_size), &more);
     g_autofree PbDomain **domains = g_new(PbDomain *, views->len + 1);
     for (guint i = 0; i < views->len; i++)
@@ -45,7 +56,9 @@ static void list_domains(VpCall *call, const void *message, void *context)
     response.domains = domains;
     response.revision = revision;
     if (more && views->len > 0) {
-        token = vp_page_token_new(&services->page_key, "ListDomains", request->filter, domains[views->len - 1]->name);
+        g_autofree char *next = g_strdup_printf("%" G_GINT64_FORMAT " %s", revision, domains[views->len - 1]->name);
+
+        token = vp_page_token_new(&services->page_key, "ListDomains", request->filter, next);
         response.next_page_token = token;
     }
     vp_call_reply(call, &response);

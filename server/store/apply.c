@@ -4,8 +4,6 @@
 #include "base/pb.h"
 #include "server/store/tail.h"
 
-#define TRIM_ROWS 256
-
 static VpError *conflict_error(const VpTxnCompare *compare, gint64 present)
 {
     g_autofree char *text = g_strdup_printf("%" G_GINT64_FORMAT, present);
@@ -61,7 +59,7 @@ static VpError *make_change(VpDb *db, const VpTxnChange *change, gint64 revision
 }
 
 static VpError *append_event(VpDb *db, const PbEvent *event, guint seq, gint64 revision, gint64 wall_us,
-                             GPtrArray *entries)
+                             GPtrArray *entries, gint64 *bytes)
 {
     VpError *error = NULL;
     VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, VP_DB_JOURNAL_PUT, &error);
@@ -77,6 +75,7 @@ static VpError *append_event(VpDb *db, const PbEvent *event, guint seq, gint64 r
     VpJournalEntry *entry = vp_journal_entry_new(revision, stamped, vp_pb_pack(stamped));
 
     g_ptr_array_add(entries, entry);
+    *bytes += (gint64)g_bytes_get_size(entry->packed);
     sqlite3_bind_int64(statement, 1, revision);
     sqlite3_bind_int64(statement, 2, seq);
     vp_db_bind_bytes(statement, 3, entry->packed);
@@ -103,7 +102,7 @@ static VpError *make_changes(VpDb *db, const VpTxn *txn, gint64 wall_us, VpDbMet
         }
     }
     for (guint i = 0; i < txn->events->len; i++) {
-        VpError *error = append_event(db, txn->events->pdata[i], i, revision, wall_us, entries);
+        VpError *error = append_event(db, txn->events->pdata[i], i, revision, wall_us, entries, &meta->bytes);
 
         if (error) {
             return error;
@@ -153,73 +152,103 @@ VpError *vp_apply_txn(VpDb *db, const VpTxn *txn, gint64 wall_us, VpDbMeta *meta
 
 /* ---- compaction ---- */
 
-/* The revision in one row of a statement with one parameter; 0 if there is no row. */
-static VpError *find_revision(VpDb *db, VpDbSql sql, gint64 parameter, gint64 *ret_revision)
+/* The entries of one transaction, which go together or stay together. */
+typedef struct Batch {
+    gint64 revision;
+    gint64 wall_us;
+    gint64 rows;
+    gint64 bytes;
+} Batch;
+
+/* When the event in the row was written; 0 if it cannot be read: what is damaged counts as old. */
+static gint64 row_wall_us(sqlite3_stmt *statement)
+{
+    g_autoptr(GBytes) packed = vp_db_column_bytes(statement, 2);
+    vp_pb_auto PbEvent *event = vp_pb_unpack(&pb_event__descriptor, packed);
+
+    return event && event->time ? event->time->seconds * G_USEC_PER_SEC + event->time->nanos / 1000 : 0;
+}
+
+/* Whether what is oldest may go, `meta` being what is left. */
+static gboolean may_go(const VpRetention *keep, gint64 wall_us, const VpDbMeta *meta, const Batch *batch)
+{
+    if (batch->revision < meta->compacted) {
+        return TRUE;
+    }
+    if (meta->events - batch->rows < (gint64)keep->keep_events) {
+        return FALSE;
+    }
+    const gint64 age_us = wall_us - batch->wall_us;
+
+    if (keep->keep_age_us && age_us < keep->keep_age_us) {
+        return FALSE;
+    }
+    return meta->events > (gint64)keep->max_events || (keep->max_bytes && meta->bytes > (gint64)keep->max_bytes) ||
+           (keep->max_age_us && age_us >= keep->max_age_us);
+}
+
+static void drop(VpDbMeta *meta, const Batch *batch)
+{
+    meta->events -= batch->rows;
+    meta->bytes -= batch->bytes;
+}
+
+/* Walks from the oldest entry on. `ret_end`: up to which revision (exclusive) this step deletes, 0: nothing; `left`: what remains then. */
+static VpError *find_end(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *left, gint64 *ret_end,
+                         gboolean *ret_more)
 {
     VpError *error = NULL;
-    VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, sql, &error);
+    VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, VP_DB_JOURNAL_ALL, &error);
+    const gboolean timed = keep->max_age_us || keep->keep_age_us;
+    const gint64 enough = left->events - VP_TRIM_ROWS;
+    Batch batch = {0};
+    int rc;
 
     if (!statement) {
         return error;
     }
-    sqlite3_bind_int64(statement, 1, parameter);
-    const int rc = sqlite3_step(statement);
+    while ((rc = sqlite3_step(statement)) == SQLITE_ROW) {
+        const gint64 revision = sqlite3_column_int64(statement, 0);
 
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
+        if (batch.rows && revision != batch.revision) {
+            if (!may_go(keep, wall_us, left, &batch)) {
+                return NULL;
+            }
+            drop(left, &batch);
+            *ret_end = batch.revision < left->compacted ? MIN(revision, left->compacted) : revision;
+            if (left->events <= enough) {
+                *ret_more = TRUE;
+                return NULL;
+            }
+            batch = (Batch){0};
+        }
+        if (!batch.rows) {
+            batch.revision = revision;
+            batch.wall_us = timed ? row_wall_us(statement) : 0;
+        }
+        batch.rows++;
+        batch.bytes += sqlite3_column_int64(statement, 1);
+    }
+    if (rc != SQLITE_DONE) {
         return vp_db_error(db, rc, "compact the journal");
     }
-    *ret_revision = rc == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    /* The last one goes by order alone: a journal that is not empty tells where it stands. */
+    if (batch.rows && batch.revision < left->compacted) {
+        drop(left, &batch);
+        *ret_end = left->compacted;
+    }
     return NULL;
 }
 
-/* Up to which revision (exclusive) this step deletes: 0 if nothing is to be deleted. `rows` are to go at most, but for a single transaction that has more. */
-static VpError *trim_end(VpDb *db, gint64 rows, gint64 *ret_end)
+static VpError *trim_rows(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *meta, gboolean *ret_done,
+                          gboolean *ret_more)
 {
-    gint64 first = 0;
     gint64 end = 0;
-    VpError *error = find_revision(db, VP_DB_JOURNAL_NTH, 0, &first);
+    VpError *error = find_end(db, keep, wall_us, meta, &end, ret_more);
 
-    if (!error) {
-        error = find_revision(db, VP_DB_JOURNAL_NTH, rows, &end);
-    }
-    if (!error && end && end == first) {
-        error = find_revision(db, VP_DB_JOURNAL_NEXT, first, &end);
-    }
-    if (!error) {
-        *ret_end = end;
-    }
-    return error;
-}
-
-static VpError *trim_rows(VpDb *db, guint64 max_events, VpDbMeta *meta, gboolean *ret_more)
-{
-    gint64 first = 0;
-    VpError *error = find_revision(db, VP_DB_JOURNAL_NTH, 0, &first);
-
-    if (error) {
+    if (error || !end) {
         return error;
     }
-    const gboolean compacted_left = first && first < meta->compacted;
-    const gint64 excess = meta->events > (gint64)max_events ? meta->events - (gint64)max_events : 0;
-
-    *ret_more = FALSE;
-    if (!compacted_left && !excess) {
-        return NULL;
-    }
-
-    gint64 end = 0;
-
-    error = trim_end(db, compacted_left ? TRIM_ROWS : MIN(TRIM_ROWS, excess), &end);
-    if (error) {
-        return error;
-    }
-    if (compacted_left && (!end || end > meta->compacted)) {
-        end = meta->compacted;
-    }
-    if (!end) {
-        return NULL; /* a single transaction is left: it stays, however large */
-    }
-
     VP_DB_AUTO sqlite3_stmt *statement = vp_db_take(db, VP_DB_JOURNAL_TRIM, &error);
 
     if (!statement) {
@@ -230,30 +259,53 @@ static VpError *trim_rows(VpDb *db, guint64 max_events, VpDbMeta *meta, gboolean
     if (error) {
         return error;
     }
-    meta->events -= sqlite3_changes(vp_db_handle(db));
     meta->compacted = MAX(meta->compacted, end);
-    *ret_more = TRUE;
+    *ret_done = TRUE;
     return vp_db_meta_set(db, meta);
 }
 
-VpError *vp_apply_trim(VpDb *db, guint64 max_events, VpDbMeta *meta, gboolean *ret_more)
+/* A step waits for no fsync: one that a power cut takes back is done again. The next commit's fsync makes it durable. */
+static VpError *set_synchronous(VpDb *db, const char *pragma)
 {
-    VpDbMeta after = *meta;
+    const int rc = sqlite3_exec(vp_db_handle(db), pragma, NULL, NULL, NULL);
+
+    return rc == SQLITE_OK ? NULL : vp_db_error(db, rc, "compact the journal");
+}
+
+static VpError *trim_step(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *meta, gboolean *ret_more)
+{
+    gboolean done = FALSE;
     VpError *error = vp_db_run(db, VP_DB_BEGIN, "compact the journal");
 
     if (error) {
         return error;
     }
-    error = trim_rows(db, max_events, &after, ret_more);
+    error = trim_rows(db, keep, wall_us, meta, &done, ret_more);
     if (!error) {
-        error = vp_db_run(db, *ret_more ? VP_DB_COMMIT : VP_DB_ROLLBACK, "compact the journal");
+        error = vp_db_run(db, done ? VP_DB_COMMIT : VP_DB_ROLLBACK, "compact the journal");
     }
-    if (error) {
-        if (!sqlite3_get_autocommit(vp_db_handle(db))) {
-            vp_error_free(vp_db_run(db, VP_DB_ROLLBACK, "compact the journal"));
-        }
-        return error;
+    if (error && !sqlite3_get_autocommit(vp_db_handle(db))) {
+        vp_error_free(vp_db_run(db, VP_DB_ROLLBACK, "compact the journal"));
+    }
+    return error;
+}
+
+VpError *vp_apply_trim(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *meta, gboolean *ret_more)
+{
+    VpDbMeta after = *meta;
+    gboolean more = FALSE;
+    VpError *error = set_synchronous(db, "PRAGMA synchronous = NORMAL");
+
+    if (!error) {
+        error = trim_step(db, keep, wall_us, &after, &more);
+    }
+    VpError *back = set_synchronous(db, "PRAGMA synchronous = FULL");
+
+    if (error || back) {
+        vp_error_free(error ? back : NULL);
+        return error ? error : back;
     }
     *meta = after;
+    *ret_more = more;
     return NULL;
 }

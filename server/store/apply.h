@@ -10,6 +10,19 @@
  * transaction up: then sqlite3_get_autocommit() says so. */
 VpError *vp_apply_txn(VpDb *db, const VpTxn *txn, gint64 wall_us, VpDbMeta *meta, GPtrArray *entries);
 
-/* One step of the compaction: deletes at most about 256 rows (whole transactions) of what is compacted or beyond `max_events`, and commits.
- * `ret_more`: there is more to do. */
-VpError *vp_apply_trim(VpDb *db, guint64 max_events, VpDbMeta *meta, gboolean *ret_more);
+/* How many rows one step of the compaction deletes at most, whole transactions apart: so few that nobody waits for it. */
+#define VP_TRIM_ROWS 256
+
+/* How much of the journal is kept. 0: no limit, but for max_events. */
+typedef struct VpRetention {
+    guint64 max_events;
+    guint64 max_bytes;
+    gint64 max_age_us;
+    /* The floor: what no limit takes away. */
+    guint64 keep_events;
+    gint64 keep_age_us;
+} VpRetention;
+
+/* One step of the compaction: deletes what is compacted already and, from the oldest on, whole transactions that `keep` does not hold, at most about
+ * VP_TRIM_ROWS rows, and commits. `ret_more`: there is more to do. */
+VpError *vp_apply_trim(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *meta, gboolean *ret_more);

@@ -7,10 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_NAME "store.db"
-/* "vpst": file(1) and we tell by it whose database this is. */
-#define APPLICATION_ID 0x76707374
-#define SCHEMA_VERSION 1
+#include "server/store/schema.h"
 
 struct VpDb {
     sqlite3 *handle;
@@ -26,8 +23,8 @@ static const char *const sql_texts[VP_DB_SQL_MAX] = {
     [VP_DB_SAVEPOINT] = "SAVEPOINT txn",
     [VP_DB_SAVEPOINT_RELEASE] = "RELEASE txn",
     [VP_DB_SAVEPOINT_ROLLBACK] = "ROLLBACK TO txn",
-    [VP_DB_META_GET] = "SELECT revision, compacted, events FROM meta",
-    [VP_DB_META_SET] = "UPDATE meta SET revision = ?1, compacted = ?2, events = ?3",
+    [VP_DB_META_GET] = "SELECT revision, compacted, events, bytes FROM meta",
+    [VP_DB_META_SET] = "UPDATE meta SET revision = ?1, compacted = ?2, events = ?3, bytes = ?4",
     [VP_DB_KEY_REVISION] = "SELECT mod_revision FROM kv WHERE key = ?1",
     [VP_DB_KEY_PUT] = "INSERT INTO kv(key, value, create_revision, mod_revision) VALUES(?1, ?2, ?3, ?3) "
                       "ON CONFLICT(key) DO UPDATE SET value = ?2, mod_revision = ?3",
@@ -40,8 +37,7 @@ static const char *const sql_texts[VP_DB_SQL_MAX] = {
     [VP_DB_JOURNAL_PUT] = "INSERT INTO journal(revision, seq, event) VALUES(?1, ?2, ?3)",
     [VP_DB_JOURNAL_READ] =
         "SELECT revision, event FROM journal WHERE revision >= ?1 AND revision <= ?2 ORDER BY revision, seq",
-    [VP_DB_JOURNAL_NTH] = "SELECT revision FROM journal ORDER BY revision, seq LIMIT 1 OFFSET ?1",
-    [VP_DB_JOURNAL_NEXT] = "SELECT revision FROM journal WHERE revision > ?1 ORDER BY revision, seq LIMIT 1",
+    [VP_DB_JOURNAL_ALL] = "SELECT revision, length(event), event, seq FROM journal ORDER BY revision, seq",
     [VP_DB_JOURNAL_LAST] = "SELECT revision FROM journal ORDER BY revision DESC, seq DESC LIMIT 1",
     [VP_DB_JOURNAL_TRIM] = "DELETE FROM journal WHERE revision < ?1",
 };
@@ -52,20 +48,6 @@ static const char common_pragmas[] = "PRAGMA synchronous = FULL;"
                                      "PRAGMA temp_store = MEMORY;"
                                      "PRAGMA cell_size_check = ON;"
                                      "PRAGMA trusted_schema = OFF;";
-
-/* The columns are SQL's. */
-/* clang-format off */
-static const char schema[] =
-    "CREATE TABLE kv(key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL,"
-    "                create_revision INTEGER NOT NULL, mod_revision INTEGER NOT NULL) STRICT;"
-    "CREATE TABLE journal(revision INTEGER NOT NULL, seq INTEGER NOT NULL, event BLOB NOT NULL,"
-    "                     PRIMARY KEY(revision, seq)) WITHOUT ROWID, STRICT;"
-    "CREATE TABLE meta(id INTEGER PRIMARY KEY CHECK(id = 0), revision INTEGER NOT NULL, compacted INTEGER NOT NULL,"
-    "                  events INTEGER NOT NULL) STRICT;"
-    "INSERT INTO meta VALUES(0, 0, 1, 0);"
-    "PRAGMA application_id = " G_STRINGIFY(APPLICATION_ID) ";"
-    "PRAGMA user_version = " G_STRINGIFY(SCHEMA_VERSION) ";";
-/* clang-format on */
 
 sqlite3 *vp_db_handle(VpDb *db)
 {
@@ -146,24 +128,6 @@ GBytes *vp_db_column_bytes(sqlite3_stmt *statement, int column)
     return g_bytes_new(data, (gsize)sqlite3_column_bytes(statement, column));
 }
 
-/* The one number that `sql` yields; `absent` if it yields no row. */
-static VpError *read_number(VpDb *db, const char *sql, gint64 absent, gint64 *ret_number)
-{
-    sqlite3_stmt *statement = NULL;
-    int rc = sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
-
-    if (rc == SQLITE_OK) {
-        rc = sqlite3_step(statement);
-    }
-    VpError *error = rc == SQLITE_ROW || rc == SQLITE_DONE ? NULL : vp_db_error(db, rc, "open the store");
-
-    if (!error) {
-        *ret_number = rc == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : absent;
-    }
-    sqlite3_finalize(statement);
-    return error;
-}
-
 VpError *vp_db_meta_get(VpDb *db, VpDbMeta *ret_meta)
 {
     VpError *error = NULL;
@@ -184,6 +148,7 @@ VpError *vp_db_meta_get(VpDb *db, VpDbMeta *ret_meta)
     ret_meta->revision = sqlite3_column_int64(statement, 0);
     ret_meta->compacted = sqlite3_column_int64(statement, 1);
     ret_meta->events = sqlite3_column_int64(statement, 2);
+    ret_meta->bytes = sqlite3_column_int64(statement, 3);
     return NULL;
 }
 
@@ -198,6 +163,7 @@ VpError *vp_db_meta_set(VpDb *db, const VpDbMeta *meta)
     sqlite3_bind_int64(statement, 1, meta->revision);
     sqlite3_bind_int64(statement, 2, meta->compacted);
     sqlite3_bind_int64(statement, 3, meta->events);
+    sqlite3_bind_int64(statement, 4, meta->bytes);
     return vp_db_step(db, statement, "write the store's revision");
 }
 
@@ -234,11 +200,11 @@ static VpError *prepare_file(const char *dir, const char *path)
     return error;
 }
 
-static VpDb *open_connection(const char *dir, int flags, VpError **error)
+static VpDb *open_connection(const char *path, int flags, VpError **error)
 {
     g_autoptr(VpDb) db = g_new0(VpDb, 1);
 
-    db->path = g_build_filename(dir, FILE_NAME, NULL);
+    db->path = g_strdup(path);
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 
     if (!db->handle) {
@@ -253,41 +219,6 @@ static VpDb *open_connection(const char *dir, int flags, VpError **error)
     sqlite3_db_config(db->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     *error = run_script(db, common_pragmas, "open the store");
     return *error ? NULL : g_steal_pointer(&db);
-}
-
-/* Whose database is it, and does this version know its schema? A new one gets it in one transaction, so that a crash leaves none of it. */
-static VpError *check_schema(VpDb *db)
-{
-    gint64 application_id = 0;
-    gint64 version = 0;
-    gint64 tables = 0;
-    VpError *error = read_number(db, "PRAGMA application_id", 0, &application_id);
-
-    if (!error) {
-        error = read_number(db, "PRAGMA user_version", 0, &version);
-    }
-    if (!error) {
-        error = read_number(db, "SELECT count(*) FROM sqlite_schema", 0, &tables);
-    }
-    if (error) {
-        return error;
-    }
-    if (application_id == 0 && version == 0 && tables == 0) {
-        g_autofree char *script = g_strconcat("BEGIN IMMEDIATE;", schema, "COMMIT;", NULL);
-
-        return run_script(db, script, "create the store");
-    }
-    if (application_id != APPLICATION_ID) {
-        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' is a database, but not virtplane's; move it away",
-                            db->path);
-    }
-    if (version > SCHEMA_VERSION) {
-        return vp_error_new(VP_FAILED_PRECONDITION, "STORE_TOO_NEW",
-                            "'%s' was written by a newer virtplane (schema %" G_GINT64_FORMAT
-                            ", this one knows %d); start that version, or restore a backup made by this one",
-                            db->path, version, SCHEMA_VERSION);
-    }
-    return NULL;
 }
 
 /* Cheap: one row of each table's end, not the whole file. */
@@ -307,7 +238,7 @@ static VpError *check_meta(VpDb *db, const VpDbMeta *meta)
     const gint64 last = rc == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
 
     if (meta->revision < last || meta->compacted < 1 || meta->compacted > meta->revision + 1 ||
-        meta->events < (last ? 1 : 0)) {
+        meta->events < (last ? 1 : 0) || meta->bytes < 0) {
         return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT",
                             "'%s' contradicts itself (revision %" G_GINT64_FORMAT ", compacted to %" G_GINT64_FORMAT
                             ", journal up to %" G_GINT64_FORMAT "); restore it from a backup",
@@ -318,14 +249,14 @@ static VpError *check_meta(VpDb *db, const VpDbMeta *meta)
 
 VpDb *vp_db_open_writer(const char *dir, VpDbMeta *ret_meta, VpError **error)
 {
-    g_autofree char *path = g_build_filename(dir, FILE_NAME, NULL);
+    g_autofree char *path = g_build_filename(dir, VP_DB_FILE_NAME, NULL);
 
     *error = prepare_file(dir, path);
     if (*error) {
         return NULL;
     }
 
-    g_autoptr(VpDb) db = open_connection(dir, SQLITE_OPEN_READWRITE, error);
+    g_autoptr(VpDb) db = open_connection(path, SQLITE_OPEN_READWRITE, error);
 
     if (!db) {
         return NULL;
@@ -339,7 +270,7 @@ VpDb *vp_db_open_writer(const char *dir, VpDbMeta *ret_meta, VpError **error)
     VpDbMeta meta = {0};
 
     if (!*error) {
-        *error = check_schema(db);
+        *error = vp_schema_prepare(db);
     }
     if (!*error) {
         *error = vp_db_meta_get(db, &meta);
@@ -356,7 +287,30 @@ VpDb *vp_db_open_writer(const char *dir, VpDbMeta *ret_meta, VpError **error)
 
 VpDb *vp_db_open_reader(const char *dir, VpError **error)
 {
-    return open_connection(dir, SQLITE_OPEN_READONLY, error);
+    g_autofree char *path = g_build_filename(dir, VP_DB_FILE_NAME, NULL);
+
+    return vp_db_open_file(path, error);
+}
+
+VpDb *vp_db_open_file(const char *path, VpError **error)
+{
+    return open_connection(path, SQLITE_OPEN_READONLY, error);
+}
+
+VpError *vp_db_bring_up(const char *path)
+{
+    VpError *error = NULL;
+    g_autoptr(VpDb) db = open_connection(path, SQLITE_OPEN_READWRITE, &error);
+
+    if (!db) {
+        return error;
+    }
+    error = vp_schema_check(db);
+    if (!error || !g_str_equal(error->reason, "STORE_TOO_OLD")) {
+        return error;
+    }
+    vp_error_free(error);
+    return vp_schema_prepare(db);
 }
 
 void vp_db_close(VpDb *db)

@@ -11,6 +11,9 @@
 /* An outside `sqlite3 .backup` may hold the database for a moment. */
 #define VP_DB_BUSY_TIMEOUT_MS 5000
 
+/* The database in the store's directory. */
+#define VP_DB_FILE_NAME "store.db"
+
 typedef struct VpDb VpDb;
 
 /* What the one row of `meta` says. */
@@ -18,6 +21,7 @@ typedef struct VpDbMeta {
     gint64 revision;  /* of the last transaction */
     gint64 compacted; /* the oldest revision that can be read from the journal */
     gint64 events;    /* rows in the journal, those included that are compacted but not yet deleted */
+    gint64 bytes;     /* of those rows' events */
 } VpDbMeta;
 
 typedef enum VpDbSql {
@@ -38,8 +42,7 @@ typedef enum VpDbSql {
     VP_DB_LIST_AFTER,
     VP_DB_JOURNAL_PUT,
     VP_DB_JOURNAL_READ,
-    VP_DB_JOURNAL_NTH,
-    VP_DB_JOURNAL_NEXT,
+    VP_DB_JOURNAL_ALL,
     VP_DB_JOURNAL_LAST,
     VP_DB_JOURNAL_TRIM,
     VP_DB_SQL_MAX,
@@ -50,6 +53,12 @@ VpDb *vp_db_open_writer(const char *dir, VpDbMeta *ret_meta, VpError **error);
 
 /* Opens the same for reading; a writer has it open. */
 VpDb *vp_db_open_reader(const char *dir, VpError **error);
+
+/* Opens any file as a store for reading. */
+VpDb *vp_db_open_file(const char *path, VpError **error);
+
+/* Gives a store in any file the present schema; it must be a store already. */
+VpError *vp_db_bring_up(const char *path);
 
 void vp_db_close(VpDb *db);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpDb, vp_db_close)

@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "server/store/apply.h"
+#include "server/store/backup.h"
+#include "server/store/check.h"
 #include "server/store/dirlock.h"
 #include "server/store/reader.h"
 #include "server/store/tail.h"
@@ -21,7 +23,13 @@
 #define GROUP_MAX_BYTES (16u << 20)
 /* The journal may exceed its limit by this much, so that not every commit has a deletion behind it. */
 #define TRIM_SLACK_MAX 256u
+#define TRIM_SLACK_BYTES_PART 16
 #define TRIM_RETRY_US (10 * G_USEC_PER_SEC)
+#define TRIM_PAUSE_US (10 * 1000)
+/* Age is looked at in parts of the age that is kept, within these bounds. */
+#define AGE_PARTS 16
+#define AGE_CHECK_MIN_US (G_USEC_PER_SEC / 2)
+#define AGE_CHECK_MAX_US (60 * G_USEC_PER_SEC)
 /* Pages in the write-ahead log at which it is copied into the database, and how many more it takes to try again. */
 #define CHECKPOINT_PAGES 1000
 #define CHECKPOINT_STEP 250
@@ -53,10 +61,21 @@ struct VpStore {
     VpReader *journal;
     VpTail *tail;
     VpWatchers *watchers;
-    guint64 max_events;
+    char *dir;
+    VpRetention keep;
     guint64 trim_slack;
+    gint64 age_check_us; /* how often age is looked at; 0: never */
+    pthread_mutex_t backup; /* held during one */
     _Atomic gint64 revision;
     _Atomic gint64 oldest;
+    struct {
+        _Atomic gint64 events;
+        _Atomic gint64 bytes;
+        _Atomic gint64 compactions;
+        _Atomic gint64 compact_us;
+        _Atomic gint64 commit_us;
+        _Atomic gint64 upkeep_us;
+    } stats;
 
     pthread_t thread;
     gboolean thread_started;
@@ -71,6 +90,8 @@ struct VpStore {
     VpDbMeta meta; /* as committed */
     gboolean trimming;
     gint64 trim_at_us;
+    gint64 age_at_us;
+    gint64 trimmed_at; /* the revision then */
     int wal_pages;
     int checkpoint_at;
 };
@@ -120,7 +141,8 @@ static VpError *group_apply(VpStore *store, GPtrArray *group, VpDbMeta *meta, GP
 
 static gboolean meta_equal(const VpDbMeta *a, const VpDbMeta *b)
 {
-    return a->revision == b->revision && a->compacted == b->compacted && a->events == b->events;
+    return a->revision == b->revision && a->compacted == b->compacted && a->events == b->events &&
+           a->bytes == b->bytes;
 }
 
 /*
@@ -263,6 +285,16 @@ static int on_wal_grown(void *data, sqlite3 *handle, const char *name, int pages
     return SQLITE_OK;
 }
 
+/* Only the writer thread counts. */
+static void count_longest(_Atomic gint64 *longest, gint64 start_us)
+{
+    const gint64 took_us = vp_now_us() - start_us;
+
+    if (took_us > atomic_load(longest)) {
+        atomic_store(longest, took_us);
+    }
+}
+
 /* Copies the log into the database once it is long. A failure leaves all in the log, where it is safe; the next try is some pages later. */
 static void checkpoint(VpStore *store)
 {
@@ -271,25 +303,42 @@ static void checkpoint(VpStore *store)
     if (store->wal_pages < store->checkpoint_at) {
         return;
     }
+    const gint64 start_us = vp_now_us();
+
     sqlite3_wal_checkpoint_v2(vp_db_handle(store->db), NULL, SQLITE_CHECKPOINT_PASSIVE, &in_log, NULL);
     store->checkpoint_at = MAX(in_log, store->wal_pages) + CHECKPOINT_STEP;
+    count_longest(&store->stats.upkeep_us, start_us);
+}
+
+/* When the writer is to look at the journal unasked; G_MAXINT64: never. */
+static gint64 trim_at_us(const VpStore *store)
+{
+    if (store->trimming) {
+        return store->trim_at_us;
+    }
+    return store->age_check_us && store->meta.events > 1 ? MAX(store->age_at_us, store->trim_at_us) : G_MAXINT64;
 }
 
 static gboolean trim_due(const VpStore *store)
 {
-    return store->trimming && vp_now_us() >= store->trim_at_us;
+    return vp_now_us() >= trim_at_us(store);
 }
 
 static void trim(VpStore *store)
 {
-    if (store->meta.events > (gint64)(store->max_events + store->trim_slack)) {
+    const VpRetention *keep = &store->keep;
+
+    if (store->meta.revision != store->trimmed_at &&
+        (store->meta.events > (gint64)(keep->max_events + store->trim_slack) ||
+         (keep->max_bytes && store->meta.bytes > (gint64)(keep->max_bytes + keep->max_bytes / TRIM_SLACK_BYTES_PART)))) {
         store->trimming = TRUE;
     }
     if (!trim_due(store)) {
         return;
     }
 
-    g_autoptr(VpError) error = vp_apply_trim(store->db, store->max_events, &store->meta, &store->trimming);
+    const gint64 start_us = vp_now_us();
+    g_autoptr(VpError) error = vp_apply_trim(store->db, keep, vp_wall_us(), &store->meta, &store->trimming);
 
     if (error) {
         vp_log(VP_LOG_WARNING, "the journal was not compacted, another try follows in %d s: %s",
@@ -298,8 +347,14 @@ static void trim(VpStore *store)
         store->trim_at_us = vp_now_us() + TRIM_RETRY_US;
         return;
     }
+    /* Where the floor holds back what a limit would take, the next look is not at once, and not before the journal has grown. */
+    store->trimmed_at = store->meta.revision;
+    store->trim_at_us = store->trimming ? 0 : start_us + TRIM_PAUSE_US;
+    store->age_at_us = start_us + store->age_check_us;
     vp_tail_compact(store->tail, store->meta.compacted);
     atomic_store(&store->oldest, store->meta.compacted);
+    atomic_fetch_add(&store->stats.compactions, 1);
+    count_longest(&store->stats.compact_us, start_us);
 }
 
 /* Waits for work and takes a group of it. FALSE: the store is being closed and nothing is left. */
@@ -309,8 +364,8 @@ static gboolean take_group(VpStore *store, GPtrArray *group)
 
     VP_LOCK(&store->lock);
     while (g_queue_is_empty(&store->queue) && !store->stopping && !trim_due(store)) {
-        if (store->trimming) {
-            vp_cond_wait_until(&store->work, &store->lock, store->trim_at_us);
+        if (trim_at_us(store) != G_MAXINT64) {
+            vp_cond_wait_until(&store->work, &store->lock, trim_at_us(store));
         } else {
             pthread_cond_wait(&store->work, &store->lock);
         }
@@ -343,13 +398,18 @@ static void *writer_main(void *data)
             return NULL;
         }
         if (group->len > 0) {
+            const gint64 start_us = vp_now_us();
+
             group_commit(store, group, entries);
+            count_longest(&store->stats.commit_us, start_us);
             /* A compaction deletes its rows in steps from here on. */
             store->trimming |= store->meta.compacted != atomic_load(&store->oldest);
             group_publish(store, group, entries);
         }
         trim(store);
         checkpoint(store);
+        atomic_store(&store->stats.events, store->meta.events);
+        atomic_store(&store->stats.bytes, store->meta.bytes);
     }
 }
 
@@ -373,12 +433,19 @@ static gboolean store_open_files(VpStore *store, const VpStoreOptions *options, 
     return store->journal != NULL;
 }
 
+static gint64 seconds_us(gint64 seconds)
+{
+    return CLAMP(seconds, 0, G_MAXINT64 / 4 / G_USEC_PER_SEC) * G_USEC_PER_SEC;
+}
+
 VpStore *vp_store_open_sqlite(const VpStoreOptions *options, VpError **error)
 {
     g_autoptr(VpStore) store = g_new0(VpStore, 1);
 
     store->lock_fd = -1;
+    store->dir = g_strdup(options->dir);
     pthread_mutex_init(&store->lock, NULL);
+    pthread_mutex_init(&store->backup, NULL);
     vp_cond_init(&store->work);
     if (!store_open_files(store, options, error)) {
         return NULL;
@@ -387,9 +454,19 @@ VpStore *vp_store_open_sqlite(const VpStoreOptions *options, VpError **error)
     store->watchers = vp_watchers_new();
     store->tail =
         vp_tail_new(options->tail_max_bytes ? options->tail_max_bytes : DEFAULT_TAIL_MAX_BYTES, store->meta.revision);
-    store->max_events =
-        options->journal_max_events ? MIN(options->journal_max_events, G_MAXINT64 / 2) : DEFAULT_JOURNAL_MAX_EVENTS;
-    store->trim_slack = CLAMP(store->max_events / 4, 1, TRIM_SLACK_MAX);
+    store->keep = (VpRetention){
+        .max_events = options->journal_max_events ? MIN(options->journal_max_events, G_MAXINT64 / 2)
+                                                  : DEFAULT_JOURNAL_MAX_EVENTS,
+        .max_bytes = MIN(options->journal_max_bytes, G_MAXINT64 / 2),
+        .max_age_us = seconds_us(options->journal_max_age_s),
+        .keep_events = MIN(options->journal_keep_events, G_MAXINT64 / 2),
+        .keep_age_us = seconds_us(options->journal_keep_age_s),
+    };
+    store->age_check_us =
+        store->keep.max_age_us ? CLAMP(store->keep.max_age_us / AGE_PARTS, AGE_CHECK_MIN_US, AGE_CHECK_MAX_US) : 0;
+    store->trim_slack = CLAMP(store->keep.max_events / 4, 1, TRIM_SLACK_MAX);
+    atomic_init(&store->stats.events, store->meta.events);
+    atomic_init(&store->stats.bytes, store->meta.bytes);
     atomic_init(&store->revision, store->meta.revision);
     atomic_init(&store->oldest, store->meta.compacted);
     store->trimming = TRUE; /* what an earlier compaction has left */
@@ -426,6 +503,8 @@ void vp_store_close(VpStore *store)
     }
     pthread_cond_destroy(&store->work);
     pthread_mutex_destroy(&store->lock);
+    pthread_mutex_destroy(&store->backup);
+    g_free(store->dir);
     g_free(store);
 }
 
@@ -558,4 +637,37 @@ VpStoreWatch *vp_store_watch(VpStore *store, void (*wake)(void *data), void *dat
 void vp_store_unwatch(VpStore *store, VpStoreWatch *watch)
 {
     vp_watchers_remove(store->watchers, watch);
+}
+
+void vp_store_stats(VpStore *store, VpStoreStats *ret_stats)
+{
+    *ret_stats = (VpStoreStats){
+        .journal_events = atomic_load(&store->stats.events),
+        .journal_bytes = atomic_load(&store->stats.bytes),
+        .compactions = atomic_load(&store->stats.compactions),
+        .compact_longest_us = atomic_load(&store->stats.compact_us),
+        .commit_longest_us = atomic_load(&store->stats.commit_us),
+        .upkeep_longest_us = atomic_load(&store->stats.upkeep_us),
+    };
+}
+
+int vp_store_backup(VpStore *store, gboolean (*stop)(void *data), void *data, gint64 *ret_revision, VpError **error)
+{
+    if (pthread_mutex_trylock(&store->backup) != 0) {
+        *error = vp_error_retry(vp_error_new(VP_ABORTED, "BACKUP_RUNNING",
+                                             "another backup of the store is being made; try again when it is done"),
+                                1000);
+        return -1;
+    }
+    const int fd = vp_backup_make(store->dir, stop, data, ret_revision, error);
+
+    pthread_mutex_unlock(&store->backup);
+    return fd;
+}
+
+VpError *vp_store_check(VpStore *store, gboolean (*stop)(void *data), void *data, VpStoreReport *ret_report)
+{
+    g_autofree char *path = g_build_filename(store->dir, VP_DB_FILE_NAME, NULL);
+
+    return vp_check_file(path, stop, data, ret_report);
 }

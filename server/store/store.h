@@ -16,6 +16,12 @@ typedef struct VpStoreOptions {
     const char *dir; /* exists; the store keeps its files and its lock in it */
     /* Older entries are compacted away in the background; a few more may stay for a while. 0: 1,000,000. */
     guint64 journal_max_events;
+    /* Likewise by the bytes of the events, and by age. 0: no such limit. */
+    guint64 journal_max_bytes;
+    gint64 journal_max_age_s;
+    /* The floor: so many of the newest events, and those younger than this, stay whatever the limits say. */
+    guint64 journal_keep_events;
+    gint64 journal_keep_age_s;
     /* How much of the journal's end is kept in memory for live readers. 0: 4 MiB. */
     gsize tail_max_bytes;
 } VpStoreOptions;
@@ -27,6 +33,19 @@ VpStore *vp_store_open_sqlite(const VpStoreOptions *options, VpError **error);
 /* Commits what is queued, closes. No call may be under way. NULL is let pass. */
 void vp_store_close(VpStore *store);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpStore, vp_store_close)
+
+/* Figures for administrators and benchmarks. */
+typedef struct VpStoreStats {
+    gint64 journal_events;
+    gint64 journal_bytes;   /* of the events; the file needs some more */
+    gint64 compactions;     /* steps since the store was opened */
+    gint64 compact_longest_us;
+    gint64 commit_longest_us; /* a group's transaction with its fsync */
+    gint64 upkeep_longest_us; /* copying the write-ahead log into the database */
+} VpStoreStats;
+
+/* Never blocks. */
+void vp_store_stats(VpStore *store, VpStoreStats *ret_stats);
 
 /* ---- transactions ---- */
 
@@ -123,3 +142,26 @@ void vp_store_unwatch(VpStore *store, VpStoreWatch *watch);
 /* Drops journal entries before `revision`: they cannot be read any more once this returns, and are deleted in small steps on the writer
  * thread. OUT_OF_RANGE, reason REVISION_FUTURE, beyond the next revision; an older one than the oldest changes nothing. May block on the disk. */
 VpError *vp_store_compact(VpStore *store, gint64 revision);
+
+/* ---- backup and check, while others read and write; see also offline.h ---- */
+
+/* Copies the store, as of one moment (`ret_revision`), to a file without a name in its directory: a database that vp_store_restore() takes. Answers
+ * a descriptor at its start, owned by the caller; -1: `error`. One at a time: ABORTED, reason BACKUP_RUNNING; STORE_FULL where the copy would leave too little
+ * room for the store itself. `stop(data)` (may be NULL) is asked in between and ends it with CANCELLED. Blocks on the disk. */
+int vp_store_backup(VpStore *store, gboolean (*stop)(void *data), void *data, gint64 *ret_revision, VpError **error);
+
+/* What a check found. */
+typedef struct VpStoreReport {
+    gint64 revision; /* the moment that was looked at */
+    gint64 keys;
+    gint64 domains;
+    gint64 events;
+    GPtrArray *problems; /* of char *, at most 100; empty: all is well */
+} VpStoreReport;
+
+void vp_store_report_clear(VpStoreReport *report);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpStoreReport, vp_store_report_clear)
+
+/* Reads all of the store, as of one moment: the database's own integrity, and what must hold of the rows (check.c says what). An error: it could not be
+ * looked at. Problems are no error. `stop` as for a backup. Blocks on the disk. */
+VpError *vp_store_check(VpStore *store, gboolean (*stop)(void *data), void *data, VpStoreReport *ret_report);

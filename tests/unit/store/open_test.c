@@ -174,7 +174,7 @@ static void test_contradictions(void **state)
     assert_corrupt(fixture);
     tamper(fixture, "DELETE FROM meta");
     assert_corrupt(fixture);
-    tamper(fixture, "INSERT INTO meta VALUES(0, 2, 1, 2)");
+    tamper(fixture, "INSERT INTO meta VALUES(0, 2, 1, 2, (SELECT sum(length(event)) FROM journal))");
     fixture_open(fixture, 0, 0);
     assert_value(fixture->store, "/a", "two");
 }
@@ -193,7 +193,7 @@ static void test_too_new(void **state)
     Fixture *fixture = *state;
 
     fixture_close(fixture);
-    tamper(fixture, "PRAGMA user_version = 2");
+    tamper(fixture, "PRAGMA user_version = 1000");
     g_autoptr(VpError) error = open_fails(fixture->dir);
 
     assert_int_equal(error->code, VP_FAILED_PRECONDITION);
