@@ -78,10 +78,14 @@ static VpError *fill_folders(VpConfig *config, const char *state_dir)
 {
     const char *runtime = g_getenv("XDG_RUNTIME_DIR");
 
-    if (state_dir)
+    if (state_dir && state_dir[0])
         config->state_dir = g_canonicalize_filename(state_dir, NULL);
-    else
+    else if (!state_dir)
         config->state_dir = g_key_file_get_string(config->file, "daemon", "state_dir", NULL);
+    /* A path on the command line starts where the person is; in the file it would start wherever the daemon is started from. */
+    if ((state_dir && !state_dir[0]) || (config->state_dir && config->state_dir[0] != '/'))
+        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "state_dir \"%s\" is no absolute path",
+                            config->state_dir ? config->state_dir : "");
 
     if (config->state_dir)
         /* A daemon with a state folder of its own is a world of its own. */
@@ -135,6 +139,8 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         g_strv_builder_add(builder, address);
         config->listen = g_strv_builder_end(builder);
     }
+    if (!config->listen[0])
+        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] listen: names no address; unix:PATH or HOST:PORT is one");
     return NULL;
 }
 
