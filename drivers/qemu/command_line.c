@@ -130,7 +130,8 @@ static void set_window(json_t *node, const VpLayerFds *layer)
 }
 
 /* Between the file and a format that knows of no windows: a raw node that shows the window alone. */
-static void add_window_node(Builder *builder, const char *node, const char *file, const VpLayerFds *layer, gboolean read_only)
+static void add_window_node(Builder *builder, const char *node, const char *file, const VpLayerFds *layer,
+                            gboolean read_only)
 {
     json_t *raw = json_pack("{s:s, s:s, s:s}", "driver", "raw", "node-name", node, "file", file);
 

@@ -48,18 +48,19 @@ VpError *vp_qemu_check_layer(const PbImageLayer *layer, gboolean write)
     VpError *error = NULL;
 
     if (layer->encrypted)
-        error = vp_error_new(VP_FAILED_PRECONDITION, "SECRET_REQUIRED",
-                             "%s is encrypted, and a disk cannot be given a secret as yet; decrypt a copy with qemu-img convert%s",
-                             layer->path,
-                             layer->format == PB_IMAGE_FORMAT_LUKS
-                                 ? ", or declare its format to be raw if the guest itself decrypts it"
-                                 : "");
+        error = vp_error_new(
+            VP_FAILED_PRECONDITION, "SECRET_REQUIRED",
+            "%s is encrypted, and a disk cannot be given a secret as yet; decrypt a copy with qemu-img convert%s",
+            layer->path,
+            layer->format == PB_IMAGE_FORMAT_LUKS ? ", or declare its format to be raw if the guest itself decrypts it"
+                                                  : "");
     else if (!format)
         error = vp_error_new(VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT",
                              "%s is of a format that QEMU is not given; convert it to qcow2", layer->path);
     else if (write && (format->read_only || is_compressed_vmdk(layer)))
-        error = vp_error_new(VP_FAILED_PRECONDITION, "READ_ONLY_FORMAT",
-                             "%s is a %s image that can only be read; make the disk read-only, or convert the image to qcow2",
-                             layer->path, format->driver);
+        error = vp_error_new(
+            VP_FAILED_PRECONDITION, "READ_ONLY_FORMAT",
+            "%s is a %s image that can only be read; make the disk read-only, or convert the image to qcow2",
+            layer->path, format->driver);
     return error ? vp_error_with(error, "path", layer->path) : NULL;
 }

@@ -64,11 +64,13 @@ static VpError *refuse_remote(const VpChain *chain)
         const PbImageLayer *layer = g_array_index(chain->files, VpChainFile, i).layer;
 
         if (layer->is_remote)
-            return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
-                                              "the layer %s is reached over a network by %s, which this driver does not pass to QEMU; copy it to "
-                                              "this host and rebase its overlay onto the copy",
-                                              layer->path, layer->protocol),
-                                 "path", layer->path);
+            return vp_error_with(
+                vp_error_new(
+                    VP_FAILED_PRECONDITION, "REMOTE_BACKING",
+                    "the layer %s is reached over a network by %s, which this driver does not pass to QEMU; copy it to "
+                    "this host and rebase its overlay onto the copy",
+                    layer->path, layer->protocol),
+                "path", layer->path);
     }
     return NULL;
 }

@@ -62,14 +62,14 @@ char *vp_remedy_convert(const char *overlay, PbImageFormat overlay_format, const
     const char *name = vp_format_qemu_name(format);
     g_autofree char *top = option_value(overlay);
     g_autofree char *base = option_value(backing);
-    g_autofree char *options =
-        g_strdup_printf("driver=%s,file.filename=%s,backing.driver=%s,backing.file.filename=%s",
-                        vp_format_qemu_name(overlay_format), top, name ? name : "raw", base);
+    g_autofree char *options = g_strdup_printf("driver=%s,file.filename=%s,backing.driver=%s,backing.file.filename=%s",
+                                               vp_format_qemu_name(overlay_format), top, name ? name : "raw", base);
     g_autofree char *word = vp_text_shell(options);
     g_autofree char *target = g_strdup_printf("%s.qcow2", overlay);
     g_autofree char *target_word = vp_text_shell(target);
     return g_strdup_printf("%sqemu-img convert --image-opts -O qcow2 %s %s",
-                           name ? "" : "find out the true format of the backing file; if it is raw: ", word, target_word);
+                           name ? "" : "find out the true format of the backing file; if it is raw: ", word,
+                           target_word);
 }
 
 char *vp_remedy_declare(const char *path, PbImageFormat format)
@@ -97,7 +97,8 @@ static char *issue_remedy(const VpProbeIssue *issue, PbImageFormat format, const
         if (format == PB_IMAGE_FORMAT_VMDK || format == PB_IMAGE_FORMAT_VPC) {
             return g_strdup("nothing, if no program uses it; check it with the program that made it");
         }
-        return g_strdup_printf("if no program uses it: qemu-img check -f %s -r all %s", vp_format_qemu_name(format), word);
+        return g_strdup_printf("if no program uses it: qemu-img check -f %s -r all %s", vp_format_qemu_name(format),
+                               word);
     case PB_FINDING_CODE_HEADER_CORRUPT:
         if (format != PB_IMAGE_FORMAT_QCOW2) {
             return g_strdup_printf("restore %s from a copy", word);

@@ -73,8 +73,7 @@ static void tell(const char *path, const VpProbe *probe, GPtrArray *findings)
     }
 }
 
-VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLayer **ret_layer,
-                        GPtrArray *findings)
+VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLayer **ret_layer, GPtrArray *findings)
 {
     g_auto(VpHeadBuffer) buffer = {0};
     VpOpened file = {.fd = -1};

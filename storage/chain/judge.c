@@ -85,12 +85,13 @@ static char *other_words(const VpProbe *probe)
 PbFinding *vp_not_opened(const char *path, guint32 depth, const VpProbe *probe)
 {
     g_autofree char *other = other_words(probe);
-    return vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_REFERENCE, PB_SEVERITY_ERROR, depth, path,
-                          g_strdup("make one file of it, with the program that made it or, where QEMU knows how and "
-                                   "you trust the image, with qemu-img convert -O qcow2"),
-                          "its data is not in this file alone: it names its %s, and QEMU would open that by itself or not "
-                          "at all",
-                          other);
+    return vp_finding_new(
+        PB_FINDING_CODE_UNSUPPORTED_REFERENCE, PB_SEVERITY_ERROR, depth, path,
+        g_strdup("make one file of it, with the program that made it or, where QEMU knows how and "
+                 "you trust the image, with qemu-img convert -O qcow2"),
+        "its data is not in this file alone: it names its %s, and QEMU would open that by itself or not "
+        "at all",
+        other);
 }
 
 static void add(GPtrArray *findings, PbFinding *finding)
@@ -162,21 +163,23 @@ static gboolean judge_probed(const VpNext *next, const VpProbe *probe, GPtrArray
     }
     add_issues(next, probe, findings);
     if (!probe->well_formed) {
-        add(findings, vp_finding_new(PB_FINDING_CODE_PROBE_FAILED, PB_SEVERITY_ERROR, next->depth, next->path,
-                                     declare_remedy(next, PB_IMAGE_FORMAT_UNSPECIFIED),
-                                     "nobody declared its format; it has the mark of %s, but is not a sound one, so that "
-                                     "the probe proves nothing",
-                                     vp_format_words(probe->looks_like)));
+        add(findings,
+            vp_finding_new(PB_FINDING_CODE_PROBE_FAILED, PB_SEVERITY_ERROR, next->depth, next->path,
+                           declare_remedy(next, PB_IMAGE_FORMAT_UNSPECIFIED),
+                           "nobody declared its format; it has the mark of %s, but is not a sound one, so that "
+                           "the probe proves nothing",
+                           vp_format_words(probe->looks_like)));
         return FALSE;
     }
     if (probe->other_role) {
         g_autofree char *other = other_words(probe);
         add(findings,
-            vp_finding_new(PB_FINDING_CODE_PROBE_REFUSED_OTHER_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
-                           declare_remedy(next, PB_IMAGE_FORMAT_UNSPECIFIED),
-                           "nobody declared its format; it looks like %s and names its %s, and a guest that writes to a raw "
-                           "disk could have made it look so",
-                           vp_format_words(probe->looks_like), other));
+            vp_finding_new(
+                PB_FINDING_CODE_PROBE_REFUSED_OTHER_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
+                declare_remedy(next, PB_IMAGE_FORMAT_UNSPECIFIED),
+                "nobody declared its format; it looks like %s and names its %s, and a guest that writes to a raw "
+                "disk could have made it look so",
+                vp_format_words(probe->looks_like), other));
         refused = TRUE;
     }
     if (probe->backing_path.size > 0) {
@@ -185,8 +188,7 @@ static gboolean judge_probed(const VpNext *next, const VpProbe *probe, GPtrArray
             vp_finding_new(
                 probe->format == PB_IMAGE_FORMAT_VMDK ? PB_FINDING_CODE_PROBE_REFUSED_OTHER_FILE
                                                       : PB_FINDING_CODE_PROBE_REFUSED_BACKING_FILE,
-                PB_SEVERITY_ERROR, next->depth, next->path,
-                declare_remedy(next, probe->looks_like),
+                PB_SEVERITY_ERROR, next->depth, next->path, declare_remedy(next, probe->looks_like),
                 "nobody declared its format; it looks like %s with the backing file %s, and a guest that writes to a "
                 "raw disk could have made it look so. Declare the format if you know that this image is no "
                 "guest's raw disk",

@@ -46,8 +46,8 @@ void vp_bochs_parse(const VpProbeInput *input, VpProbe *probe)
     }
     probe->cluster_size = extent;
     if (size > catalog * extent) {
-        CORRUPT(probe, "its virtual size is %" PRIu64 " bytes, more than its catalog of %" PRIu64 " entries covers", size,
-                catalog);
+        CORRUPT(probe, "its virtual size is %" PRIu64 " bytes, more than its catalog of %" PRIu64 " entries covers",
+                size, catalog);
         return;
     }
     probe->virtual_size = size / 512 * 512;

@@ -35,8 +35,8 @@ void vp_cloop_parse(const VpProbeInput *input, VpProbe *probe)
         return;
     }
     if (vp_be64(first) < HEADER_SIZE + table || vp_be64(first) > vp_be64(last)) {
-        CORRUPT(probe, "its first block is said to be at %" PRIu64 " and the end of its last at %" PRIu64, vp_be64(first),
-                vp_be64(last));
+        CORRUPT(probe, "its first block is said to be at %" PRIu64 " and the end of its last at %" PRIu64,
+                vp_be64(first), vp_be64(last));
     } else {
         vp_probe_holds(input, probe, 0, vp_be64(last), "its blocks");
     }

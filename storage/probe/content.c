@@ -10,7 +10,8 @@
 static void cut(VpProbe *probe, const VpProbeInput *input, guint64 size, const char *what)
 {
     vp_probe_note(probe, PB_FINDING_CODE_TRUNCATED, PB_SEVERITY_WARNING,
-                  "the file has %" PRIu64 " bytes, and the %s in it says that it has %" PRIu64, input->file_size, what, size);
+                  "the file has %" PRIu64 " bytes, and the %s in it says that it has %" PRIu64, input->file_size, what,
+                  size);
 }
 
 static void look_at_iso(const VpProbeInput *input, VpProbe *probe)

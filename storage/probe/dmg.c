@@ -9,8 +9,8 @@
 static void check_part(VpProbe *probe, guint64 trailer, guint64 offset, guint64 size, const char *what)
 {
     if (size > 0 && (offset > trailer || size > trailer - offset)) {
-        CORRUPT(probe, "its %s is said to have %" PRIu64 " bytes at %" PRIu64 ", beyond the file's %" PRIu64, what, size,
-                offset, trailer);
+        CORRUPT(probe, "its %s is said to have %" PRIu64 " bytes at %" PRIu64 ", beyond the file's %" PRIu64, what,
+                size, offset, trailer);
     }
 }
 
@@ -28,8 +28,11 @@ void vp_dmg_parse(const VpProbeInput *input, VpProbe *probe)
 
     probe->version = vp_be32(koly + 4);
     if (probe->version != 4 || vp_be32(koly + 8) != TRAILER_SIZE) {
-        UNKNOWN_FEATURE(probe, "it is dmg of version %" PRIu32 " with a trailer of %" PRIu32 " bytes; version 4 with 512 is known "
-                        "here", probe->version, vp_be32(koly + 8));
+        UNKNOWN_FEATURE(probe,
+                        "it is dmg of version %" PRIu32 " with a trailer of %" PRIu32
+                        " bytes; version 4 with 512 is known "
+                        "here",
+                        probe->version, vp_be32(koly + 8));
         return;
     }
     if (sectors == 0 || sectors > (guint64)G_MAXINT64 / 512) {

@@ -54,7 +54,8 @@ static void parse_v2(const VpProbeInput *input, VpProbe *probe)
     }
     /* Two headers of that size, one after the other. Where the data begins is in JSON, which is not read: nothing here opens this version. */
     vp_probe_holds(input, probe, 0, 2 * size, "its second header");
-    UNSUPPORTED(probe, "it is LUKS of version 2, which QEMU does not open; declared as raw, the guest sees it encrypted");
+    UNSUPPORTED(probe,
+                "it is LUKS of version 2, which QEMU does not open; declared as raw, the guest sees it encrypted");
 }
 
 void vp_luks_parse(const VpProbeInput *input, VpProbe *probe)

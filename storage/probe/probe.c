@@ -72,7 +72,8 @@ const guint8 *vp_probe_at(const VpProbeInput *input, VpProbe *probe, guint64 off
     }
     if (size > VP_PROBE_WINDOW_MAX || input->n_windows == VP_PROBE_WINDOWS_MAX) {
         /* A parser keeps to these bounds; if one should not, that is no reason to trust the image. */
-        vp_probe_note(probe, PB_FINDING_CODE_PROBE_FAILED, PB_SEVERITY_ERROR, "reading %s needs more than is allowed", what);
+        vp_probe_note(probe, PB_FINDING_CODE_PROBE_FAILED, PB_SEVERITY_ERROR, "reading %s needs more than is allowed",
+                      what);
         return NULL;
     }
     probe->need = offset == 0 ? (VpProbeRange){0, MAX(size, input->head_size + 1)} : (VpProbeRange){offset, size};

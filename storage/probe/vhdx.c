@@ -36,7 +36,8 @@ static const struct {
     guint32 size; /* 0: varies */
     const char *what;
 } items[ITEMS] = {
-    [ITEM_PARAMETERS] = {{0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b},
+    [ITEM_PARAMETERS] = {{0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7,
+                          0x6b},
                          8,
                          "its file parameters"},
     [ITEM_SIZE] = {{0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48, 0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8},
@@ -93,8 +94,9 @@ static void check_log(const VpProbeInput *input, VpProbe *probe, const guint8 *h
     if (vp_le16(header + 64) != 0) {
         UNKNOWN_FEATURE(probe, "its log is of version %u; version 0 is known here", vp_le16(header + 64));
     }
-    DIRTY(probe, "it was not closed cleanly, or is in use right now: its log has to be replayed, which QEMU does only when "
-                 "it opens it for writing");
+    DIRTY(probe,
+          "it was not closed cleanly, or is in use right now: its log has to be replayed, which QEMU does only when "
+          "it opens it for writing");
 }
 
 /* The one header that is valid, or the newer one of two. FALSE: none, or bytes are missing. */
@@ -156,7 +158,8 @@ static gboolean read_regions(const VpProbeInput *input, VpProbe *probe, Place *r
         if (!known) {
             continue;
         }
-        if (known->size > 0 || place.offset < MIB || place.offset % MIB != 0 || place.size == 0 || place.size % MIB != 0) {
+        if (known->size > 0 || place.offset < MIB || place.offset % MIB != 0 || place.size == 0 ||
+            place.size % MIB != 0) {
             CORRUPT(probe, "one of its regions is named twice or lies at %" PRIu64, place.offset);
             return FALSE;
         }
@@ -206,7 +209,8 @@ static gboolean read_items(const VpProbeInput *input, VpProbe *probe, const Plac
         }
         if (found[item].size > 0 || offset < METADATA_TABLE_SIZE || offset + size > metadata->size || size == 0 ||
             (items[item].size > 0 && size != items[item].size) || size > MAX_LOCATOR) {
-            CORRUPT(probe, "%s %s", items[item].what, found[item].size > 0 ? "is there twice" : "lies outside its place");
+            CORRUPT(probe, "%s %s", items[item].what,
+                    found[item].size > 0 ? "is there twice" : "lies outside its place");
             return FALSE;
         }
         found[item] = (Place){metadata->offset + offset, size};

@@ -84,7 +84,9 @@ static void parse_embedded(const VpProbeInput *input, VpProbe *probe, const guin
         return;
     }
     if (offset != 1 || sectors == 0 || sectors > (guint64)G_MAXINT64 / 512) {
-        CORRUPT(probe, "its descriptor is said to have %" PRIu64 " sectors at sector %" PRIu64 "; sector 1 is where programs look",
+        CORRUPT(probe,
+                "its descriptor is said to have %" PRIu64 " sectors at sector %" PRIu64
+                "; sector 1 is where programs look",
                 sectors, offset);
     }
     if (!memchr(text, 0, size) && size == DESCRIPTOR_SIZE && sectors > DESCRIPTOR_SIZE / 512) {
@@ -218,7 +220,8 @@ void vp_vmdk_parse(const VpProbeInput *input, VpProbe *probe)
     } else if (memcmp(mark, "COWD", 4) == 0) {
         /* Part of a disk of ESX, whose descriptor is another file; or an overlay whose parent is. */
         vp_probe_feature(probe, "cowd");
-        UNSUPPORTED(probe, "it is one extent of a disk of ESX (COWD), without the descriptor that says what it belongs to");
+        UNSUPPORTED(probe,
+                    "it is one extent of a disk of ESX (COWD), without the descriptor that says what it belongs to");
     } else {
         parse_text(input, probe);
     }

@@ -140,7 +140,8 @@ static void take_line(Line line, VpVmdkDescriptor *descriptor)
     const char *equals = memchr(line.at, '=', line.left);
     Line rest = line;
     VpProbeText access;
-    if (take_word(&rest, &access) && (text_is(access, "RW") || text_is(access, "RDONLY") || text_is(access, "NOACCESS"))) {
+    if (take_word(&rest, &access) &&
+        (text_is(access, "RW") || text_is(access, "RDONLY") || text_is(access, "NOACCESS"))) {
         take_extent(rest, descriptor);
         return;
     }

@@ -14,7 +14,7 @@ typedef struct VpVmdkDescriptor {
     gboolean has_parent_cid;
     gboolean parent_cid_is_none;
     guint extents;
-    guint sparse_extents; /* of them, those of the kind SPARSE */
+    guint sparse_extents;     /* of them, those of the kind SPARSE */
     VpProbeText first_extent; /* its file name; size 0 for one of zeroes */
     guint64 sectors;          /* of all extents together */
     const char *error;        /* the first thing that is wrong; NULL: nothing */

@@ -153,7 +153,8 @@ static void check_footer(const VpProbeInput *input, VpProbe *probe, const guint8
 void vp_vpc_parse(const VpProbeInput *input, VpProbe *probe)
 {
     const guint8 *head = vp_probe_at(input, probe, 0, FOOTER_SIZE, "its footer");
-    const guint8 *tail = head ? vp_probe_at(input, probe, input->file_size - FOOTER_SIZE, FOOTER_SIZE, "its footer") : NULL;
+    const guint8 *tail =
+        head ? vp_probe_at(input, probe, input->file_size - FOOTER_SIZE, FOOTER_SIZE, "its footer") : NULL;
     if (!head || !tail) {
         return;
     }

@@ -311,7 +311,8 @@ static void test_formats(void **state)
         g_autofree char *guest = make_guest(bench, "guest.raw", guest_powers_off, sizeof(guest_powers_off));
         g_autofree char *disk = g_strdup_printf("%s/guest.disk", bench->dir);
 
-        run_command("qemu-img convert -q -f raw -O %s %s %s %s", formats[i / 2].name, formats[i / 2].options, guest, disk);
+        run_command("qemu-img convert -q -f raw -O %s %s %s %s", formats[i / 2].name, formats[i / 2].options, guest,
+                    disk);
         bench_disk(domain, "vda", disk, i % 2 ? formats[i / 2].format : PB_IMAGE_FORMAT_UNSPECIFIED);
         const Seen *seen = started(bench, domain);
         assert_int_equal(seen->n_layers, 1);
@@ -357,7 +358,9 @@ static void test_formats_that_cannot_be_used(void **state)
     started(bench, domain);
     bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
 
-    run_command("qemu-img create -q --object secret,id=s,data=abc -f qcow -o encrypt.format=aes,encrypt.key-secret=s %s 1M", disk);
+    run_command(
+        "qemu-img create -q --object secret,id=s,data=abc -f qcow -o encrypt.format=aes,encrypt.key-secret=s %s 1M",
+        disk);
     domain->spec->disks[0]->format = PB_IMAGE_FORMAT_QCOW;
     vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "SECRET_REQUIRED"));
     bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");

@@ -336,7 +336,7 @@ static void other_formats(void **state)
         {"vdi", PB_IMAGE_FORMAT_VDI, ""},
         {"vpc", PB_IMAGE_FORMAT_VPC, ""},
         {"vpc", PB_IMAGE_FORMAT_VPC, "-o subformat=fixed"}, /* a footer only: qemu-img and libvirt say raw */
-        {"vhdx", PB_IMAGE_FORMAT_VHDX, ""}, /* libvirt says raw */
+        {"vhdx", PB_IMAGE_FORMAT_VHDX, ""},                 /* libvirt says raw */
         {"parallels", PB_IMAGE_FORMAT_PARALLELS, ""},
     };
     for (gsize i = 0; i < G_N_ELEMENTS(formats); i++) {
@@ -351,7 +351,8 @@ static void other_formats(void **state)
         assert_refused(wrong, CODE(FORMAT_MISMATCH), 0);
         must_run("rm -f o.img");
     }
-    must_run("qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentFlat o.img 4M"); /* a descriptor: libvirt says raw */
+    must_run(
+        "qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentFlat o.img 4M"); /* a descriptor: libvirt says raw */
     g_autoptr(VpChain) extents = walk("o.img", UNDECLARED);
     assert_refused(extents, CODE(PROBE_REFUSED_OTHER_FILE), 0);
     g_autoptr(VpChain) declared_extents = walk("o.img", PB_IMAGE_FORMAT_VMDK);

@@ -86,8 +86,9 @@ static int compare_with_qemu(char **row, const PbImageLayer *layer)
     g_autofree char *output = NULL;
     gboolean encrypted = layer->encrypted && strcmp(row[LOOKS_LIKE], "luks") != 0;
     /* An encrypted image is opened only with its secret. */
-    int status = encrypted ? try_run(&output, "qemu-img info --output=json --object secret,id=s,data=abc --image-opts "
-                                              "driver=%s,file.filename=img,encrypt.key-secret=s 2>said",
+    int status = encrypted ? try_run(&output,
+                                     "qemu-img info --output=json --object secret,id=s,data=abc --image-opts "
+                                     "driver=%s,file.filename=img,encrypt.key-secret=s 2>said",
                                      row[LOOKS_LIKE])
                            : try_run(&output, "qemu-img info --output=json -f %s img 2>said", row[LOOKS_LIKE]);
     if (strcmp(row[QEMU], "-") == 0) {
@@ -106,7 +107,8 @@ static int compare_with_qemu(char **row, const PbImageLayer *layer)
         fail_msg("%s: qemu-img info: %s", row[NAME], output);
     }
     const char *backing = json_string_value(json_object_get(info, "backing-filename"));
-    g_autofree char *size = g_strdup_printf("%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(info, "virtual-size")));
+    g_autofree char *size =
+        g_strdup_printf("%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(info, "virtual-size")));
     g_autofree char *ours = size_text(layer);
     int bad = check(row[NAME], "size by qemu-img", size, ours);
     bad += check(row[NAME], "backing file by qemu-img", backing ? backing : "-", layer->backing_path);
