@@ -234,7 +234,8 @@ static void start_write(VpCall *call, VpOutgoing *item, gboolean initial)
 
     if (initial)
         add_initial_metadata(ops, &n_ops);
-    ops[n_ops] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .flags = item->more ? GRPC_WRITE_BUFFER_HINT : 0};
+    /* The core ends a batch with metadata only when that is on the wire: with the hint it would wait for the next write, and that for this one. */
+    ops[n_ops] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .flags = item->more && !initial ? GRPC_WRITE_BUFFER_HINT : 0};
     ops[n_ops++].data.send_message.send_message = item->buffer;
     start_batch(call, ops, n_ops, &call->write_tag);
 }
@@ -246,6 +247,9 @@ static VpOutgoing *next_write(VpCall *call)
         return NULL;
     call->writing = TRUE;
     call->write_start_us = vp_now_us();
+    /* Another one waits behind it: the transport may send both at once. */
+    if (call->queue_head->next)
+        call->queue_head->more = TRUE;
     return call->queue_head;
 }
 

@@ -2,6 +2,7 @@
 #include "base/pb.h"
 #include "server/services/services.h"
 #include "storage/chain/chain.h"
+#include "storage/chain/folder.h"
 #include "virtplane/v1/image_service.pb-c.h"
 
 static void probe_image(VpCall *call, const void *message, void *context)
@@ -50,6 +51,7 @@ static void inspect_chain(VpCall *call, const void *message, void *context)
         .format = request->format,
         .max_depth = request->max_depth,
         .policy = services->images,
+        .look_only = TRUE,
     };
     const VpChainSink sink = {.layer = send_layer, .finding = send_finding, .data = call};
     g_autoptr(VpChain) chain = NULL;
@@ -65,6 +67,124 @@ static void inspect_chain(VpCall *call, const void *message, void *context)
     vp_call_write_wait(call, &response);
     vp_call_finish(call);
 }
+
+/* ---- InspectPath ---- */
+
+/* Each has threads of its own and holds one of the workers. */
+#define MAX_INSPECTING 2
+#define DOMAINS_A_PAGE 500
+
+/* What the domains say of a file that one of them has as a disk. */
+typedef struct DiskUse {
+    GPtrArray *domains;   /* their names */
+    PbImageFormat format; /* declared; UNSPECIFIED if they differ */
+} DiskUse;
+
+typedef struct Inspection {
+    VpCall *call;
+    GHashTable *disks; /* path -> DiskUse; not changed while walks are under way */
+} Inspection;
+
+static void disk_use_free(gpointer data)
+{
+    DiskUse *use = data;
+
+    g_ptr_array_unref(use->domains);
+    g_free(use);
+}
+
+static void note_disk(GHashTable *disks, const PbDomain *domain, const PbDisk *disk)
+{
+    DiskUse *use = g_hash_table_lookup(disks, disk->path);
+
+    if (!use) {
+        use = g_new0(DiskUse, 1);
+        use->domains = g_ptr_array_new_with_free_func(g_free);
+        use->format = disk->format;
+        g_hash_table_insert(disks, g_strdup(disk->path), use);
+    } else if (use->format != disk->format)
+        use->format = PB_IMAGE_FORMAT_UNSPECIFIED;
+    g_ptr_array_add(use->domains, g_strdup(domain->name));
+}
+
+static GHashTable *list_disks(VpDomains *domains)
+{
+    GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, disk_use_free);
+    g_autofree char *after = NULL;
+    gboolean more = TRUE;
+
+    while (more) {
+        g_autoptr(GPtrArray) views = vp_domains_list(domains, NULL, after, DOMAINS_A_PAGE, &more);
+
+        for (guint i = 0; i < views->len; i++) {
+            const PbDomain *domain = ((VpDomainView *)g_ptr_array_index(views, i))->domain;
+
+            for (size_t d = 0; domain->spec && d < domain->spec->n_disks; d++)
+                note_disk(disks, domain, domain->spec->disks[d]);
+            if (i + 1 == views->len) {
+                g_free(after);
+                after = g_strdup(domain->name);
+            }
+        }
+        more = more && views->len > 0;
+    }
+    return disks;
+}
+
+static PbImageFormat declared_by_domain(void *data, const char *path)
+{
+    const Inspection *inspection = data;
+    const DiskUse *use = g_hash_table_lookup(inspection->disks, path);
+
+    return use ? use->format : PB_IMAGE_FORMAT_UNSPECIFIED;
+}
+
+static gboolean send_images(void *data, PbInspectPathResponse *message)
+{
+    const Inspection *inspection = data;
+
+    for (size_t i = 0; i < message->n_images; i++) {
+        PbInspectedImage *image = message->images[i];
+        const DiskUse *use = g_hash_table_lookup(inspection->disks, image->path);
+
+        for (guint d = 0; use && d < use->domains->len; d++)
+            vp_pb_append(&image->n_domains, &image->domains, g_strdup(g_ptr_array_index(use->domains, d)));
+    }
+    return !vp_call_cancelled(inspection->call) && vp_call_write_wait(inspection->call, message);
+}
+
+static void inspect_path(VpCall *call, const void *message, void *context)
+{
+    const PbInspectPathRequest *request = message;
+    VpServices *services = context;
+
+    if (g_atomic_int_add(&services->inspecting, 1) >= MAX_INSPECTING) {
+        g_atomic_int_add(&services->inspecting, -1);
+        vp_call_fail(call, vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_INSPECTIONS",
+                                                       "%d folders are being inspected already; try again", MAX_INSPECTING),
+                                          1000));
+        return;
+    }
+    g_autoptr(GHashTable) disks = list_disks(services->domains);
+    Inspection inspection = {.call = call, .disks = disks};
+    const VpFolderOptions options = {
+        .policy = services->images,
+        .alike = request->format,
+        .max_depth = request->max_depth,
+        .flat = request->flat,
+        .declared = declared_by_domain,
+        .declared_data = &inspection,
+    };
+    VpError *error = vp_folder_inspect(request->path, &options, send_images, &inspection);
+
+    g_atomic_int_add(&services->inspecting, -1);
+    if (error)
+        vp_call_fail(call, error);
+    else
+        vp_call_finish(call);
+}
+
+/* ---- RecordBackingFormat ---- */
 
 static void record_backing_format(VpCall *call, const void *message, void *context)
 {
@@ -111,6 +231,7 @@ static void record_backing_format(VpCall *call, const void *message, void *conte
 const VpMethodHandler vp_image_handlers[] = {
     {"virtplane.v1.ImageService/ProbeImage", probe_image, VP_RPC_WORKER},
     {"virtplane.v1.ImageService/InspectChain", inspect_chain, VP_RPC_WORKER},
+    {"virtplane.v1.ImageService/InspectPath", inspect_path, VP_RPC_WORKER},
     {"virtplane.v1.ImageService/RecordBackingFormat", record_backing_format, VP_RPC_WORKER},
     {0},
 };

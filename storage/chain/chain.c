@@ -40,13 +40,17 @@ void vp_walk_tell_layer(VpWalk *walk, const PbImageLayer *layer)
     }
 }
 
-/* FALSE: that layer is in the chain already. */
+static gboolean is_same(const VpShareKey *a, const VpShareKey *b)
+{
+    return a->inode == b->inode && a->device == b->device && a->start == b->start;
+}
+
+/* FALSE: that file, or that window of it, is in the chain already. */
 static gboolean is_new(const VpWalk *walk, const VpShareKey *key)
 {
     for (guint i = 0; i < walk->traces->len; i++) {
         const VpWalkTrace *trace = &g_array_index(walk->traces, VpWalkTrace, i);
-        if (trace->has_key && trace->key.inode == key->inode && trace->key.device == key->device &&
-            trace->key.start == key->start) {
+        if ((trace->has_key && is_same(&trace->key, key)) || (trace->has_data_key && is_same(&trace->data_key, key))) {
             return FALSE;
         }
     }
@@ -100,6 +104,10 @@ static VpError *open_file(VpWalk *walk, const VpNext *next, gboolean write, VpOp
 {
     VpOpenRefusal refusal;
     *ret = (VpOpened){.fd = -1};
+    if (next->listed && next->listed->is_regular &&
+        vp_opener_open_entry(&walk->opener, next->listed->folder->fd, next->listed->name, ret)) {
+        return NULL;
+    }
     VpError *error = vp_opener_open(&walk->opener, next->path, write, ret, &refusal);
     if (error) {
         return error;
@@ -283,6 +291,9 @@ static VpError *visit_data_file(VpWalk *walk, const VpNext *next, const struct s
     layer->is_data_file = TRUE;
     file->data_fd = opened.fd;
     file->data_layer = layer;
+    VpWalkTrace *trace = &g_array_index(walk->traces, VpWalkTrace, walk->traces->len - 1);
+    trace->has_data_key = TRUE;
+    trace->data_key = key_of(&data, &opened);
     vp_walk_tell_layer(walk, layer);
     check_ownership(walk, &data, &opened.st);
     *ret_ok = TRUE;
@@ -415,6 +426,16 @@ static void tell_unreadable(VpWalk *walk, const VpNext *next, int errnum)
                                       "cannot be read: %s", g_strerror(errnum)));
 }
 
+static void close_fds(VpChainFile *file)
+{
+    close(file->fd);
+    file->fd = -1;
+    if (file->data_fd >= 0) {
+        close(file->data_fd);
+        file->data_fd = -1;
+    }
+}
+
 /* Reads and judges an open layer, and what it names beside its backing file. */
 static VpError *visit_open(VpWalk *walk, VpNext *next, VpOpened *opened, VpNext *ret_next)
 {
@@ -433,6 +454,7 @@ static VpError *visit_open(VpWalk *walk, VpNext *next, VpOpened *opened, VpNext 
         next->format = walk->alike;
     }
     VpWalkTrace trace = {.has_key = TRUE, .key = key_of(next, opened), .looks_like = probe.looks_like};
+    g_array_append_val(walk->traces, trace); /* before the data file, which may be this very file */
     file.layer = vp_layer_new(next->path, next->depth, opened, &probe);
     file.layer->is_window = next->is_window;
     file.layer->window_offset_bytes = opened->start;
@@ -447,12 +469,10 @@ static VpError *visit_open(VpWalk *walk, VpNext *next, VpOpened *opened, VpNext 
         g_autofree char *name = g_strndup(probe.data_file.bytes, probe.data_file.size);
         error = visit_data_file(walk, next, &opened->st, name, &file, &ok);
     }
-    if (!ok) {
-        close(file.fd);
-        file.fd = -1;
+    if (!ok || walk->options->look_only) {
+        close_fds(&file);
     }
     g_array_append_val(walk->chain->files, file);
-    g_array_append_val(walk->traces, trace);
     if (!error && ok && probe.backing_path.size > 0) {
         follow(walk, next, &opened->st, &probe, ret_next);
     }
@@ -474,13 +494,14 @@ static VpError *visit(VpWalk *walk, VpNext *next, VpNext *ret_next)
     return visit_open(walk, next, &opened, ret_next);
 }
 
-static VpError *walk_all(VpWalk *walk, const char *path, PbImageFormat format)
+static VpError *walk_all(VpWalk *walk, const char *path, PbImageFormat format, const VpListed *listed)
 {
     guint32 max_depth = walk->max_depth;
     g_auto(VpNext) next = {
         .path = g_strdup(path),
         .format = format,
         .source = PB_FORMAT_SOURCE_DECLARED_BY_CALLER,
+        .listed = listed,
     };
 
     while (next.path) {
@@ -560,12 +581,12 @@ void vp_walk_clear(VpWalk *walk)
     g_array_unref(walk->traces);
 }
 
-VpError *vp_walk_run(VpWalk *walk, const char *path, PbImageFormat format)
+VpError *vp_walk_run(VpWalk *walk, const char *path, PbImageFormat format, const VpListed *listed)
 {
     walk->chain = chain_new();
     walk->join = (VpWalkJoin){0};
     g_array_set_size(walk->traces, 0);
-    VpError *error = walk_all(walk, path, format);
+    VpError *error = walk_all(walk, path, format, listed);
     if (error) {
         g_clear_pointer(&walk->chain, vp_chain_free);
         return error;
@@ -584,7 +605,7 @@ VpError *vp_chain_walk(const char *path, const VpChainOptions *options, const Vp
         return vp_error_new(VP_INVALID_ARGUMENT, "PATH_NOT_ABSOLUTE", "the path of an image has to be absolute");
     }
     vp_walk_init(&walk, options ? options : &defaults, sink);
-    VpError *error = vp_walk_run(&walk, path, walk.options->format);
+    VpError *error = vp_walk_run(&walk, path, walk.options->format, NULL);
     vp_walk_clear(&walk);
     if (!error) {
         *ret_chain = walk.chain;

@@ -17,6 +17,7 @@ typedef struct VpChainOptions {
     guint32 max_depth;    /* of the deepest layer, the top having 0; 0: the policy's, which is also the most */
     const VpImagePolicy *policy; /* NULL: that of a daemon without configuration */
     gboolean write_top;          /* open the top layer (and its data file) read-write */
+    gboolean look_only;          /* keep no descriptor open: nobody is going to open the chain */
 } VpChainOptions;
 
 /* Told of each layer and finding as they are met, on the calling thread. Either may be NULL. Messages are borrowed. FALSE from either ends
@@ -30,7 +31,7 @@ typedef struct VpChainSink {
 /* One file of a chain, open. */
 typedef struct VpChainFile {
     PbImageLayer *layer;
-    int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused or is remote */
+    int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused, is remote, or with look_only */
     int data_fd; /* the external data file of this layer, or -1 */
     PbImageLayer *data_layer; /* what the sink is told of that file (is_data_file), or NULL */
 } VpChainFile;

@@ -277,3 +277,61 @@ VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOp
     close(path_fd);
     return error;
 }
+
+VpError *vp_opener_open_folder(VpOpener *opener, const char *path, int *ret_fd, VpOpenRefusal *refusal)
+{
+    struct stat st;
+    char link[32];
+    int path_fd = -1;
+    *refusal = (VpOpenRefusal){0};
+    VpError *error = open_name(path, &path_fd, refusal);
+    if (error || path_fd < 0) {
+        return error;
+    }
+    if (fstat(path_fd, &st) < 0) {
+        error = judge_errno(errno, "cannot be looked at", refusal);
+    } else if (!S_ISDIR(st.st_mode)) {
+        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is not a folder");
+    } else if (vp_opener_allows(opener, path_fd, &st, refusal)) {
+        g_snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+        int fd = open(link, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0) {
+            error = judge_errno(errno, "cannot be read", refusal);
+        } else {
+            *ret_fd = fd;
+        }
+    }
+    close(path_fd);
+    return error;
+}
+
+static int open_entry(int folder_fd, const char *name, guint64 flags)
+{
+    struct open_how how = {
+        .flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | flags,
+        .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+    };
+    return (int)syscall(SYS_openat2, folder_fd, name, &how, sizeof(how));
+}
+
+gboolean vp_opener_open_entry(VpOpener *opener, int folder_fd, const char *name, VpOpened *ret)
+{
+    VpOpened opened = {.fd = open_entry(folder_fd, name, O_NOATIME)};
+    VpOpenRefusal refusal = {0};
+    if (opened.fd < 0 && errno == EPERM) {
+        opened.fd = open_entry(folder_fd, name, 0);
+    }
+    if (opened.fd < 0) {
+        return FALSE;
+    }
+    /* Below the folder, which lies below a root. */
+    if (fstat(opened.fd, &opened.st) < 0 || !S_ISREG(opened.st.st_mode) ||
+        !check_file_system(opener, opened.fd, &opened.st, &refusal)) {
+        g_free(refusal.why);
+        close(opened.fd);
+        return FALSE;
+    }
+    opened.size = (guint64)opened.st.st_size;
+    *ret = opened;
+    return TRUE;
+}

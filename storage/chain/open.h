@@ -40,5 +40,15 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpOpener, vp_opener_clear)
 /* Whether the open descriptor (O_PATH will do) lies where images may: below a root, and not in a file system of the kernel's own. */
 gboolean vp_opener_allows(VpOpener *opener, int fd, const struct stat *st, VpOpenRefusal *refusal);
 
+/* Opens a folder for listing; as vp_opener_open() otherwise: `*ret_fd` is set if it was opened. */
+VpError *vp_opener_open_folder(VpOpener *opener, const char *path, int *ret_fd, VpOpenRefusal *refusal);
+
+/*
+ * The short way for a file that the listing of a folder (vp_opener_open_folder()) has just told to be regular: opened by its name in there, without
+ * following links. FALSE: not to be had so; vp_opener_open() tells why. Should the file have been swapped for a FIFO meanwhile, it is opened without
+ * blocking, and closed.
+ */
+gboolean vp_opener_open_entry(VpOpener *opener, int folder_fd, const char *name, VpOpened *ret);
+
 /* NULL: opened. `refusal` is set if the file is not to be had (code not UNSPECIFIED), `ret` if it is. An error: out of descriptors or memory. */
 VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOpened *ret, VpOpenRefusal *refusal);

@@ -76,8 +76,7 @@ gboolean vp_share_find(VpShare *share, const VpShareKey *key, VpShareTail *ret)
     return tail != NULL;
 }
 
-/* Findings that are about a layer and its overlay together: they are no part of the tail that the layer begins. */
-static gboolean is_of_overlay(const PbFinding *finding)
+gboolean vp_share_is_of_overlay(const PbFinding *finding)
 {
     return finding->code == PB_FINDING_CODE_BACKING_LARGER || finding->code == PB_FINDING_CODE_BACKING_SMALLER ||
            finding->code == PB_FINDING_CODE_OWNER_MAY_NOT_READ;
@@ -100,7 +99,7 @@ static VpShareTail *tail_of(const VpWalk *walk, guint index)
     for (guint i = 0; i < chain->findings->len; i++) {
         const PbFinding *finding = g_ptr_array_index(chain->findings, i);
         tail->cut |= finding->code == PB_FINDING_CODE_DEPTH_EXCEEDED;
-        if (finding->depth < index || (finding->depth == index && is_of_overlay(finding))) {
+        if (finding->depth < index || (finding->depth == index && vp_share_is_of_overlay(finding))) {
             continue;
         }
         tail->errors += finding->severity == PB_SEVERITY_ERROR;
@@ -150,7 +149,9 @@ guint vp_share_commit(VpShare *share, const VpWalk *walk, const char **ret_conti
         }
     }
     if (walk->join.joined) {
-        count_overlay(share, &walk->join.key, walk->join.tail.path, walk->join.file_size);
+        if (chain->files->len > 0) {
+            count_overlay(share, &walk->join.key, walk->join.tail.path, walk->join.file_size);
+        }
         *ret_continues_at = walk->join.tail.path;
     }
     return fresh;

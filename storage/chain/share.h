@@ -45,6 +45,9 @@ gboolean vp_share_find(VpShare *share, const VpShareKey *key, VpShareTail *ret);
  * `ret_continues_at` is its path then (borrowed), else NULL. */
 guint vp_share_commit(VpShare *share, const VpWalk *walk, const char **ret_continues_at);
 
+/* Whether a finding is about a layer and its overlay together: it is no part of the tail that the layer begins. */
+gboolean vp_share_is_of_overlay(const PbFinding *finding);
+
 /* The bases that more than one overlay names: calls `each` for every one; no walk is under way any more. How many. FALSE from `each` ends it. */
 guint vp_share_bases(VpShare *share, gboolean (*each)(void *data, const PbSharedBase *base), void *data);
 

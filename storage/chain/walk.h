@@ -2,6 +2,7 @@
 #pragma once
 
 #include "storage/chain/chain.h"
+#include "storage/chain/listing.h"
 #include "storage/chain/read.h"
 #include "storage/chain/reference.h"
 #include "storage/chain/share.h"
@@ -22,6 +23,7 @@ typedef struct VpNext {
     guint64 overlay_size; /* virtual */
     uid_t overlay_uid;
     gid_t overlay_gid;
+    const VpListed *listed; /* of the top, or NULL */
 } VpNext;
 
 /* What the share has to know of a layer of the walk. */
@@ -29,6 +31,8 @@ typedef struct VpWalkTrace {
     gboolean has_key; /* remote layers have none */
     VpShareKey key;
     PbImageFormat looks_like;
+    gboolean has_data_key;
+    VpShareKey data_key; /* of the external data file */
 } VpWalkTrace;
 
 /* The layer that another walk has told already, where ours ended. */
@@ -56,7 +60,8 @@ struct VpWalk {
 
 /* One after the other, walks of one thread: set up once, then walk->chain is new for each and freed by the caller. */
 void vp_walk_init(VpWalk *walk, const VpChainOptions *options, const VpChainSink *sink);
-VpError *vp_walk_run(VpWalk *walk, const char *path, PbImageFormat format);
+/* `listed`: the top as a folder's listing has it, or NULL. */
+VpError *vp_walk_run(VpWalk *walk, const char *path, PbImageFormat format, const VpListed *listed);
 void vp_walk_clear(VpWalk *walk);
 
 /* Tells of a finding and keeps it; takes it over. */

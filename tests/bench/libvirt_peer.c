@@ -35,6 +35,11 @@ struct LibvirtPeer {
     int (*info)(void *domain, DomainInfo *info);
     int (*undefine)(void *domain);
     int (*domain_free)(void *domain);
+    void *pool;
+    void *(*pool_create)(void *connection, const char *xml, unsigned flags);
+    int (*pool_refresh)(void *pool, unsigned flags);
+    int (*pool_destroy)(void *pool);
+    int (*pool_free)(void *pool);
 };
 
 static const char xml[] = "<domain type='qemu'><name>virtplane-bench</name><memory unit='MiB'>64</memory>"
@@ -49,6 +54,10 @@ static gboolean load_library(LibvirtPeer *peer)
         {"virConnectOpen", &peer->open},       {"virConnectClose", &peer->close},   {"virDomainDefineXML", &peer->define},
         {"virDomainGetInfo", &peer->info},     {"virDomainUndefine", &peer->undefine}, {"virDomainFree", &peer->domain_free},
         {"virDomainLookupByName", &peer->lookup},
+        {"virStoragePoolCreateXML", &peer->pool_create},
+        {"virStoragePoolRefresh", &peer->pool_refresh},
+        {"virStoragePoolDestroy", &peer->pool_destroy},
+        {"virStoragePoolFree", &peer->pool_free},
     };
 
     peer->library = dlopen("libvirt.so.0", RTLD_NOW);
@@ -100,6 +109,8 @@ typedef struct Client {
     pthread_t thread;
     gint64 end_us;
     guint64 calls;
+    guint number;
+    gint64 took_end_us;
 } Client;
 
 static void *client_run(void *data)
@@ -140,10 +151,88 @@ gdouble libvirt_peer_domain_info(LibvirtPeer *peer, guint connections, guint dur
     return (gdouble)calls / ((gdouble)(vp_now_us() - start_us) / G_USEC_PER_SEC);
 }
 
+gboolean libvirt_peer_pool(LibvirtPeer *peer, const char *folder)
+{
+    g_autofree char *text = g_markup_printf_escaped("<pool type='dir'><name>virtplane-bench</name><target><path>%s</path></target></pool>", folder);
+
+    peer->pool = peer->pool_create(peer->connection, text, 0);
+    if (!peer->pool)
+        puts("libvirt cannot make a storage pool here; its figure is left out");
+    return peer->pool != NULL;
+}
+
+gdouble libvirt_peer_pool_refresh(LibvirtPeer *peer)
+{
+    const gint64 start_us = vp_now_us();
+
+    if (peer->pool_refresh(peer->pool, 0) < 0)
+        bench_die("virStoragePoolRefresh failed");
+    return (gdouble)(vp_now_us() - start_us) / 1000.0;
+}
+
+static char *domain_xml(guint client, guint64 number)
+{
+    return g_strdup_printf("<domain type='qemu'><name>vp-%u-%" G_GUINT64_FORMAT "</name><memory unit='MiB'>64</memory>"
+                           "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>",
+                           client, number);
+}
+
+static void *define_run(void *data)
+{
+    Client *client = data;
+    const LibvirtPeer *peer = client->peer;
+    void *connection = peer->open(peer->uri);
+    g_autoptr(GPtrArray) defined = g_ptr_array_new();
+
+    if (!connection)
+        bench_die("libvirt does not answer");
+    while (vp_now_us() < client->end_us) {
+        g_autofree char *text = domain_xml(client->number, client->calls);
+        void *domain = peer->define(connection, text);
+
+        if (!domain)
+            bench_die("virDomainDefineXML failed");
+        g_ptr_array_add(defined, domain);
+        client->calls++;
+    }
+    client->took_end_us = vp_now_us();
+    for (guint i = 0; i < defined->len; i++) {
+        peer->undefine(defined->pdata[i]);
+        peer->domain_free(defined->pdata[i]);
+    }
+    peer->close(connection);
+    return NULL;
+}
+
+gdouble libvirt_peer_define(LibvirtPeer *peer, guint connections, guint duration_ms)
+{
+    Client clients[MAX_CONNECTIONS] = {0};
+    const gint64 start_us = vp_now_us();
+    const guint count = MIN(connections, MAX_CONNECTIONS);
+    gint64 end_us = start_us;
+    guint64 calls = 0;
+
+    for (guint i = 0; i < count; i++) {
+        clients[i] = (Client){.peer = peer, .end_us = start_us + (gint64)duration_ms * 1000, .number = i};
+        if (pthread_create(&clients[i].thread, NULL, define_run, &clients[i]) != 0)
+            bench_die("no thread");
+    }
+    for (guint i = 0; i < count; i++) {
+        pthread_join(clients[i].thread, NULL);
+        calls += clients[i].calls;
+        end_us = MAX(end_us, clients[i].took_end_us);
+    }
+    return (gdouble)calls / ((gdouble)(end_us - start_us) / G_USEC_PER_SEC);
+}
+
 void libvirt_peer_free(LibvirtPeer *peer)
 {
     if (!peer)
         return;
+    if (peer->pool) {
+        peer->pool_destroy(peer->pool);
+        peer->pool_free(peer->pool);
+    }
     peer->undefine(peer->domain);
     peer->domain_free(peer->domain);
     peer->close(peer->connection);

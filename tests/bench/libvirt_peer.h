@@ -10,5 +10,13 @@ typedef struct LibvirtPeer LibvirtPeer;
 LibvirtPeer *libvirt_peer_new(const char *dir);
 void libvirt_peer_free(LibvirtPeer *peer);
 
+/* Makes a storage pool of a folder. FALSE, with a line, if libvirt cannot. */
+gboolean libvirt_peer_pool(LibvirtPeer *peer, const char *folder);
+/* One virStoragePoolRefresh of it, in milliseconds. */
+gdouble libvirt_peer_pool_refresh(LibvirtPeer *peer);
+
 /* virDomainGetInfo calls a second, from `connections` connections with one thread each, for `duration_ms`. */
 gdouble libvirt_peer_domain_info(LibvirtPeer *peer, guint connections, guint duration_ms);
+
+/* virDomainDefineXML calls a second, each of a domain of its own, from `connections` connections with one thread each; they are undefined afterwards. */
+gdouble libvirt_peer_define(LibvirtPeer *peer, guint connections, guint duration_ms);
