@@ -96,6 +96,9 @@ void vp_record_mutate(VpRecord *record, const VpMutation *mutation);
 /* Adds an event about a domain to a transaction. */
 void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail);
 
+/* Adds the event of an operation on a domain that has failed. */
+void vp_operation_event(VpTxn *txn, const PbDomain *domain, const char *type, const char *uid, const VpError *error);
+
 /* Drops retries that wait, at the end. */
 void vp_record_stop(VpRecord *record);
 

@@ -25,9 +25,9 @@ static void mutation_free(VpMutation *mutation)
     g_free(mutation);
 }
 
-void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail)
+/* An event with what it takes from the domain: driver and labels, for filters. */
+static void add_event(VpTxn *txn, const PbDomain *domain, PbEvent *event)
 {
-    PbEvent event = PB_EVENT__INIT;
     g_autofree PbEvent__LabelsEntry *labels = g_new(PbEvent__LabelsEntry, domain->n_labels);
     g_autofree PbEvent__LabelsEntry **pointers = g_new(PbEvent__LabelsEntry *, domain->n_labels);
 
@@ -37,6 +37,16 @@ void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const
         labels[i].value = domain->labels[i]->value;
         pointers[i] = &labels[i];
     }
+    event->driver = domain->spec->driver;
+    event->n_labels = domain->n_labels;
+    event->labels = pointers;
+    vp_txn_event(txn, event);
+}
+
+void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail)
+{
+    PbEvent event = PB_EVENT__INIT;
+
     event.type = type;
     event.resource_type = (char *)"domain";
     event.name = domain->name;
@@ -44,10 +54,21 @@ void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const
     event.reason = (char *)reason;
     event.detail = (char *)(detail ? detail : "");
     event.state = domain->status->state;
-    event.driver = domain->spec->driver;
-    event.n_labels = domain->n_labels;
-    event.labels = pointers;
-    vp_txn_event(txn, &event);
+    add_event(txn, domain, &event);
+}
+
+void vp_operation_event(VpTxn *txn, const PbDomain *domain, const char *type, const char *uid, const VpError *error)
+{
+    PbEvent event = PB_EVENT__INIT;
+    g_autofree char *detail = g_strdup_printf("%s: %s", domain->name, error->message);
+
+    event.type = PB_EVENT_TYPE_OPERATION_FAILED;
+    event.resource_type = (char *)"operation";
+    event.name = (char *)type;
+    event.uid = (char *)uid;
+    event.reason = (char *)(error->reason ? error->reason : "");
+    event.detail = detail;
+    add_event(txn, domain, &event);
 }
 
 /* The head of the queue is done, well or not: tells, and goes on with the next. */

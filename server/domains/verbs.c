@@ -169,11 +169,28 @@ static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid
     done(data, &result);
 }
 
+/* Operations are forgotten with the daemon, the journal is not. What a driver has done well is told by the domain's own events; what it never began is told
+ * to the caller alone, so that one who asks in vain again and again fills no journal. */
+static void journal_failure(VpJob *job, const Work *work, const VpError *error)
+{
+    g_autoptr(VpDomainView) view = vp_record_view(work->record);
+    VpTxn *txn = vp_txn_new();
+
+    if (view)
+        vp_operation_event(txn, view->domain, work->rule->type, vp_job_uid(job), error);
+    vp_store_commit(work->record->domains->store, txn, NULL, NULL);
+}
+
 static void job_done(VpJob *job, void *data, const VpError *error)
 {
-    const Work *work = data;
+    Work *work = data;
     VpDomains *domains = work->record->domains;
 
+    pthread_mutex_lock(&work->mutex);
+    const gboolean begun = work->task != NULL;
+    pthread_mutex_unlock(&work->mutex);
+    if (error && begun)
+        journal_failure(job, work, error);
     if (work->done)
         tell(domains, work->record, vp_job_uid(job), error, work->done, work->data);
     if (work->verb == VP_VERB_ADOPT) {

@@ -10,7 +10,7 @@ class Events:
     """Collects a WatchEvents stream in the background."""
 
     def __init__(self, client, start_revision=0, **request):
-        self.events, self.bookmarks, self.error, self.ended = [], [], None, False
+        self.events, self.bookmarks, self.states, self.error, self.ended = [], [], [], None, False
         self.messages = []
         self._changed = threading.Condition()
         self._stream = client.event.WatchEvents(pb.WatchEventsRequest(start_revision=start_revision, **request))
@@ -23,8 +23,13 @@ class Events:
             for message in self._stream:
                 with self._changed:
                     self.messages.append(message)
-                    if message.WhichOneof("payload") == "event":
+                    payload = message.WhichOneof("payload")
+                    if payload == "event":
                         self.events.append(message.event)
+                    elif payload == "events":
+                        self.events += message.events.events
+                    elif payload == "state":
+                        self.states.append(message.state.domain)
                     else:
                         self.bookmarks.append(message.bookmark.revision)
                     self._changed.notify_all()
