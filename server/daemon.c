@@ -119,7 +119,7 @@ static VpError *start(VpDaemon *daemon)
     daemon->server = vp_rpc_server_new(&rpc_options, &error);
     if (error)
         return error;
-    services->addresses = vp_rpc_server_addresses(daemon->server);
+    g_atomic_pointer_set(&services->addresses, vp_rpc_server_addresses(daemon->server));
     return NULL;
 }
 

@@ -17,8 +17,9 @@ static void get_daemon(VpCall *call, const void *message, void *context)
     daemon.version = (char *)VP_VERSION;
     daemon.pid = getpid();
     daemon.start_time = start_time;
-    daemon.n_addresses = g_strv_length((char **)services->addresses);
-    daemon.addresses = (char **)services->addresses;
+    /* The first calls come before the daemon has written it. */
+    daemon.addresses = (char **)g_atomic_pointer_get(&services->addresses);
+    daemon.n_addresses = g_strv_length(daemon.addresses);
     daemon.state_dir = (char *)services->state_dir;
     daemon.revision = vp_store_revision(services->store);
     daemon.oldest_revision = vp_store_oldest_revision(services->store);

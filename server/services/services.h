@@ -22,7 +22,7 @@ typedef struct VpServices {
     const char *state_dir;
     const VpImagePolicy *images;
     gint inspecting; /* InspectPath calls under way; atomic */
-    const char *const *addresses;   /* set once they are bound */
+    const char *const *addresses;   /* set once they are bound, while calls are served: atomic */
     gint64 start_wall_us;
 } VpServices;
 
