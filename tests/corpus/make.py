@@ -182,6 +182,15 @@ def cloop(path):
     write(path, header + b"".join(struct.pack(">Q", offset) for offset in offsets) + b"".join(blocks))
 
 
+def luks1(path):
+    """A header of LUKS 1 without any key, and 4 MiB behind it."""
+    header = struct.pack(">6sH32s32s32sII20s32sI40s", b"LUKS\xba\xbe", 1, b"aes", b"xts-plain64", b"sha256", 4096, 64,
+                         b"", b"", 1000, b"12345678-1234-1234-1234-123456789abc")
+    for slot in range(8):
+        header += struct.pack(">II32sII", 0xDEAD, 0, b"", 8 + 504 * slot, 4000)
+    write(path, header + bytes((2 << 20) - len(header) + (4 << 20)))
+
+
 def luks2(path):
     """The binary header of LUKS 2, twice, and nothing more."""
     header = struct.pack(">6sHQQ48s32s64s40s48sQ", b"LUKS\xba\xbe", 2, 16384, 1, b"", b"sha256", b"", b"", b"", 0)

@@ -38,7 +38,7 @@ over() {
 
 # Encrypted, with a short key derivation; Debian's QEMU times that by CPU clock, which fails now and then on quick calls.
 encrypted() {
-    for _try in 1 2 3 4 5; do
+    for _try in $(seq 30); do
         qemu-img create -q --object secret,id=s,data=abc -f "$@" img 4M 2>error && return 0
     done
     command cat error

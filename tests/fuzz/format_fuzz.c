@@ -3,6 +3,7 @@
  * size in 8 bytes, then pieces, each an offset of 4 bytes (with the highest bit: from the end), a length of 2 and bytes. Checksums are taken as
  * right in this build. make_seeds.py writes such inputs from real images.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,12 +27,13 @@ typedef struct File {
     guint n_pieces;
 } File;
 
-static void must(gboolean condition)
-{
-    if (!condition) {
-        abort();
-    }
-}
+#define must(condition)                                                                                                \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            (void)fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                                              \
+            abort();                                                                                                   \
+        }                                                                                                              \
+    } while (0)
 
 static void file_read(const uint8_t *data, size_t size, File *file)
 {
@@ -82,13 +84,13 @@ static gboolean within(const VpProbeInput *input, VpProbeText text)
     return FALSE;
 }
 
-/* QEMU would find a parent where this word stands, so that a verdict without one would be a lie. */
+/* QEMU would find a parent where this word stands, so that an image with it may not be used as one without. */
 static gboolean hides_parent(const File *file, const VpProbe *result)
 {
     static const char word[] = "parentFileNameHint";
     gboolean hidden = FALSE;
     if (result->format == PB_IMAGE_FORMAT_VMDK && result->format_matches && result->well_formed &&
-        result->backing_path.size == 0 && file->size > 512) {
+        !result->other_role && result->backing_path.size == 0 && file->size > 512) {
         gsize size = (gsize)MIN(file->size - 512, (guint64)10240);
         guint8 *text = file_bytes(file, 512, size);
         hidden = memmem(text, strnlen((char *)text, size), word, sizeof(word) - 1) != NULL;
