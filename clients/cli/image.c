@@ -6,14 +6,14 @@
 #include "clients/cli/text.h"
 #include "virtplane/v1/image_service.pb-c.h"
 
-static char *absolute(const char *path)
+char *vp_image_absolute(const char *path)
 {
     g_autofree char *folder = g_get_current_dir();
 
     return g_canonicalize_filename(path, folder);
 }
 
-static VpError *take_format(const char *option, const char *text, PbImageFormat *ret)
+VpError *vp_image_take_format(const char *option, const char *text, PbImageFormat *ret)
 {
     int value = 0;
     VpError *error = text ? vp_text_parse_enum(&pb_image_format__descriptor, text, &value) : NULL;
@@ -24,8 +24,29 @@ static VpError *take_format(const char *option, const char *text, PbImageFormat 
     return NULL;
 }
 
+/* A line for what has just come. */
+static void print_item(const PbInspectChainResponse *item)
+{
+    if (item->payload_case == PB_INSPECT_CHAIN_RESPONSE__PAYLOAD_LAYER) {
+        g_autofree char *facts = vp_image_layer_facts(item->layer);
+        g_autofree char *line = g_strdup_printf("%s: %s%s", item->layer->path, item->layer->is_data_file ? "data file, " : "", facts);
+        g_autofree char *safe_line = vp_text_escape(line);
+
+        printf("%u  %s\n", item->layer->depth, safe_line);
+    } else if (item->payload_case == PB_INSPECT_CHAIN_RESPONSE__PAYLOAD_FINDING) {
+        g_autofree char *severity = vp_text_code(&pb_severity__descriptor, (int)item->finding->severity);
+        g_autofree char *finding = vp_text_code(&pb_finding_code__descriptor, (int)item->finding->code);
+        g_autofree char *message = vp_text_escape(item->finding->message);
+
+        printf("%u  %s %s: %s\n", item->finding->depth, severity, finding, message);
+    } else if (item->payload_case == PB_INSPECT_CHAIN_RESPONSE__PAYLOAD_SUMMARY) {
+        printf("%s to open: %u layers\n", item->summary->safe ? "SAFE" : "NOT SAFE", item->summary->depth);
+    }
+    fflush(stdout);
+}
+
 /* Reads the stream to its end: prints each message as it comes (JSON, YAML), or fills the tree. */
-static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, VpImageTree *tree, gboolean *ret_safe)
+static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, gboolean watch, VpImageTree *tree, gboolean *ret_safe)
 {
     VpError *error = NULL;
     VpClient *client = vp_cli_client(cli, &error);
@@ -40,7 +61,8 @@ static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, VpI
 
         if (!item)
             break;
-        vp_cli_print(cli, item, /* stream= */ TRUE);
+        if (!vp_cli_print(cli, item, /* stream= */ TRUE) && watch)
+            print_item(item);
         vp_image_tree_add(tree, item);
     }
     const PbChainSummary *summary = vp_image_tree_summary(tree);
@@ -54,18 +76,20 @@ int vp_image_inspect(VpCli *cli, const VpCommand *command, int argc, char **argv
 {
     g_autofree char *format = NULL;
     int max_depth = 0;
+    gboolean watch = FALSE;
     const GOptionEntry entries[] = {
         {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "The top's format (default: not declared)", "FORMAT"},
         {"max-depth", 0, 0, G_OPTION_ARG_INT, &max_depth, "The most layers to walk", "N"},
+        {"watch", 'w', 0, G_OPTION_ARG_NONE, &watch, "Print each layer as it is found, and no tree", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     int code;
 
     if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
         return code;
-    g_autofree char *path = absolute(argv[1]);
+    g_autofree char *path = vp_image_absolute(argv[1]);
     vp_pb_auto PbInspectChainRequest *request = vp_pb_new(&pb_inspect_chain_request__descriptor);
-    VpError *error = take_format("--format", format, &request->format);
+    VpError *error = vp_image_take_format("--format", format, &request->format);
     if (error)
         return vp_cli_usage_error(command, error);
     vp_pb_set(&request->path, path);
@@ -73,8 +97,8 @@ int vp_image_inspect(VpCli *cli, const VpCommand *command, int argc, char **argv
 
     g_autoptr(VpImageTree) tree = vp_image_tree_new();
     gboolean safe = FALSE;
-    error = read_chain(cli, request, tree, &safe);
-    if (cli->output == VP_OUTPUT_TABLE && (!error || vp_image_tree_summary(tree))) {
+    error = read_chain(cli, request, watch && cli->output == VP_OUTPUT_TABLE, tree, &safe);
+    if (cli->output == VP_OUTPUT_TABLE && !watch && (!error || vp_image_tree_summary(tree))) {
         g_autofree char *drawing = vp_image_tree_draw(tree, cli->color, cli->unicode);
         fputs(drawing, stdout);
     }
@@ -91,7 +115,7 @@ int vp_image_probe(VpCli *cli, const VpCommand *command, int argc, char **argv)
 
     if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))
         return code;
-    g_autofree char *path = absolute(argv[1]);
+    g_autofree char *path = vp_image_absolute(argv[1]);
     vp_pb_auto PbProbeImageRequest *request = vp_pb_new(&pb_probe_image_request__descriptor);
     VpError *error = NULL;
     vp_pb_set(&request->path, path);
@@ -144,9 +168,9 @@ int vp_image_record(VpCli *cli, const VpCommand *command, int argc, char **argv)
 
     if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
         return code;
-    g_autofree char *path = absolute(argv[1]);
+    g_autofree char *path = vp_image_absolute(argv[1]);
     vp_pb_auto PbRecordBackingFormatRequest *request = vp_pb_new(&pb_record_backing_format_request__descriptor);
-    VpError *error = take_format("--backing-format", format, &request->backing_format);
+    VpError *error = vp_image_take_format("--backing-format", format, &request->backing_format);
     if (error)
         return vp_cli_usage_error(command, error);
     vp_pb_set(&request->path, path);

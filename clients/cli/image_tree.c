@@ -100,7 +100,13 @@ char *vp_image_layer_facts(const PbImageLayer *layer)
     g_string_append(out, source_words(layer->format_source));
     if (layer->virtual_size_bytes)
         g_string_append_printf(out, ", %s", virtual_size);
-    g_string_append_printf(out, ", file %s", file_size);
+    if (layer->is_remote) {
+        g_string_append_printf(out, ", remote (%s), not opened", layer->protocol);
+        return g_string_free(out, FALSE);
+    }
+    g_string_append_printf(out, ", %s %s", layer->is_window ? "window" : "file", file_size);
+    if (layer->is_window)
+        g_string_append_printf(out, " at byte %" G_GUINT64_FORMAT, layer->window_offset_bytes);
     /* Less than the file's length says something: holes. A little more is how file systems count. */
     if (layer->allocated_bytes && layer->allocated_bytes < layer->file_size_bytes)
         g_string_append_printf(out, " (%s on disk)", allocated);
