@@ -12,7 +12,7 @@
 /* Entries read, and so messages written, at a time by a stream without batches. */
 #define STEP 64
 /* And the bytes of them after which it stops; also what one message with a batch has at most, but for one event that is larger. */
-#define STEP_BYTES (256u << 10)
+#define STEP_BYTES (16u << 10)
 
 gboolean vp_event_stream_take(VpEventStream *stream)
 {

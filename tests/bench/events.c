@@ -17,12 +17,13 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "tests/bench/bench.h"
-#include "tests/bench/load.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/event_service.pb-c.h"
 
 #define DOMAINS 200
 #define WRITERS 4
+#define CREATE "/virtplane.v1.DomainService/CreateDomain"
+#define UPDATE "/virtplane.v1.DomainService/UpdateDomain"
 #define MOST_IN_FLIGHT 512
 #define READERS 2
 #define WAIT_S 60
@@ -57,14 +58,14 @@ typedef struct Reader {
     guint64 classes[CLASSES];
 } Reader;
 
-typedef struct Update {
+typedef struct Change {
     grpc_call *call;
     grpc_metadata_array initial;
     grpc_metadata_array trailing;
     grpc_byte_buffer *answer;
     grpc_status_code status;
     grpc_slice details;
-} Update;
+} Change;
 
 typedef struct Bench {
     char *dir;
@@ -357,20 +358,15 @@ static void unsubscribe_all(void)
 
 /* ---- the changes ---- */
 
-static void create_domains(void)
+static GBytes *create_request(guint i)
 {
-    for (guint i = 0; i < DOMAINS; i++) {
-        vp_pb_auto PbCreateDomainRequest *request = vp_pb_new(&pb_create_domain_request__descriptor);
+    vp_pb_auto PbCreateDomainRequest *request = vp_pb_new(&pb_create_domain_request__descriptor);
 
-        request->domain = vp_pb_new(&pb_domain__descriptor);
-        request->domain->spec = vp_pb_new(&pb_domain_spec__descriptor);
-        vp_pb_printf(&request->domain->name, "bench-%u", i);
-        vp_pb_printf(&request->request_id, "bench-%u", i);
-        vp_pb_set(&request->domain->spec->driver, "test");
-        g_autoptr(GBytes) packed = vp_pb_pack(request);
-        /* Idempotent by its request id, so that it can be made with the tool for loads. */
-        load_run(bench.address, "/virtplane.v1.DomainService/CreateDomain", packed, 1, 1);
-    }
+    request->domain = vp_pb_new(&pb_domain__descriptor);
+    request->domain->spec = vp_pb_new(&pb_domain_spec__descriptor);
+    vp_pb_printf(&request->domain->name, "bench-%u", i);
+    vp_pb_set(&request->domain->spec->driver, "test");
+    return vp_pb_pack(request);
 }
 
 static GBytes *update_request(guint i)
@@ -386,43 +382,65 @@ static GBytes *update_request(guint i)
     return vp_pb_pack(request);
 }
 
-static void start_update(Update *update, grpc_channel *channel, grpc_completion_queue *cq, guint i)
+/* `request` is consumed. */
+static void start_change(Change *change, grpc_channel *channel, grpc_completion_queue *cq, const char *method, GBytes *request)
 {
     grpc_op ops[6] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_SEND_MESSAGE}, {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
         {.op = GRPC_OP_RECV_INITIAL_METADATA}, {.op = GRPC_OP_RECV_MESSAGE}, {.op = GRPC_OP_RECV_STATUS_ON_CLIENT},
     };
-    g_autoptr(GBytes) request = update_request(i);
     grpc_byte_buffer *buffer = buffer_of(request);
 
-    update->call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, cq,
-                                            grpc_slice_from_static_string("/virtplane.v1.DomainService/UpdateDomain"), NULL,
+    g_bytes_unref(request);
+    change->call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, cq,
+                                            grpc_slice_from_static_string(method), NULL,
                                             deadline_in(WAIT_S), NULL);
-    grpc_metadata_array_init(&update->initial);
-    grpc_metadata_array_init(&update->trailing);
+    grpc_metadata_array_init(&change->initial);
+    grpc_metadata_array_init(&change->trailing);
     ops[1].data.send_message.send_message = buffer;
-    ops[3].data.recv_initial_metadata.recv_initial_metadata = &update->initial;
-    ops[4].data.recv_message.recv_message = &update->answer;
-    ops[5].data.recv_status_on_client.trailing_metadata = &update->trailing;
-    ops[5].data.recv_status_on_client.status = &update->status;
-    ops[5].data.recv_status_on_client.status_details = &update->details;
-    if (grpc_call_start_batch(update->call, ops, G_N_ELEMENTS(ops), update, NULL) != GRPC_CALL_OK)
+    ops[3].data.recv_initial_metadata.recv_initial_metadata = &change->initial;
+    ops[4].data.recv_message.recv_message = &change->answer;
+    ops[5].data.recv_status_on_client.trailing_metadata = &change->trailing;
+    ops[5].data.recv_status_on_client.status = &change->status;
+    ops[5].data.recv_status_on_client.status_details = &change->details;
+    if (grpc_call_start_batch(change->call, ops, G_N_ELEMENTS(ops), change, NULL) != GRPC_CALL_OK)
         bench_die("the core refused a batch");
     grpc_byte_buffer_destroy(buffer);
 }
 
-static void end_update(Update *update)
+static void end_change(Change *change)
 {
-    if (update->status != GRPC_STATUS_OK) {
-        g_autofree char *why = g_strndup((const char *)GRPC_SLICE_START_PTR(update->details), GRPC_SLICE_LENGTH(update->details));
-        bench_die("an update failed: %d %s", (int)update->status, why);
+    if (change->status != GRPC_STATUS_OK) {
+        g_autofree char *why = g_strndup((const char *)GRPC_SLICE_START_PTR(change->details), GRPC_SLICE_LENGTH(change->details));
+        bench_die("a change failed: %d %s", (int)change->status, why);
     }
-    grpc_byte_buffer_destroy(update->answer);
-    grpc_slice_unref(update->details);
-    grpc_metadata_array_destroy(&update->initial);
-    grpc_metadata_array_destroy(&update->trailing);
-    grpc_call_unref(update->call);
-    g_free(update);
+    grpc_byte_buffer_destroy(change->answer);
+    grpc_slice_unref(change->details);
+    grpc_metadata_array_destroy(&change->initial);
+    grpc_metadata_array_destroy(&change->trailing);
+    grpc_call_unref(change->call);
+    g_free(change);
+}
+
+static void end_queue(grpc_completion_queue *cq)
+{
+    grpc_completion_queue_shutdown(cq);
+    while (grpc_completion_queue_next(cq, deadline_in(5), NULL).type == GRPC_OP_COMPLETE)
+        ;
+    grpc_completion_queue_destroy(cq);
+}
+
+static void create_domains(void)
+{
+    grpc_completion_queue *cq = grpc_completion_queue_create_for_next(NULL);
+    grpc_channel *channel = open_channel();
+
+    for (guint i = 0; i < DOMAINS; i++)
+        start_change(g_new0(Change, 1), channel, cq, CREATE, create_request(i));
+    for (guint i = 0; i < DOMAINS; i++)
+        end_change(grpc_completion_queue_next(cq, deadline_in(WAIT_S), NULL).tag);
+    grpc_channel_destroy(channel);
+    end_queue(cq);
 }
 
 /* Makes changes at the rate, for the time; answers how many. Samples the daemon's memory meanwhile. */
@@ -442,11 +460,11 @@ static guint make_changes(gsize *most_rss)
         const guint due = now_us < end_us ? (guint)((now_us - start_us) * rate / G_USEC_PER_SEC) : made;
 
         for (; made < due && in_flight < MOST_IN_FLIGHT; made++, in_flight++)
-            start_update(g_new0(Update, 1), channels[made % WRITERS], cq, made);
+            start_change(g_new0(Change, 1), channels[made % WRITERS], cq, UPDATE, update_request(made));
         const grpc_event event =
             grpc_completion_queue_next(cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_micros(500, GPR_TIMESPAN)), NULL);
         if (event.type == GRPC_OP_COMPLETE) {
-            end_update(event.tag);
+            end_change(event.tag);
             in_flight--;
         }
         if (now_us >= sample_us) {
@@ -456,10 +474,7 @@ static guint make_changes(gsize *most_rss)
     }
     for (guint i = 0; i < WRITERS; i++)
         grpc_channel_destroy(channels[i]);
-    grpc_completion_queue_shutdown(cq);
-    while (grpc_completion_queue_next(cq, deadline_in(5), NULL).type == GRPC_OP_COMPLETE)
-        ;
-    grpc_completion_queue_destroy(cq);
+    end_queue(cq);
     return made;
 }
 
