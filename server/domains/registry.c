@@ -5,6 +5,9 @@
 #include "base/thread.h"
 #include "server/domains/internal.h"
 
+/* Clients take messages of 4 MiB by default. */
+#define MAX_PAGE_BYTES (3 * 1024 * 1024)
+
 /* ---- views ---- */
 
 VpDomainView *vp_domain_view_ref(VpDomainView *view)
@@ -269,14 +272,14 @@ static gboolean matches(const PbDomainFilter *filter, const PbDomain *domain)
     return state && driver && matches_any_name(filter, domain->name);
 }
 
-GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit,
-                           gboolean *ret_more)
+/* The records of a page. `ret_more` tells whether others follow. */
+static GPtrArray *select_records(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit,
+                                 gboolean *ret_more)
 {
-    g_autoptr(GPtrArray) records = g_ptr_array_new_with_free_func((GDestroyNotify)vp_record_unref);
-    GPtrArray *views = g_ptr_array_new_with_free_func((GDestroyNotify)vp_domain_view_unref);
+    GPtrArray *records = g_ptr_array_new_with_free_func((GDestroyNotify)vp_record_unref);
 
     *ret_more = FALSE;
-    pthread_mutex_lock(&domains->mutex);
+    VP_LOCK(&domains->mutex);
     GTreeNode *node = after ? g_tree_upper_bound(domains->by_name, after) : g_tree_node_first(domains->by_name);
     for (; node && !*ret_more; node = g_tree_node_next(node)) {
         VpRecord *record = g_tree_node_value(node);
@@ -288,14 +291,34 @@ GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, con
         else
             g_ptr_array_add(records, vp_record_ref(record));
     }
-    pthread_mutex_unlock(&domains->mutex);
+    return records;
+}
 
-    for (guint i = 0; i < records->len; i++) {
-        VpDomainView *view = vp_record_view(records->pdata[i]);
+GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit,
+                           gboolean *ret_more)
+{
+    GPtrArray *views = g_ptr_array_new_with_free_func((GDestroyNotify)vp_domain_view_unref);
+    g_autoptr(GPtrArray) records = NULL;
+    gsize bytes = 0;
 
-        /* Deleted in between. */
-        if (view)
-            g_ptr_array_add(views, view);
-    }
+    /* A page whose domains were all deleted meanwhile is no end of the list. */
+    do {
+        g_autoptr(GPtrArray) before = g_steal_pointer(&records);
+        const VpRecord *last = before ? before->pdata[before->len - 1] : NULL;
+
+        records = select_records(domains, filter, last ? last->name : after, limit, ret_more);
+        for (guint i = 0; i < records->len; i++) {
+            g_autoptr(VpDomainView) view = vp_record_view(records->pdata[i]);
+
+            if (!view)
+                continue;
+            bytes += g_bytes_get_size(view->get_response);
+            if (bytes > MAX_PAGE_BYTES && views->len > 0) {
+                *ret_more = TRUE;
+                return views;
+            }
+            g_ptr_array_add(views, g_steal_pointer(&view));
+        }
+    } while (views->len == 0 && *ret_more);
     return views;
 }

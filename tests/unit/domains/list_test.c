@@ -134,6 +134,48 @@ static void a_full_page_that_is_the_last(void **state)
     assert_true(more);
 }
 
+/* Clients take 4 MiB: 20 domains with 64 disks of 4,000 characters each are more. */
+static void a_page_of_large_domains(void **state)
+{
+    World *world = *state;
+    g_autofree char *path = g_strnfill(4000, 'x');
+    g_autofree char *after = NULL;
+    gboolean more = TRUE;
+    guint seen = 0;
+
+    path[0] = '/';
+    for (guint i = 0; i < 20; i++) {
+        g_autofree char *name = g_strdup_printf("d%02u", i);
+        vp_pb_auto PbCreateDomainRequest *request = create_request(name, NO_LABELS);
+
+        for (guint d = 0; d < 64; d++) {
+            PbDomainSpec *spec = request->domain->spec;
+            PbDisk *disk = vp_pb_new(&pb_disk__descriptor);
+
+            vp_pb_set(&disk->path, path);
+            vp_pb_append(&spec->n_disks, &spec->disks, disk);
+        }
+        g_auto(Answer) created = create_with(world, request, "");
+        succeeded(&created);
+    }
+    while (more) {
+        g_autoptr(GPtrArray) views = vp_domains_list(world->domains, NULL, after, 1000, &more);
+        gsize bytes = 0;
+
+        assert_true(views->len > 0);
+        for (guint i = 0; i < views->len; i++) {
+            const VpDomainView *view = views->pdata[i];
+
+            bytes += g_bytes_get_size(view->get_response);
+            g_free(after);
+            after = g_strdup(view->domain->name);
+        }
+        assert_true(bytes < 4 * 1024 * 1024 - 4096);
+        seen += views->len;
+    }
+    assert_int_equal(seen, 20);
+}
+
 static void drivers_tell_what_they_can(void **state)
 {
     World *world = *state;
@@ -156,6 +198,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(filters, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(pages, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(a_full_page_that_is_the_last, world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(a_page_of_large_domains, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(drivers_tell_what_they_can, world_setup, world_teardown),
     };
 
