@@ -9,7 +9,8 @@
 static gboolean is_trouble(PbEventType type)
 {
     return type == PB_EVENT_TYPE_DOMAIN_CRASHED || type == PB_EVENT_TYPE_DOMAIN_START_FAILED ||
-           type == PB_EVENT_TYPE_DOMAIN_PANICKED || type == PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE;
+           type == PB_EVENT_TYPE_DOMAIN_PANICKED || type == PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE ||
+           type == PB_EVENT_TYPE_OPERATION_FAILED;
 }
 
 char *vp_event_line(const PbEvent *event, gboolean color)
@@ -53,9 +54,17 @@ VpError *vp_event_filter_add(PbEventFilter *filter, const char *text)
         vp_pb_append(&filter->n_uids, &filter->uids, g_strdup(value));
     } else if (g_str_equal(key, "driver")) {
         vp_pb_append(&filter->n_drivers, &filter->drivers, g_strdup(value));
+    } else if (g_str_equal(key, "label") && strchr(value, '=')) {
+        const char *middle = strchr(value, '=');
+        PbEventFilter__LabelsEntry *entry = vp_pb_new(&pb_event_filter__labels_entry__descriptor);
+
+        entry->key = g_strndup(value, (gsize)(middle - value));
+        vp_pb_set(&entry->value, middle + 1);
+        vp_pb_append(&filter->n_labels, &filter->labels, entry);
     } else {
         return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION",
-                            "--filter %s: must be KEY=VALUE, and the keys are type, resource, name, uid and driver",
+                            "--filter %s: must be KEY=VALUE, and the keys are type, resource, name, uid, driver and "
+                            "label (label=KEY=VALUE)",
                             text);
     }
     return NULL;

@@ -8,7 +8,7 @@
 /* "    42  2026-01-02 03:04:05.678  domain-started        domain/web  REQUESTED  detail", with no newline. */
 char *vp_event_line(const PbEvent *event, gboolean color);
 
-/* Adds "KEY=VALUE" to the filter: type, resource, name, uid, driver. */
+/* Adds "KEY=VALUE" to the filter: type, resource, name, uid, driver; "label=KEY=VALUE". */
 VpError *vp_event_filter_add(PbEventFilter *filter, const char *text);
 
 /* Where a reader of the journal is. Several events may share a revision, and a stream may break between them. */

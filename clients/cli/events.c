@@ -225,7 +225,7 @@ int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
         {"from", 0, 0, G_OPTION_ARG_INT64, &from,
          "The first revision wanted (default: the oldest; with --follow: from now on)", "REVISION"},
         {"filter", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &filters,
-         "Only these: type=, resource=, name=, uid=, driver=", "KEY=VALUE"},
+         "Only these: type=, resource=, name=, uid=, driver=, label=KEY=", "KEY=VALUE"},
         {"cursor", 0, 0, G_OPTION_ARG_FILENAME, &cursor,
          "Keep the last revision in this file, and go on after it the next time", "FILE"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

@@ -1,4 +1,5 @@
 """The examples in clients/: a consumer with a saved place and a reconcile loop, through kills of either side. Go's are left out where go is missing."""
+import json
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from harness.client import FOLDER, TOP, pb
-from harness.daemon import Lines, wait_until
+from harness.daemon import Lines, program, wait_until
 from harness.domains import act, create, state
 
 CLIENTS = os.path.join(TOP, "clients")
@@ -84,6 +85,52 @@ def test_a_consumer_misses_nothing(daemon, example):
     everything = daemon.client().event.ListEvents(pb.ListEventsRequest(oldest_first=True, page_size=1000)).events
     wanted = [(str(event.revision), pb.EventType.Name(event.type), event.name, event.reason) for event in everything]
     assert list(dict.fromkeys(seen)) == wanted, "lost, or out of order"
+
+
+def test_vpctl_through_kills_of_either_side(daemon):
+    """The same of `vpctl events --follow --cursor`, killed with -9, with a filter by label."""
+    cursor, seen = daemon.path("cursor"), []
+    command = [program("VPCTL", "clients/cli/vpctl"), "--connect", daemon.address, "--output", "json", "events", "--follow", "--from", "1",
+               "--cursor", cursor, "--filter", "label=seen=yes"]
+    process = None
+
+    def follow():
+        nonlocal process
+        # The place counts, once there is one.
+        process = subprocess.Popen(command if not os.path.exists(cursor) else [word for word in command if word not in ("--from", "1")],
+                                   stdout=subprocess.PIPE)
+        return Lines(process.stdout)
+
+    def until(lines, name):
+        while not seen or seen[-1][1] != name:
+            event = json.loads(lines.next()).get("event")
+            if event:
+                seen.append((int(event["revision"]), event["name"]))
+
+    def end():
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+    lines = follow()
+    try:
+        for turn in range(3):
+            create(daemon.client(), f"not-{turn}")
+            create(daemon.client(), f"a-{turn}", labels={"seen": "yes"})
+            until(lines, f"a-{turn}")
+            daemon.kill()
+            daemon.start()
+            create(daemon.client(), f"b-{turn}", labels={"seen": "yes"})
+            until(lines, f"b-{turn}")
+            end()
+            create(daemon.client(), f"c-{turn}", labels={"seen": "yes"})
+            lines = follow()
+            until(lines, f"c-{turn}")
+    finally:
+        end()
+    once = list(dict.fromkeys(seen))
+    assert [name for _, name in once] == [f"{letter}-{turn}" for turn in range(3) for letter in "abc"]
+    assert once == sorted(once)
 
 
 @pytest.mark.timeout(700)

@@ -48,6 +48,12 @@ static void reads_filters(void **state)
     assert_null(vp_event_filter_add(filter, "resource=domain"));
     assert_null(vp_event_filter_add(filter, "uid=u"));
     assert_null(vp_event_filter_add(filter, "driver=test"));
+    assert_null(vp_event_filter_add(filter, "label=tier=a=b"));
+    assert_null(vp_event_filter_add(filter, "label=zone="));
+    assert_int_equal(filter->n_labels, 2);
+    assert_string_equal(filter->labels[0]->key, "tier");
+    assert_string_equal(filter->labels[0]->value, "a=b");
+    assert_string_equal(filter->labels[1]->value, "");
     assert_int_equal(filter->n_types, 2);
     assert_int_equal(filter->types[1], PB_EVENT_TYPE_DOMAIN_CRASHED);
     assert_string_equal(filter->names[0], "a=b");
