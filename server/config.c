@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "drivers/driver.h"
+
 #define DEFAULT_DRAIN_MS 10000
 
 static VpError *check_keys(VpConfig *config, const char *path, const char *group, const char *const *known)
@@ -15,6 +17,29 @@ static VpError *check_keys(VpConfig *config, const char *path, const char *group
     for (char **key = keys; key && *key; key++) {
         if (!g_strv_contains(known, *key))
             return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "%s: [%s] has no setting \"%s\"", path, group, *key);
+    }
+    return NULL;
+}
+
+static gboolean is_driver(const char *name)
+{
+    for (const VpDriverOps *const *ops = vp_driver_table; *ops; ops++) {
+        if (g_str_equal((*ops)->name, name))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* A group that is misspelt would be a setting that silently does nothing. */
+static VpError *check_groups(VpConfig *config, const char *path)
+{
+    static const char *const own[] = {"daemon", "events", "images", NULL};
+    g_auto(GStrv) groups = g_key_file_get_groups(config->file, NULL);
+
+    for (char **group = groups; *group; group++) {
+        if (!g_strv_contains(own, *group) && !is_driver(*group))
+            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "%s: there is no group [%s]; [daemon], [events], [images] and one for each driver are",
+                                path, *group);
     }
     return NULL;
 }
@@ -30,7 +55,9 @@ static VpError *load_file(VpConfig *config, const char *path)
     if (!g_key_file_load_from_file(config->file, path, G_KEY_FILE_NONE, &why))
         return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "the configuration %s cannot be read: %s", path, why->message);
 
-    VpError *error = check_keys(config, path, "daemon", daemon_keys);
+    VpError *error = check_groups(config, path);
+    if (!error)
+        error = check_keys(config, path, "daemon", daemon_keys);
     return error ? error : check_keys(config, path, "events", events_keys);
 }
 

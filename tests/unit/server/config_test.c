@@ -145,6 +145,7 @@ static void what_is_not_understood_is_refused(void **state)
     Bench *bench = *state;
 
     is_refused(bench, "[daemon]\nlisten_on=unix:/a\n", "listen_on");
+    is_refused(bench, "[deamon]\ndrain_ms=5\n", "[deamon]");
     is_refused(bench, "[daemon]\nrpc_threads=many\n", "rpc_threads");
     is_refused(bench, "[daemon]\nrpc_threads=65\n", "rpc_threads");
     is_refused(bench, "[daemon]\nrpc_threads=-1\n", "rpc_threads");
