@@ -10,8 +10,8 @@
 #include "base/thread.h"
 #include "server/domains/internal.h"
 
-/* How long the end waits for changes that are under way. */
-#define SETTLE_US (5 * G_USEC_PER_SEC)
+/* How long the end waits for changes that are under way on a disk that hardly moves. */
+#define SETTLE_US (60 * G_USEC_PER_SEC)
 
 static gint compare_names(gconstpointer a, gconstpointer b, gpointer data)
 {
@@ -217,18 +217,23 @@ static gboolean has_changes_under_way(VpDomains *domains, const GPtrArray *recor
     for (guint i = 0; i < records->len; i++) {
         const VpRecord *record = records->pdata[i];
 
-        if (record->mutations.length > 0 && !record->retry)
+        if (record->mutations.length > 0)
             return TRUE;
     }
     return FALSE;
 }
 
-/* What was reported until now shall be in the store. */
+/* What was reported until now shall be in the store. Commits always end, well or not, and call back: so nothing is freed before. */
 static void settle(VpDomains *domains)
 {
     const gint64 deadline_us = vp_now_us() + SETTLE_US;
     g_autoptr(GPtrArray) records = all_records(domains);
 
+    pthread_mutex_lock(&domains->mutex);
+    domains->stopping = TRUE;
+    pthread_mutex_unlock(&domains->mutex);
+    for (guint i = 0; i < records->len; i++)
+        vp_record_hurry(records->pdata[i]);
     while (has_changes_under_way(domains, records) && vp_now_us() < deadline_us) {
         g_autoptr(VpError) error = NULL;
 
@@ -236,8 +241,6 @@ static void settle(VpDomains *domains)
         if (error)
             vp_log(VP_LOG_ERROR, "at the end: %s", error->message);
     }
-    for (guint i = 0; i < records->len; i++)
-        vp_record_stop(records->pdata[i]);
 }
 
 void vp_domains_free(VpDomains *domains)

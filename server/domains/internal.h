@@ -56,6 +56,7 @@ struct VpDomains {
     pthread_mutex_t mutex;
     pthread_cond_t idle; /* fewer adoptions are under way */
     guint adopting;
+    gboolean stopping; /* what the store does not take now is not tried again */
     GTree *by_name;     /* char * -> VpRecord (one reference) */
     GHashTable *by_uid; /* char * -> VpRecord (none) */
 };
@@ -99,8 +100,8 @@ void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const
 /* Adds the event of an operation on a domain that has failed. */
 void vp_operation_event(VpTxn *txn, const PbDomain *domain, const char *type, const char *uid, const VpError *error);
 
-/* Drops retries that wait, at the end. */
-void vp_record_stop(VpRecord *record);
+/* Makes a retry that waits happen now. */
+void vp_record_hurry(VpRecord *record);
 
 /* ---- observe.c ---- */
 

@@ -98,6 +98,21 @@ static void retry(void *data)
     vp_record_unref(record);
 }
 
+/* It has happened, whether the disk has room for it or not. At the daemon's end there is no later: the next one finds out by adoption. */
+static gboolean try_again(VpRecord *record, const VpError *error)
+{
+    VpDomains *domains = record->domains;
+
+    pthread_mutex_lock(&domains->mutex);
+    const gboolean again = !domains->stopping;
+    if (again)
+        record->retry = vp_timer_start(domains->loop, RETRY_MS, retry, vp_record_ref(record));
+    pthread_mutex_unlock(&domains->mutex);
+    vp_log(VP_LOG_ERROR, "the state of the domain %s could not be recorded%s: %s", record->name,
+           again ? ", trying again" : "", error->message);
+    return again;
+}
+
 static void committed(void *data, gint64 revision, const VpError *error)
 {
     Attempt *attempt = data;
@@ -106,13 +121,8 @@ static void committed(void *data, gint64 revision, const VpError *error)
     PbDomain *draft = attempt->draft;
 
     g_free(attempt);
-    if (error && mutation->observed) {
-        /* It has happened, whether the disk has room for it or not. */
-        vp_log(VP_LOG_ERROR, "the state of the domain %s could not be recorded, trying again: %s", record->name,
-               error->message);
+    if (error && mutation->observed && try_again(record, error)) {
         vp_pb_free(draft);
-        VP_LOCK(&record->domains->mutex);
-        record->retry = vp_timer_start(record->domains->loop, RETRY_MS, retry, vp_record_ref(record));
         return;
     }
     if (!error && !mutation->remove) {
@@ -189,12 +199,17 @@ void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation)
     pump(record);
 }
 
-void vp_record_stop(VpRecord *record)
+void vp_record_hurry(VpRecord *record)
 {
     pthread_mutex_lock(&record->domains->mutex);
     VpTimer *timer = g_steal_pointer(&record->retry);
     pthread_mutex_unlock(&record->domains->mutex);
-    if (vp_timer_cancel(timer))
-        vp_record_unref(record);
-    g_queue_clear_full(&record->mutations, (GDestroyNotify)mutation_free);
+    /* Otherwise it is being fired, and tries by itself. */
+    if (!vp_timer_cancel(timer))
+        return;
+    pthread_mutex_lock(&record->domains->mutex);
+    record->busy = FALSE;
+    pthread_mutex_unlock(&record->domains->mutex);
+    pump(record);
+    vp_record_unref(record);
 }
