@@ -289,6 +289,7 @@ static VpError *visit_data_file(VpWalk *walk, const VpNext *next, const struct s
     layer->format = PB_IMAGE_FORMAT_RAW;
     layer->format_source = PB_FORMAT_SOURCE_DECLARED_BY_OVERLAY;
     layer->is_data_file = TRUE;
+    vp_layer_round_size(layer);
     file->data_fd = opened.fd;
     file->data_layer = layer;
     VpWalkTrace *trace = &g_array_index(walk->traces, VpWalkTrace, walk->traces->len - 1);
@@ -405,11 +406,13 @@ static gboolean judge(VpWalk *walk, const VpNext *next, const VpProbe *probe, Pb
     if (is_plain(walk, next, probe)) {
         layer->format = probe->looks_like;
         layer->format_source = PB_FORMAT_SOURCE_PROBED;
+        vp_layer_round_size(layer);
         vp_walk_tell_layer(walk, layer);
         return TRUE;
     }
     g_autoptr(GPtrArray) findings = g_ptr_array_new_with_free_func(vp_pb_free);
     gboolean ok = vp_judge_layer(next, probe, layer, findings);
+    vp_layer_round_size(layer);
     vp_walk_tell_layer(walk, layer);
     tell_all(walk, findings);
     return ok;
@@ -459,6 +462,7 @@ static VpError *visit_open(VpWalk *walk, VpNext *next, VpOpened *opened, VpNext 
     file.layer->is_window = next->is_window;
     file.layer->window_offset_bytes = opened->start;
     gboolean ok = judge(walk, next, &probe, file.layer);
+    probe.virtual_size = file.layer->virtual_size_bytes;
     walk->chain->summary->depth++;
     check_ownership(walk, next, &opened->st);
 

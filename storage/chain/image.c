@@ -93,6 +93,7 @@ VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLa
     layer->format = probe.looks_like;
     if (layer->format != PB_IMAGE_FORMAT_UNSPECIFIED) {
         layer->format_source = PB_FORMAT_SOURCE_PROBED;
+        vp_layer_round_size(layer);
     }
     tell(path, &probe, findings);
     *ret_layer = layer;

@@ -73,6 +73,14 @@ void vp_walk_tell_layer(VpWalk *walk, const PbImageLayer *layer);
 /* A layer record of what the probe and the file say; its format and source are left unset. */
 PbImageLayer *vp_layer_new(const char *path, guint32 depth, const VpOpened *file, const VpProbe *probe);
 
+/* A guest has whole sectors: QEMU rounds a raw image of another size up. */
+static inline void vp_layer_round_size(PbImageLayer *layer)
+{
+    if (layer->format == PB_IMAGE_FORMAT_RAW) {
+        layer->virtual_size_bytes = (layer->virtual_size_bytes + 511) & ~(guint64)511;
+    }
+}
+
 /*
  * Applies the rule to one layer: sets its format and source, and adds to `findings` what is to be told of it. FALSE: refused.
  * FORMAT_NOT_DECLARED comes first.
