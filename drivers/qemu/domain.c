@@ -7,6 +7,7 @@
 
 #include "base/pb.h"
 #include "base/thread.h"
+#include "fdset_names.h"
 
 /* How often the log's size is looked at, in pings. */
 #define LOG_CHECK_TICKS 12
@@ -219,10 +220,15 @@ static void on_exit_told(void *data)
     if (phase != VP_PHASE_ENDED) {
         g_autoptr(VpError) error = g_steal_pointer(&domain->start_error);
 
-        if (phase == VP_PHASE_STARTING && !error)
+        if (phase == VP_PHASE_STARTING && !error) {
+            g_autofree char *said = g_steal_pointer(&domain->exit_log);
+
+            domain->exit_log =
+                vp_qemu_name_fdsets(said, (PbDiskStatus *const *)domain->disks->pdata, domain->disks->len);
             error = exit_error(domain);
+        }
         /* A start that the end of the daemon broke off, and that has fallen apart by itself since. */
-        else if (!error && domain->state == PB_DOMAIN_STATE_STARTING && !domain->killed)
+        if (!error && domain->state == PB_DOMAIN_STATE_STARTING && !domain->killed)
             error = broken_off(domain);
         domain_gone(domain, error);
     }

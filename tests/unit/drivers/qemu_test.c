@@ -415,6 +415,9 @@ static void test_two_writers(void **state)
     started(bench, first);
     g_autoptr(VpError) error = bench_fails(bench, vp_qemu_driver.start, second, VP_FAILED_PRECONDITION, "QEMU_EXITED");
     assert_non_null(strstr(error->message, "lock"));
+    /* The image by the name that its user knows. */
+    assert_non_null(strstr(error->message, first->spec->disks[0]->path));
+    assert_null(strstr(error->message, "/dev/fdset/"));
     bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
     bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
     power_off(bench, first);
