@@ -79,13 +79,17 @@ static int read_more(const VpOpened *file, VpHeadBuffer *buffer, VpProbeRange ne
 int vp_read_and_probe(const VpOpened *file, PbImageFormat declared, VpHeadBuffer *buffer, VpProbe *probe)
 {
     gboolean undeclared = declared == PB_IMAGE_FORMAT_UNSPECIFIED;
-    VpProbeRange need = {0, undeclared ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST};
+    gboolean large = undeclared && file->size > VP_PROBE_HEAD_ALL;
+    VpProbeRange need = {0, !undeclared ? VP_PROBE_HEAD_FIRST : large ? VP_PROBE_HEAD_MARKS : VP_PROBE_HEAD_ALL};
     VpProbeInput input = {.file_size = file->size};
     int errnum = 0;
 
     drop_windows(buffer);
-    /* The end of a file that is longer than its head: the probe would ask for it anyway. */
-    if (undeclared && file->size > VP_PROBE_HEAD_ALL) {
+    /* The probe would ask for these anyway. */
+    if (large) {
+        errnum = add_window(file, buffer->content, (VpProbeRange){VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE}, &input);
+    }
+    if (large && !errnum) {
         errnum = add_window(file, buffer->tail, (VpProbeRange){file->size - VP_PROBE_TAIL, VP_PROBE_TAIL}, &input);
     }
     do {

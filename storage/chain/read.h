@@ -8,6 +8,7 @@ typedef struct VpHeadBuffer {
     guint8 *bytes; /* what the probe's texts point into, until the next read */
     gsize size;
     gsize used;
+    guint8 content[VP_PROBE_CONTENT_SIZE];
     guint8 tail[VP_PROBE_TAIL];
     guint8 *windows[VP_PROBE_WINDOWS_MAX]; /* what the probe asked for further in */
     guint n_windows;

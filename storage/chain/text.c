@@ -45,6 +45,10 @@ char *vp_text_escape(const char *bytes, gssize size)
 
 char *vp_text_utf8(const char *bytes, gssize size)
 {
+    /* Nearly every path is. */
+    if (g_utf8_validate(bytes, size, NULL)) {
+        return size < 0 ? g_strdup(bytes) : g_strndup(bytes, (gsize)size);
+    }
     return escape(bytes, size, /* control_too= */ FALSE, /* quote= */ FALSE);
 }
 

@@ -188,11 +188,16 @@ static Parser parser_of(PbImageFormat format)
 static VpProbeRange needed_for_marks(const VpProbeInput *input, PbImageFormat declared)
 {
     gboolean undeclared = declared == PB_IMAGE_FORMAT_UNSPECIFIED;
-    gsize all = (gsize)MIN(input->file_size, undeclared ? (guint64)VP_PROBE_HEAD_ALL : 512);
+    gboolean whole = input->file_size <= VP_PROBE_HEAD_ALL;
+    gsize marks = !undeclared ? 512 : whole ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_MARKS;
+    gsize all = (gsize)MIN(input->file_size, (guint64)marks);
     gboolean by_tail = undeclared || declared == PB_IMAGE_FORMAT_VPC || declared == PB_IMAGE_FORMAT_DMG;
 
     if (input->head_size < all) {
         return (VpProbeRange){0, all};
+    }
+    if (undeclared && !whole && !vp_probe_find(input, VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE)) {
+        return (VpProbeRange){VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE};
     }
     if (by_tail && input->file_size >= VP_PROBE_TAIL &&
         !vp_probe_find(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL)) {

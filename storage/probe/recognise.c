@@ -8,7 +8,8 @@
 
 static gboolean has(const VpProbeInput *in, gsize offset, const void *mark, gsize size)
 {
-    return offset <= in->head_size && size <= in->head_size - offset && memcmp(in->head + offset, mark, size) == 0;
+    const guint8 *bytes = vp_probe_find(in, offset, size);
+    return bytes && memcmp(bytes, mark, size) == 0;
 }
 
 #define HAS(in, offset, literal) has((in), (offset), (literal), sizeof(literal) - 1)

@@ -169,8 +169,8 @@ static void measure_chain(const Bench *bench, VpClient *client)
         bench_add(&daemon, chain_by_daemon(bench, client));
         bench_add(&peer, chain_by_qemu_img(bench));
     }
-    bench_figure("chain_depth_200", bench_median(&daemon), "ms", bench_median(&peer) / bench_median(&daemon), "qemu-img");
-    bench_figure("chain_depth_200_walk", bench_median(&walk), "ms", bench_median(&peer) / bench_median(&walk), "qemu-img");
+    bench_figure("chain_depth_200", bench_median(&walk), "ms", bench_median(&peer) / bench_median(&walk), "qemu-img");
+    bench_figure("chain_depth_200_rpc", bench_median(&daemon), "ms", bench_median(&peer) / bench_median(&daemon), "qemu-img");
 }
 
 /* ---- the folder ---- */

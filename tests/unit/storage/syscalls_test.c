@@ -16,8 +16,10 @@
 
 /* openat2 (O_PATH), fstat, open, close, read; and the close at the end. docs/images.md says so. */
 #define CALLS_A_LAYER 6
-/* A plain file in a folder: openat2, fstat, read, close; the read of its end. Some for the threads' own affairs. */
+/* A plain file in a folder: openat2, fstat, reads of its head, of what lies at 32 KiB and of its end, close. */
 #define CALLS_A_FILE 6
+/* For the folder itself, and what differs between two runs. */
+#define CALLS_ASIDE 20
 
 static char self[4096];
 
@@ -71,7 +73,7 @@ static void of_a_file_in_a_folder(void **state)
     for (gsize i = 0; i < G_N_ELEMENTS(calls); i++) {
         sum += count_lines(many, calls[i]) - count_lines(few, calls[i]);
     }
-    if (sum > CALLS_A_FILE * 500 || sum < 4 * 500) {
+    if (sum > CALLS_A_FILE * 500 + CALLS_ASIDE || sum < 4 * 500) {
         fail_msg("%u system calls for 500 files", sum);
     }
 }
