@@ -38,7 +38,8 @@ static VpError *check_groups(VpConfig *config, const char *path)
 
     for (char **group = groups; *group; group++) {
         if (!g_strv_contains(own, *group) && !is_driver(*group))
-            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "%s: there is no group [%s]; [daemon], [events], [images] and one for each driver are",
+            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG",
+                                "%s: there is no group [%s]; [daemon], [events], [images] and one for each driver are",
                                 path, *group);
     }
     return NULL;
@@ -47,13 +48,15 @@ static VpError *check_groups(VpConfig *config, const char *path)
 static VpError *load_file(VpConfig *config, const char *path)
 {
     static const char *const daemon_keys[] = {"state_dir", "listen", "rpc_threads", "drain_ms", NULL};
-    static const char *const events_keys[] = {"max_count", "max_bytes", "max_age_seconds", "keep_count", "keep_age_seconds", NULL};
+    static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
+                                              "keep_count", "keep_age_seconds", NULL};
     g_autoptr(GError) why = NULL;
 
     if (!path)
         return NULL;
     if (!g_key_file_load_from_file(config->file, path, G_KEY_FILE_NONE, &why))
-        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "the configuration %s cannot be read: %s", path, why->message);
+        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "the configuration %s cannot be read: %s", path,
+                            why->message);
 
     VpError *error = check_groups(config, path);
     if (!error)
@@ -83,8 +86,8 @@ static VpError *read_events(VpConfig *config)
         const char *key;
         guint64 *setting;
     } settings[] = {
-        {"max_count", &config->events_max_count},           {"max_bytes", &config->events_max_bytes},
-        {"max_age_seconds", &config->events_max_age_s},     {"keep_count", &config->events_keep_count},
+        {"max_count", &config->events_max_count},         {"max_bytes", &config->events_max_bytes},
+        {"max_age_seconds", &config->events_max_age_s},   {"keep_count", &config->events_keep_count},
         {"keep_age_seconds", &config->events_keep_age_s},
     };
 
@@ -95,7 +98,8 @@ static VpError *read_events(VpConfig *config)
             continue;
         *settings[i].setting = g_key_file_get_uint64(config->file, "events", settings[i].key, &why);
         if (why || *settings[i].setting > EVENTS_MOST)
-            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[events] %s: %s", settings[i].key, why ? why->message : "is too large");
+            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[events] %s: %s", settings[i].key,
+                                why ? why->message : "is too large");
     }
     return NULL;
 }
@@ -122,9 +126,11 @@ static VpError *fill_folders(VpConfig *config, const char *state_dir)
     else if (runtime && runtime[0] == '/')
         config->run_dir = g_build_filename(runtime, "virtplane", NULL);
     else
-        return vp_error_new(VP_FAILED_PRECONDITION, "CONFIG", "XDG_RUNTIME_DIR is not set; set it, or give --state-dir and --listen");
+        return vp_error_new(VP_FAILED_PRECONDITION, "CONFIG",
+                            "XDG_RUNTIME_DIR is not set; set it, or give --state-dir and --listen");
     if (!config->state_dir)
-        config->state_dir = geteuid() == 0 ? g_strdup("/var/lib/virtplane") : g_build_filename(g_get_user_state_dir(), "virtplane", NULL);
+        config->state_dir = geteuid() == 0 ? g_strdup("/var/lib/virtplane")
+                                           : g_build_filename(g_get_user_state_dir(), "virtplane", NULL);
     return NULL;
 }
 
@@ -167,7 +173,8 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         config->listen = g_strv_builder_end(builder);
     }
     if (!config->listen[0])
-        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] listen: names no address; unix:PATH or HOST:PORT is one");
+        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG",
+                            "[daemon] listen: names no address; unix:PATH or HOST:PORT is one");
     return NULL;
 }
 

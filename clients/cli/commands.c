@@ -50,7 +50,9 @@ const VpCommand vp_commands[] = {
     {"image", "list", "FOLDER", 1, 1, "Inspect every image below a folder; what several share is told once",
      "  vpctl image list /srv/images\n  vpctl image list /srv/images --format qcow2 --unsafe\n", vp_image_list},
     {"image", "graph", "PATH...", 1, ANY, "Draw the chains of images, or of all in a folder, as SVG (with graphviz)",
-     "  vpctl image graph overlay.qcow2 --format qcow2 --file chain.svg\n  vpctl image graph /srv/images --format qcow2 >images.svg\n", vp_image_graph},
+     "  vpctl image graph overlay.qcow2 --format qcow2 --file chain.svg\n  vpctl image graph /srv/images --format "
+     "qcow2 >images.svg\n",
+     vp_image_graph},
     {"image", "probe", "PATH", 1, 1, "Tell what one file is, from its header alone", "  vpctl image probe disk.img\n",
      vp_image_probe},
     {"image", "record-backing-format", "PATH", 1, 1,

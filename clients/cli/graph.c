@@ -16,7 +16,7 @@ typedef struct Finding {
 typedef struct Node {
     guint number;
     char *path;
-    char *facts;  /* NULL: not opened */
+    char *facts;      /* NULL: not opened */
     GArray *findings; /* of Finding */
     PbSeverity worst;
     guint overlays; /* that name it */
@@ -267,8 +267,10 @@ static void append_node(GString *out, const Node *node)
     g_autofree char *name = node->is_remote ? g_strdup(node->path) : g_path_get_basename(node->path);
     g_autofree char *folder = node->is_remote ? g_strdup("") : g_path_get_dirname(node->path);
 
-    g_string_append_printf(out, "  n%u [fillcolor=\"%s\", color=\"%s\", penwidth=%s, label=<<b>", node->number, fill_color(node),
-                           node->worst >= PB_SEVERITY_WARNING ? severity_color(node->worst) : "#5f6b5f", node->overlays > 1 ? "2.5" : "1");
+    g_string_append_printf(out, "  n%u [fillcolor=\"%s\", color=\"%s\", penwidth=%s, label=<<b>", node->number,
+                           fill_color(node),
+                           node->worst >= PB_SEVERITY_WARNING ? severity_color(node->worst) : "#5f6b5f",
+                           node->overlays > 1 ? "2.5" : "1");
     append_text(out, name);
     g_string_append(out, "</b>");
     if (*folder) {
@@ -284,7 +286,8 @@ static void append_node(GString *out, const Node *node)
     for (guint i = 0; i < node->findings->len && i < MAX_FINDINGS; i++) {
         const Finding *finding = &g_array_index(node->findings, Finding, i);
 
-        g_string_append_printf(out, "<br/><font point-size=\"9\" color=\"%s\">%s</font>", severity_color(finding->severity), finding->code);
+        g_string_append_printf(out, "<br/><font point-size=\"9\" color=\"%s\">%s</font>",
+                               severity_color(finding->severity), finding->code);
     }
     g_string_append(out, ">];\n");
 }
@@ -303,7 +306,9 @@ static void append_domains(GString *out, const VpGraph *graph)
             if (!number) {
                 number = g_hash_table_size(numbers) + 1;
                 g_hash_table_insert(numbers, (char *)name, GUINT_TO_POINTER(number));
-                g_string_append_printf(out, "  d%u [shape=component, fillcolor=\"#dfe8f7\", color=\"#3b5b8c\", label=<<b>", number);
+                g_string_append_printf(out,
+                                       "  d%u [shape=component, fillcolor=\"#dfe8f7\", color=\"#3b5b8c\", label=<<b>",
+                                       number);
                 append_text(out, name);
                 g_string_append(out, "</b><br/><font point-size=\"9\">domain</font>>];\n");
             }
@@ -314,10 +319,11 @@ static void append_domains(GString *out, const VpGraph *graph)
 
 char *vp_graph_dot(const VpGraph *graph)
 {
-    GString *out = g_string_new("digraph images {\n"
-                                "  graph [rankdir=TB, nodesep=0.3, ranksep=0.5, fontname=\"sans-serif\"];\n"
-                                "  node [shape=box, style=\"rounded,filled\", fontname=\"sans-serif\", fontsize=11, margin=\"0.16,0.09\"];\n"
-                                "  edge [color=\"#666666\", arrowsize=0.7, fontname=\"sans-serif\", fontsize=8];\n");
+    GString *out = g_string_new(
+        "digraph images {\n"
+        "  graph [rankdir=TB, nodesep=0.3, ranksep=0.5, fontname=\"sans-serif\"];\n"
+        "  node [shape=box, style=\"rounded,filled\", fontname=\"sans-serif\", fontsize=11, margin=\"0.16,0.09\"];\n"
+        "  edge [color=\"#666666\", arrowsize=0.7, fontname=\"sans-serif\", fontsize=8];\n");
 
     for (guint i = 0; i < graph->nodes->len; i++)
         append_node(out, g_ptr_array_index(graph->nodes, i));
@@ -326,7 +332,8 @@ char *vp_graph_dot(const VpGraph *graph)
 
         g_autofree char *code = vp_text_code(&pb_finding_code__descriptor, (int)edge->refused);
 
-        g_string_append_printf(out, "  n%u -> n%u [%s", edge->from, edge->to, edge->is_data ? "style=dashed, label=\" data file\"" : "");
+        g_string_append_printf(out, "  n%u -> n%u [%s", edge->from, edge->to,
+                               edge->is_data ? "style=dashed, label=\" data file\"" : "");
         if (*code)
             g_string_append_printf(out, "color=\"#b3261e\", fontcolor=\"#b3261e\", label=\" %s\"", code);
         g_string_append(out, "];\n");

@@ -29,7 +29,8 @@ static void print_item(const PbInspectChainResponse *item)
 {
     if (item->payload_case == PB_INSPECT_CHAIN_RESPONSE__PAYLOAD_LAYER) {
         g_autofree char *facts = vp_image_layer_facts(item->layer);
-        g_autofree char *line = g_strdup_printf("%s: %s%s", item->layer->path, item->layer->is_data_file ? "data file, " : "", facts);
+        g_autofree char *line =
+            g_strdup_printf("%s: %s%s", item->layer->path, item->layer->is_data_file ? "data file, " : "", facts);
         g_autofree char *safe_line = vp_text_escape(line);
 
         printf("%u  %s\n", item->layer->depth, safe_line);
@@ -46,7 +47,8 @@ static void print_item(const PbInspectChainResponse *item)
 }
 
 /* Reads the stream to its end: prints each message as it comes (JSON, YAML), or fills the tree. */
-static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, gboolean watch, VpImageTree *tree, gboolean *ret_safe)
+static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, gboolean watch, VpImageTree *tree,
+                           gboolean *ret_safe)
 {
     VpError *error = NULL;
     VpClient *client = vp_cli_client(cli, &error);

@@ -65,7 +65,8 @@ static VpError *add_domains(VpCli *cli, VpGraph *graph)
 
     request->page_size = 1000;
     do {
-        vp_pb_auto PbListDomainsResponse *page = vp_cli_call(cli, &pb_domain_service__descriptor, "ListDomains", request, &error);
+        vp_pb_auto PbListDomainsResponse *page =
+            vp_cli_call(cli, &pb_domain_service__descriptor, "ListDomains", request, &error);
 
         if (!page)
             return error;
@@ -98,7 +99,8 @@ static VpError *draw(const char *source, char **ret_svg)
     g_unlink(file);
     if (!ran)
         return vp_error_new(VP_FAILED_PRECONDITION, "NO_GRAPHVIZ",
-                            "graphviz draws the picture, and its program dot cannot be run (%s); install it (apt install graphviz), or take "
+                            "graphviz draws the picture, and its program dot cannot be run (%s); install it (apt "
+                            "install graphviz), or take "
                             "--dot and draw it elsewhere",
                             why->message);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
@@ -130,10 +132,12 @@ static VpError *collect(VpCli *cli, char **paths, int n_paths, PbImageFormat for
     for (int i = 0; client && !error && i < n_paths; i++) {
         g_autofree char *path = vp_image_absolute(paths[i]);
 
-        error = g_file_test(path, G_FILE_TEST_IS_DIR) ? add_folder(cli, client, path, format, graph) : add_chain(cli, client, path, format, graph);
+        error = g_file_test(path, G_FILE_TEST_IS_DIR) ? add_folder(cli, client, path, format, graph)
+                                                      : add_chain(cli, client, path, format, graph);
     }
     if (!error && vp_graph_size(graph) > VP_GRAPH_MAX_NODES)
-        error = vp_error_new(VP_FAILED_PRECONDITION, "TOO_MANY_IMAGES", "more than %d files make no picture; name single images or a smaller folder",
+        error = vp_error_new(VP_FAILED_PRECONDITION, "TOO_MANY_IMAGES",
+                             "more than %d files make no picture; name single images or a smaller folder",
                              VP_GRAPH_MAX_NODES);
     return error ? error : add_domains(cli, graph);
 }
@@ -144,7 +148,8 @@ int vp_image_graph(VpCli *cli, const VpCommand *command, int argc, char **argv)
     g_autofree char *file = NULL;
     gboolean dot = FALSE;
     const GOptionEntry entries[] = {
-        {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format_text, "The tops' format; in a folder, of those that look like it", "FORMAT"},
+        {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format_text,
+         "The tops' format; in a folder, of those that look like it", "FORMAT"},
         {"file", 'f', 0, G_OPTION_ARG_FILENAME, &file, "Write to FILE (default: to stdout)", "FILE"},
         {"dot", 0, 0, G_OPTION_ARG_NONE, &dot, "Write graphviz's language and no picture", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

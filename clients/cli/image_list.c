@@ -17,7 +17,7 @@ typedef struct List {
     VpCli *cli;
     GPtrArray *images; /* of PbInspectedImage, those to show */
     GHashTable *known; /* path -> Known */
-    GString *bases; /* the lines about shared bases */
+    GString *bases;    /* the lines about shared bases */
     gboolean unsafe_alone;
     PbPathSummary *summary;
 } List;
@@ -87,9 +87,10 @@ static VpError *read_folder(List *list, const PbInspectPathRequest *request)
 {
     VpError *error = NULL;
     VpClient *client = vp_cli_client(list->cli, &error);
-    g_autoptr(VpClientStream) stream = client ? vp_client_stream_new(client, &pb_image_service__descriptor, "InspectPath", request,
-                                                                     list->cli->timeout_ms, &error)
-                                              : NULL;
+    g_autoptr(VpClientStream) stream = client
+                                           ? vp_client_stream_new(client, &pb_image_service__descriptor, "InspectPath",
+                                                                  request, list->cli->timeout_ms, &error)
+                                           : NULL;
 
     while (stream) {
         vp_pb_auto PbInspectPathResponse *message = vp_client_stream_read(stream, 0, &error);
@@ -139,7 +140,8 @@ static void print_table(const List *list)
     vp_table_print(table);
     fputs(list->bases->str, stdout);
     if (list->summary)
-        printf("%u images, %u safe to open, %u not\n", list->summary->images, list->summary->safe, list->summary->unsafe);
+        printf("%u images, %u safe to open, %u not\n", list->summary->images, list->summary->safe,
+               list->summary->unsafe);
 }
 
 int vp_image_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
@@ -148,7 +150,8 @@ int vp_image_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
     gboolean flat = FALSE;
     gboolean unsafe_alone = FALSE;
     const GOptionEntry entries[] = {
-        {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "Declare the format of the images that look like it", "FORMAT"},
+        {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "Declare the format of the images that look like it",
+         "FORMAT"},
         {"flat", 0, 0, G_OPTION_ARG_NONE, &flat, "Do not go into subfolders", NULL},
         {"unsafe", 0, 0, G_OPTION_ARG_NONE, &unsafe_alone, "Show only those that are not safe to open", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

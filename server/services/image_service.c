@@ -160,9 +160,10 @@ static void inspect_path(VpCall *call, const void *message, void *context)
 
     if (g_atomic_int_add(&services->inspecting, 1) >= MAX_INSPECTING) {
         g_atomic_int_add(&services->inspecting, -1);
-        vp_call_fail(call, vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_INSPECTIONS",
-                                                       "%d folders are being inspected already; try again", MAX_INSPECTING),
-                                          1000));
+        vp_call_fail(call,
+                     vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_INSPECTIONS",
+                                                 "%d folders are being inspected already; try again", MAX_INSPECTING),
+                                    1000));
         return;
     }
     g_autoptr(GHashTable) disks = list_disks(services->domains);
@@ -195,8 +196,8 @@ static void record_backing_format(VpCall *call, const void *message, void *conte
     gboolean changed = FALSE;
     g_autofree char *undo = NULL;
 
-    VpError *error = vp_image_record_backing_format(request->path, request->backing_format, request->validate_only, services->images,
-                                                    &layer, &format, &changed, &undo);
+    VpError *error = vp_image_record_backing_format(request->path, request->backing_format, request->validate_only,
+                                                    services->images, &layer, &format, &changed, &undo);
     if (error) {
         vp_call_fail(call, error);
         return;
@@ -215,7 +216,9 @@ static void record_backing_format(VpCall *call, const void *message, void *conte
         vp_store_commit_wait(services->store, txn, &error);
         if (error) {
             /* The image is changed in any case; that the journal could not be told is what the client must know. */
-            vp_call_fail(call, vp_error_prefix(error, "the format was recorded in %s, but the journal could not be told", request->path));
+            vp_call_fail(call,
+                         vp_error_prefix(error, "the format was recorded in %s, but the journal could not be told",
+                                         request->path));
             return;
         }
     }

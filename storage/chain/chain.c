@@ -70,8 +70,8 @@ static void tell_refusal(VpWalk *walk, const VpNext *next, const VpOpenRefusal *
         vp_walk_find(walk, vp_finding_new(refusal->code, PB_SEVERITY_ERROR, next->depth, next->path, remedy,
                                           "%s; %s names it as %s", refusal->why, next->overlay, next->name));
     } else {
-        vp_walk_find(walk,
-                     vp_finding_new(refusal->code, PB_SEVERITY_ERROR, next->depth, next->path, remedy, "%s", refusal->why));
+        vp_walk_find(walk, vp_finding_new(refusal->code, PB_SEVERITY_ERROR, next->depth, next->path, remedy, "%s",
+                                          refusal->why));
     }
 }
 
@@ -79,19 +79,19 @@ static void tell_refusal(VpWalk *walk, const VpNext *next, const VpOpenRefusal *
 static gboolean narrow(VpWalk *walk, const VpNext *next, VpOpened *file)
 {
     if (next->is_device && !S_ISBLK(file->st.st_mode)) {
-        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_NOT_REGULAR_FILE, PB_SEVERITY_ERROR, next->depth, next->path, NULL,
-                                          "is no block device, and %s names it as one", next->overlay));
+        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_NOT_REGULAR_FILE, PB_SEVERITY_ERROR, next->depth, next->path,
+                                          NULL, "is no block device, and %s names it as one", next->overlay));
         return FALSE;
     }
     if (!next->is_window) {
         return TRUE;
     }
     if (next->offset > file->size || next->size > file->size - next->offset) {
-        vp_walk_find(walk,
-                     vp_finding_new(PB_FINDING_CODE_TRUNCATED, PB_SEVERITY_ERROR, next->depth, next->path,
-                                    vp_remedy_rebase(next->overlay),
-                                    "has %" G_GUINT64_FORMAT " bytes, and %s names a window of it that ends at %" G_GUINT64_FORMAT,
-                                    file->size, next->overlay, next->offset + next->size));
+        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_TRUNCATED, PB_SEVERITY_ERROR, next->depth, next->path,
+                                          vp_remedy_rebase(next->overlay),
+                                          "has %" G_GUINT64_FORMAT
+                                          " bytes, and %s names a window of it that ends at %" G_GUINT64_FORMAT,
+                                          file->size, next->overlay, next->offset + next->size));
         return FALSE;
     }
     file->start = next->offset;
@@ -153,11 +153,12 @@ static void check_owner(VpWalk *walk, const VpNext *next, const struct stat *st)
     if (!next->overlay || walk->policy->ownership == VP_OWNERSHIP_IGNORE || owner_may_read(next, st)) {
         return;
     }
-    vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_OWNER_MAY_NOT_READ, ownership_severity(walk), next->depth, next->path,
-                                      g_strdup("let the owner of the overlay read it (chgrp, chmod), or give the overlay "
-                                               "to one who may"),
-                                      "belongs to user %u and its mode is %04o: user %u, who owns %s, may not read it",
-                                      st->st_uid, (guint)st->st_mode & 07777u, next->overlay_uid, next->overlay));
+    vp_walk_find(walk,
+                 vp_finding_new(PB_FINDING_CODE_OWNER_MAY_NOT_READ, ownership_severity(walk), next->depth, next->path,
+                                g_strdup("let the owner of the overlay read it (chgrp, chmod), or give the overlay "
+                                         "to one who may"),
+                                "belongs to user %u and its mode is %04o: user %u, who owns %s, may not read it",
+                                st->st_uid, (guint)st->st_mode & 07777u, next->overlay_uid, next->overlay));
 }
 
 /* Nor a disk what everybody may write. */
@@ -168,8 +169,8 @@ static void check_ownership(VpWalk *walk, const VpNext *next, const struct stat 
     }
     if (st->st_mode & S_IWOTH) {
         g_autofree char *word = vp_text_shell(next->path);
-        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_WRITABLE_BY_OTHERS, ownership_severity(walk), next->depth, next->path,
-                                          g_strdup_printf("chmod o-w %s", word),
+        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_WRITABLE_BY_OTHERS, ownership_severity(walk), next->depth,
+                                          next->path, g_strdup_printf("chmod o-w %s", word),
                                           "every user of this host may write to it (its mode is %04o)",
                                           (guint)st->st_mode & 07777u));
     }
@@ -233,11 +234,11 @@ static void visit_remote(VpWalk *walk, const VpNext *at, const char *name, const
     g_array_append_val(walk->chain->files, file);
     g_array_append_val(walk->traces, trace);
     vp_walk_tell_layer(walk, layer);
-    vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_REMOTE_BACKING,
-                                      obstacle ? PB_SEVERITY_ERROR : PB_SEVERITY_WARNING, layer->depth, name,
-                                      obstacle ? vp_remedy_rebase(at->path) : NULL,
-                                      "is reached over a network by %s; %s names it, and it was not opened%s%s",
-                                      reference->protocol, at->path, obstacle ? ": " : "", obstacle ? obstacle : ""));
+    vp_walk_find(walk,
+                 vp_finding_new(PB_FINDING_CODE_REMOTE_BACKING, obstacle ? PB_SEVERITY_ERROR : PB_SEVERITY_WARNING,
+                                layer->depth, name, obstacle ? vp_remedy_rebase(at->path) : NULL,
+                                "is reached over a network by %s; %s names it, and it was not opened%s%s",
+                                reference->protocol, at->path, obstacle ? ": " : "", obstacle ? obstacle : ""));
 }
 
 /* The external data file of a declared image: checked and kept open, as a layer beside its own. FALSE in `ret_ok`: refused. */
@@ -259,14 +260,14 @@ static VpError *visit_data_file(VpWalk *walk, const VpNext *next, const struct s
         gboolean remote = reference.kind == VP_REFERENCE_REMOTE;
         g_autofree char *word = vp_text_shell(next->path);
         vp_walk_find(
-            walk,
-            vp_finding_new(remote ? PB_FINDING_CODE_REMOTE_BACKING : PB_FINDING_CODE_UNSUPPORTED_REFERENCE,
-                           PB_SEVERITY_ERROR, next->depth, name,
-                           g_strdup_printf("name the data file by an absolute path: qemu-img amend -f qcow2 -o "
-                                           "data_file=PATH %s",
-                                           word),
-                           "is %s%s; %s names it as its data file, and it was not opened",
-                           remote ? "reached over a network by " : "", remote ? reference.protocol : reference.why, next->path));
+            walk, vp_finding_new(remote ? PB_FINDING_CODE_REMOTE_BACKING : PB_FINDING_CODE_UNSUPPORTED_REFERENCE,
+                                 PB_SEVERITY_ERROR, next->depth, name,
+                                 g_strdup_printf("name the data file by an absolute path: qemu-img amend -f qcow2 -o "
+                                                 "data_file=PATH %s",
+                                                 word),
+                                 "is %s%s; %s names it as its data file, and it was not opened",
+                                 remote ? "reached over a network by " : "",
+                                 remote ? reference.protocol : reference.why, next->path));
         return NULL;
     }
 
@@ -316,8 +317,8 @@ static void follow(VpWalk *walk, const VpNext *at, const struct stat *st, const 
     }
     if (probe->backing_format.size > 0 && recorded == PB_IMAGE_FORMAT_UNSPECIFIED) {
         g_autofree char *format = vp_text_escape(probe->backing_format.bytes, (gssize)probe->backing_format.size);
-        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_ERROR, at->depth + 1,
-                                          shown, vp_remedy_record(at->path, name, PB_IMAGE_FORMAT_UNSPECIFIED),
+        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_UNSUPPORTED_FORMAT, PB_SEVERITY_ERROR, at->depth + 1, shown,
+                                          vp_remedy_record(at->path, name, PB_IMAGE_FORMAT_UNSPECIFIED),
                                           "%s says that its format is \"%s\", which is not known", at->path, format));
         return;
     }
@@ -397,8 +398,8 @@ static gboolean is_plain(const VpWalk *walk, const VpNext *next, const VpProbe *
     return walk->share && !next->overlay && next->format == PB_IMAGE_FORMAT_UNSPECIFIED && probe->n_issues == 0 &&
            probe->readable && probe->well_formed &&
            (probe->looks_like == PB_IMAGE_FORMAT_RAW ||
-            (probe->looks_like == PB_IMAGE_FORMAT_QCOW2 && probe->backing_path.size == 0 && probe->data_file.size == 0 &&
-             !probe->uses_data_file));
+            (probe->looks_like == PB_IMAGE_FORMAT_QCOW2 && probe->backing_path.size == 0 &&
+             probe->data_file.size == 0 && !probe->uses_data_file));
 }
 
 static gboolean judge(VpWalk *walk, const VpNext *next, const VpProbe *probe, PbImageLayer *layer)
@@ -421,8 +422,9 @@ static gboolean judge(VpWalk *walk, const VpNext *next, const VpProbe *probe, Pb
 static void tell_unreadable(VpWalk *walk, const VpNext *next, int errnum)
 {
     if (errnum == EFBIG) {
-        vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_IO_ERROR, PB_SEVERITY_ERROR, next->depth, next->path, NULL,
-                                          "its header is larger than max_header_bytes in the daemon's [images] settings"));
+        vp_walk_find(walk,
+                     vp_finding_new(PB_FINDING_CODE_IO_ERROR, PB_SEVERITY_ERROR, next->depth, next->path, NULL,
+                                    "its header is larger than max_header_bytes in the daemon's [images] settings"));
         return;
     }
     vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_IO_ERROR, PB_SEVERITY_ERROR, next->depth, next->path, NULL,

@@ -13,8 +13,8 @@
 #include "virtplane/v1/image.pb-c.h"
 
 typedef struct VpChainOptions {
-    PbImageFormat format; /* of the top, as its owner declared it; UNSPECIFIED: not declared */
-    guint32 max_depth;    /* of the deepest layer, the top having 0; 0: the policy's, which is also the most */
+    PbImageFormat format;        /* of the top, as its owner declared it; UNSPECIFIED: not declared */
+    guint32 max_depth;           /* of the deepest layer, the top having 0; 0: the policy's, which is also the most */
     const VpImagePolicy *policy; /* NULL: that of a daemon without configuration */
     gboolean write_top;          /* open the top layer (and its data file) read-write */
     gboolean look_only;          /* keep no descriptor open: nobody is going to open the chain */
@@ -31,8 +31,8 @@ typedef struct VpChainSink {
 /* One file of a chain, open. */
 typedef struct VpChainFile {
     PbImageLayer *layer;
-    int fd;      /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused, is remote, or with look_only */
-    int data_fd; /* the external data file of this layer, or -1 */
+    int fd; /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused, is remote, or with look_only */
+    int data_fd;              /* the external data file of this layer, or -1 */
     PbImageLayer *data_layer; /* what the sink is told of that file (is_data_file), or NULL */
 } VpChainFile;
 
@@ -58,8 +58,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpChain, vp_chain_free)
 
 /* Looks at one file and at nothing that it names: ImageService.ProbeImage. `findings` gets PbFinding (its free function set). NOT_FOUND,
  * PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file or block device) if it cannot be looked at. */
-VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLayer **ret_layer,
-                        GPtrArray *findings);
+VpError *vp_image_probe(const char *path, const VpImagePolicy *policy, PbImageLayer **ret_layer, GPtrArray *findings);
 
 /* Writes the backing format into a qcow2 overlay's header: ImageService.RecordBackingFormat. `format` UNSPECIFIED: the probed one, if the rule
  * allows it. `ret_changed` false: it was recorded already; with `validate_only`, whether it would be changed. `ret_undo` (may be NULL): a command that

@@ -29,7 +29,7 @@ typedef struct Folder {
     guint working;
     gboolean listed; /* no more files come */
     gboolean stop;
-    VpError *error;  /* why it was stopped, if a walk did it */
+    VpError *error; /* why it was stopped, if a walk did it */
     PbPathSummary summary;
 } Folder;
 
@@ -104,7 +104,8 @@ static VpError *walk_one(Walker *walker, const VpListed *listed)
 {
     const char *path = listed->path;
     const VpFolderOptions *options = walker->folder->options;
-    PbImageFormat format = options->declared ? options->declared(options->declared_data, path) : PB_IMAGE_FORMAT_UNSPECIFIED;
+    PbImageFormat format =
+        options->declared ? options->declared(options->declared_data, path) : PB_IMAGE_FORMAT_UNSPECIFIED;
     const char *continues_at = NULL;
 
     VpError *error = vp_walk_run(&walker->walk, path, format, listed);

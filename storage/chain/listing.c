@@ -38,7 +38,7 @@ struct VpListing {
     GPtrArray *pending; /* of char *, paths of folders */
     DIR *dir;           /* being read */
     VpFolderHandle *handle;
-    char *path;         /* its path, with a slash at its end */
+    char *path; /* its path, with a slash at its end */
     gboolean flat;
 };
 

@@ -153,7 +153,8 @@ static gboolean check_file_system(VpOpener *opener, int fd, const struct stat *s
         return FALSE;
     }
     if (is_kernel_file_system(fs.f_type) || is_dev(st)) {
-        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, "is a file of the kernel's own (/proc, /sys, /dev and the like)");
+        refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE,
+               "is a file of the kernel's own (/proc, /sys, /dev and the like)");
         return FALSE;
     }
     if (opener->n_checked < G_N_ELEMENTS(opener->checked)) {

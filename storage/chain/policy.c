@@ -69,8 +69,9 @@ static VpError *read_ownership(GKeyFile *file, VpOwnership *ret)
 
 static VpError *check_keys(GKeyFile *file)
 {
-    static const char *const known[] = {"roots",     "protocols",        "block_devices", "max_depth",
-                                        "ownership", "max_header_bytes", NULL};
+    static const char *const known[] = {"roots",     "protocols", "block_devices",
+                                        "max_depth", "ownership", "max_header_bytes",
+                                        NULL};
     g_auto(GStrv) keys = g_key_file_get_keys(file, GROUP, NULL, NULL);
     for (char **key = keys; key && *key; key++) {
         if (!g_strv_contains(known, *key)) {

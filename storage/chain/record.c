@@ -144,10 +144,12 @@ static VpError *settle_format(Record *record)
 
     vp_reference_parse(record->backing, record->path, &reference);
     if (reference.kind != VP_REFERENCE_FILE || reference.is_window) {
-        return asked ? NULL
-                     : refuse(record, "UNSUPPORTED_REFERENCE",
-                              "its backing file is not a whole file of this host, so that its format cannot be probed; name "
-                              "the format");
+        return asked
+                   ? NULL
+                   : refuse(
+                         record, "UNSUPPORTED_REFERENCE",
+                         "its backing file is not a whole file of this host, so that its format cannot be probed; name "
+                         "the format");
     }
     VpError *error = vp_image_open(reference.path, record->policy, /* write= */ FALSE, &file);
     if (error && asked) {

@@ -12,14 +12,30 @@ const char *vp_reference_protocol(const char *name, gsize length)
         const char *name;
         const char *protocol;
     } remote[] = {
-        {"nbd", "nbd"},           {"nbd+tcp", "nbd"},          {"nbd+unix", "nbd"},
-        {"nbd+tls", "nbd"},       {"nbds", "nbd"},             {"nbds+unix", "nbd"},
-        {"rbd", "rbd"},           {"iscsi", "iscsi"},          {"iser", "iscsi"},
-        {"gluster", "gluster"},   {"gluster+tcp", "gluster"},  {"gluster+unix", "gluster"},
-        {"ssh", "ssh"},           {"gluster+rdma", "gluster"}, {"http", "http"},
-        {"https", "https"},       {"ftp", "ftp"},              {"ftps", "ftps"},
-        {"tftp", "tftp"},         {"nfs", "nfs"},              {"sheepdog", "sheepdog"},
-        {"vxhs", "vxhs"},         {"sheepdog+tcp", "sheepdog"}, {"sheepdog+unix", "sheepdog"},
+        {"nbd", "nbd"},
+        {"nbd+tcp", "nbd"},
+        {"nbd+unix", "nbd"},
+        {"nbd+tls", "nbd"},
+        {"nbds", "nbd"},
+        {"nbds+unix", "nbd"},
+        {"rbd", "rbd"},
+        {"iscsi", "iscsi"},
+        {"iser", "iscsi"},
+        {"gluster", "gluster"},
+        {"gluster+tcp", "gluster"},
+        {"gluster+unix", "gluster"},
+        {"ssh", "ssh"},
+        {"gluster+rdma", "gluster"},
+        {"http", "http"},
+        {"https", "https"},
+        {"ftp", "ftp"},
+        {"ftps", "ftps"},
+        {"tftp", "tftp"},
+        {"nfs", "nfs"},
+        {"sheepdog", "sheepdog"},
+        {"vxhs", "vxhs"},
+        {"sheepdog+tcp", "sheepdog"},
+        {"sheepdog+unix", "sheepdog"},
     };
     for (gsize i = 0; i < G_N_ELEMENTS(remote); i++) {
         if (strlen(remote[i].name) == length && strncmp(remote[i].name, name, length) == 0) {
@@ -54,9 +70,10 @@ static void parse_relative(const char *name, const char *overlay, VpReference *r
 static void parse_local(const char *prefix, const char *path, VpReference *ret)
 {
     if (path[0] != '/') {
-        unsupported(ret, g_strdup_printf("a `%s` reference with a relative path, which QEMU would take from its working "
-                                         "directory",
-                                         prefix));
+        unsupported(ret,
+                    g_strdup_printf("a `%s` reference with a relative path, which QEMU would take from its working "
+                                    "directory",
+                                    prefix));
         return;
     }
     take_path(ret, path);

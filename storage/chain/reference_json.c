@@ -143,9 +143,10 @@ static void take_window(Options *options, const char *prefix, VpReference *ret)
 
 static gboolean is_harmless(const char *name)
 {
-    static const char *const names[] = {"read-only",   "auto-read-only", "discard",      "detect-zeroes", "cache.direct",
-                                        "cache.no-flush", "aio",         "aio-max-batch", "locking",      "drop-cache",
-                                        "x-check-cache-dropped"};
+    static const char *const names[] = {"read-only",     "auto-read-only",       "discard",
+                                        "detect-zeroes", "cache.direct",         "cache.no-flush",
+                                        "aio",           "aio-max-batch",        "locking",
+                                        "drop-cache",    "x-check-cache-dropped"};
     for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
         if (strcmp(name, names[i]) == 0) {
             return TRUE;

@@ -17,7 +17,7 @@ typedef struct VpShareKey {
     dev_t device;
     ino_t inode;
     guint64 start;
-    guint64 size; /* of a window; 0: up to the end */
+    guint64 size;         /* of a window; 0: up to the end */
     PbImageFormat format; /* declared; UNSPECIFIED: not */
 } VpShareKey;
 

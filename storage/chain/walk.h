@@ -16,8 +16,8 @@ typedef struct VpNext {
     gboolean is_window; /* not the whole file, but `size` bytes from `offset` on; size 0: up to the end */
     guint64 offset;
     guint64 size;
-    gboolean is_device;   /* it has to be a block device */
-    char *overlay;        /* the layer above, NULL for the top */
+    gboolean is_device; /* it has to be a block device */
+    char *overlay;      /* the layer above, NULL for the top */
     PbImageFormat overlay_format;
     char *name;           /* what the layer above calls this one; NULL for the top */
     guint64 overlay_size; /* virtual */
@@ -51,11 +51,11 @@ struct VpWalk {
     VpChain *chain;
     VpOpener opener;
     VpHeadBuffer buffer;
-    GArray *traces;  /* of VpWalkTrace, beside chain->files */
-    VpShare *share;  /* of the walks of a folder; else NULL */
+    GArray *traces; /* of VpWalkTrace, beside chain->files */
+    VpShare *share; /* of the walks of a folder; else NULL */
     VpWalkJoin join;
     PbImageFormat alike; /* the format that the top is declared to have if it looks like it; UNSPECIFIED: none */
-    gboolean gone;   /* the reader of the stream has left */
+    gboolean gone;       /* the reader of the stream has left */
 };
 
 /* One after the other, walks of one thread: set up once, then walk->chain is new for each and freed by the caller. */

@@ -37,11 +37,13 @@ static void shell(const char *format, ...) G_GNUC_PRINTF(1, 2);
 static void shell(const char *format, ...)
 {
     va_list args;
+    int status = -1;
 
     va_start(args, format);
     g_autofree char *command = g_strdup_vprintf(format, args);
     va_end(args);
-    if (system(command) != 0)
+    char *argv[] = {(char *)"/bin/sh", (char *)"-c", command, NULL};
+    if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, NULL, &status, NULL) || status != 0)
         bench_die("%s: failed", command);
 }
 
@@ -56,8 +58,9 @@ static void make_chain(Bench *bench)
 
     bench->chain = g_build_filename(bench->dir, "chain", NULL);
     bench->top = g_strdup_printf("%s/%03d.qcow2", bench->chain, DEPTH);
-    shell("mkdir %s && cd %s && qemu-img create -q -f qcow2 000.qcow2 64M && qemu-img create -q -f qcow2 -F qcow2 -b 000.qcow2 001.qcow2", bench->chain,
-          bench->chain);
+    shell("mkdir %s && cd %s && qemu-img create -q -f qcow2 000.qcow2 64M && qemu-img create -q -f qcow2 -F qcow2 -b "
+          "000.qcow2 001.qcow2",
+          bench->chain, bench->chain);
     first = g_strdup_printf("%s/001.qcow2", bench->chain);
     if (!g_file_get_contents(first, &bytes, &size, NULL))
         bench_die("cannot read %s", first);
@@ -130,7 +133,8 @@ static gdouble chain_by_daemon(const Bench *bench, VpClient *client)
     vp_pb_set(&request->path, bench->top);
     request->format = PB_IMAGE_FORMAT_QCOW2;
     const gint64 start = vp_now_us();
-    g_autoptr(VpClientStream) stream = vp_client_stream_new(client, &pb_image_service__descriptor, "InspectChain", request, 30000, &error);
+    g_autoptr(VpClientStream) stream =
+        vp_client_stream_new(client, &pb_image_service__descriptor, "InspectChain", request, 30000, &error);
     for (;;) {
         vp_pb_auto PbInspectChainResponse *item = stream ? vp_client_stream_read(stream, 0, &error) : NULL;
 
@@ -150,7 +154,9 @@ static gdouble chain_by_qemu_img(const Bench *bench)
     int status = 0;
     const gint64 start = vp_now_us();
 
-    if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL, NULL, NULL, &status, NULL) || status != 0)
+    if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL, NULL, NULL,
+                      &status, NULL) ||
+        status != 0)
         bench_die("qemu-img info failed");
     return (gdouble)(vp_now_us() - start) / 1000.0;
 }
@@ -170,7 +176,8 @@ static void measure_chain(const Bench *bench, VpClient *client)
         bench_add(&peer, chain_by_qemu_img(bench));
     }
     bench_figure("chain_depth_200", bench_median(&walk), "ms", bench_median(&peer) / bench_median(&walk), "qemu-img");
-    bench_figure("chain_depth_200_rpc", bench_median(&daemon), "ms", bench_median(&peer) / bench_median(&daemon), "qemu-img");
+    bench_figure("chain_depth_200_rpc", bench_median(&daemon), "ms", bench_median(&peer) / bench_median(&daemon),
+                 "qemu-img");
 }
 
 /* ---- the folder ---- */
@@ -202,7 +209,8 @@ static gdouble folder_by_daemon(const Bench *bench, VpClient *client)
 
     vp_pb_set(&request->path, bench->folder);
     const gint64 start = vp_now_us();
-    g_autoptr(VpClientStream) stream = vp_client_stream_new(client, &pb_image_service__descriptor, "InspectPath", request, 60000, &error);
+    g_autoptr(VpClientStream) stream =
+        vp_client_stream_new(client, &pb_image_service__descriptor, "InspectPath", request, 60000, &error);
     for (;;) {
         vp_pb_auto PbInspectPathResponse *item = stream ? vp_client_stream_read(stream, 0, &error) : NULL;
 
@@ -268,7 +276,8 @@ static void measure_folder(const Bench *bench, VpClient *client)
         bench_figure("folder_10000", own, "ms", bench_median(&libvirt) / own, "libvirt_pool_refresh");
     else
         bench_figure("folder_10000", own, "ms", 0, NULL);
-    bench_figure("folder_10000_vs_bare", bench_median(&walk), "ms", bench_median(&bare) / bench_median(&walk), "bare_open_read");
+    bench_figure("folder_10000_vs_bare", bench_median(&walk), "ms", bench_median(&bare) / bench_median(&walk),
+                 "bare_open_read");
     libvirt_peer_free(peer);
 }
 

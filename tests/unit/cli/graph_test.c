@@ -96,7 +96,8 @@ static void hostile_names(void **state)
 {
     (void)state;
     g_autoptr(VpGraph) graph = vp_graph_new();
-    static const char *const names[] = {"/i/<b>&amp;", "/i/\"];evil[label=\"", "/i/new\nline", "/i/>]; } digraph x {", "/i/\xe2\x80\xae", "/i/\\N\\G"};
+    static const char *const names[] = {"/i/<b>&amp;",          "/i/\"];evil[label=\"", "/i/new\nline",
+                                        "/i/>]; } digraph x {", "/i/\xe2\x80\xae",      "/i/\\N\\G"};
     for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
         vp_pb_auto PbInspectedImage *image = image_new(names[i]);
         add_layer(image, 0, names[i]);
@@ -129,6 +130,7 @@ static void hostile_names(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_node_a_file), cmocka_unit_test(a_refused_way), cmocka_unit_test(hostile_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_node_a_file), cmocka_unit_test(a_refused_way),
+                                       cmocka_unit_test(hostile_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

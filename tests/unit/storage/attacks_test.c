@@ -55,12 +55,25 @@ static void lengths_at_their_limits(void **state)
         guint offset;
         gboolean wide;
     } fields[] = {
-        {"backing name offset", 8, TRUE}, {"backing name length", 16, FALSE}, {"cluster bits", 20, FALSE},   {"virtual size", 24, TRUE},
-        {"L1 size", 36, FALSE},           {"L1 offset", 40, TRUE},            {"refcount offset", 48, TRUE}, {"refcount clusters", 56, FALSE},
-        {"snapshots", 60, FALSE},         {"snapshot offset", 64, TRUE},      {"refcount order", 96, FALSE}, {"header length", 100, FALSE},
+        {"backing name offset", 8, TRUE}, {"backing name length", 16, FALSE},
+        {"cluster bits", 20, FALSE},      {"virtual size", 24, TRUE},
+        {"L1 size", 36, FALSE},           {"L1 offset", 40, TRUE},
+        {"refcount offset", 48, TRUE},    {"refcount clusters", 56, FALSE},
+        {"snapshots", 60, FALSE},         {"snapshot offset", 64, TRUE},
+        {"refcount order", 96, FALSE},    {"header length", 100, FALSE},
         {"extension type", 104, FALSE},   {"extension length", 108, FALSE},
     };
-    static const guint64 values[] = {0, 1, 0x7f, 0x80, 0x3ff, 0x400, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000,
+    static const guint64 values[] = {0,
+                                     1,
+                                     0x7f,
+                                     0x80,
+                                     0x3ff,
+                                     0x400,
+                                     0x7fffffff,
+                                     0x80000000,
+                                     0xffffffff,
+                                     0x7fffffffffffffff,
+                                     0x8000000000000000,
                                      0xffffffffffffffff};
     must_run("truncate -s 1M limits.raw");
     gint64 start = vp_now_us();
@@ -77,7 +90,8 @@ static void lengths_at_their_limits(void **state)
             write_image("limits.q", file);
             g_autoptr(VpChain) declared = walk("limits.q", QCOW2);
             /* What is safe has kept its backing file: it was never cut off. */
-            if (declared->summary->safe && declared->summary->depth != 2 && fields[f].offset != 8 && fields[f].offset != 16) {
+            if (declared->summary->safe && declared->summary->depth != 2 && fields[f].offset != 8 &&
+                fields[f].offset != 16) {
                 fail_msg("%s %" G_GINT64_MODIFIER "x: the chain was cut", fields[f].what, values[v]);
             }
             g_autoptr(VpChain) probed = walk("limits.q", UNDECLARED);
@@ -154,9 +168,11 @@ static void sparse_giants(void **state)
 {
     (void)state;
     /* As large as this file system allows, to 8 EiB. */
-    must_run("for s in 9223372036854775807 8796093022207 1099511627776; do truncate -s $s giant.raw 2>/dev/null && break; done;"
+    must_run("for s in 9223372036854775807 8796093022207 1099511627776; do truncate -s $s giant.raw 2>/dev/null && "
+             "break; done;"
              "qemu-img create -q -u -f qcow2 -F raw -b giant.raw giant.q 1M; qemu-img create -q -f qcow2 huge.q 4M;"
-             "for s in 9223372036854775807 8796093022207 1099511627776; do truncate -s $s huge.q 2>/dev/null && break; done");
+             "for s in 9223372036854775807 8796093022207 1099511627776; do truncate -s $s huge.q 2>/dev/null && break; "
+             "done");
     gint64 start = vp_now_us();
     g_autoptr(VpChain) raw = walk("giant.q", QCOW2);
     assert_safe(raw, 2);
@@ -249,7 +265,8 @@ static void a_chain_that_forks_into_itself(void **state)
     must_run("qemu-img create -q -f qcow2 -o data_file=$PWD/fork.data fork.q 1M; rm fork.data; ln fork.q fork.data");
     g_autoptr(VpChain) itself = walk("fork.q", QCOW2);
     assert_refused(itself, CODE(LOOP), 0);
-    must_run("qemu-img create -q -f qcow2 -o data_file=$PWD/fork2.data fork2.q 1M; qemu-img create -q -u -f qcow2 -F raw -b $PWD/fork2.data fork1.q 1M;"
+    must_run("qemu-img create -q -f qcow2 -o data_file=$PWD/fork2.data fork2.q 1M; qemu-img create -q -u -f qcow2 -F "
+             "raw -b $PWD/fork2.data fork1.q 1M;"
              "qemu-img create -q -u -f qcow2 -F qcow2 -b fork1.q fork0.q 1M");
     g_autoptr(VpChain) fine = walk("fork0.q", QCOW2);
     assert_safe(fine, 3);
@@ -309,11 +326,14 @@ static void windows(void **state)
 {
     (void)state;
     must_run("qemu-img create -q -f qcow2 inner.q 4M; truncate -s 1M pad; cat pad inner.q > both; truncate -s 8M both;"
-             "qemu-img create -q -u -f qcow2 -F qcow2 -b \"json:{\\\"driver\\\":\\\"qcow2\\\",\\\"file\\\":{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":1048576,"
+             "qemu-img create -q -u -f qcow2 -F qcow2 -b "
+             "\"json:{\\\"driver\\\":\\\"qcow2\\\",\\\"file\\\":{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":1048576,"
              "\\\"file\\\":{\\\"driver\\\":\\\"file\\\",\\\"filename\\\":\\\"$PWD/both\\\"}}}\" w1.q 4M;"
-             "qemu-img create -q -u -f qcow2 -F raw -b \"json:{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":1048576,\\\"size\\\":65536,"
+             "qemu-img create -q -u -f qcow2 -F raw -b "
+             "\"json:{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":1048576,\\\"size\\\":65536,"
              "\\\"file.filename\\\":\\\"$PWD/both\\\"}\" w2.q 4M;"
-             "qemu-img create -q -u -f qcow2 -F raw -b \"json:{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":1048576,\\\"size\\\":8388608,"
+             "qemu-img create -q -u -f qcow2 -F raw -b "
+             "\"json:{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":1048576,\\\"size\\\":8388608,"
              "\\\"file.filename\\\":\\\"$PWD/both\\\"}\" w3.q 4M");
     g_autoptr(VpChain) qcow2 = walk("w1.q", QCOW2);
     assert_safe(qcow2, 2);
@@ -333,7 +353,8 @@ static void windows(void **state)
 static void remote_layers(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -u -f qcow2 -F raw -b nbd://host/a n1.q 1M; qemu-img create -q -u -f qcow2 -F qcow2 -b nbd://host/a n2.q 1M");
+    must_run("qemu-img create -q -u -f qcow2 -F raw -b nbd://host/a n1.q 1M; qemu-img create -q -u -f qcow2 -F qcow2 "
+             "-b nbd://host/a n2.q 1M");
     char *protocols[] = {(char *)"nbd", NULL};
     char *others[] = {(char *)"rbd", (char *)"https", NULL};
     const VpImagePolicy allowing = {.protocols = protocols};
@@ -383,7 +404,8 @@ static void block_devices(void **state)
 static void no_device(void **state)
 {
     (void)state;
-    must_run("truncate -s 1M nodev.raw; qemu-img create -q -u -f qcow2 -F raw -b host_device:$PWD/nodev.raw nodev.q 1M");
+    must_run(
+        "truncate -s 1M nodev.raw; qemu-img create -q -u -f qcow2 -F raw -b host_device:$PWD/nodev.raw nodev.q 1M");
     g_autoptr(VpChain) chain = walk("nodev.q", QCOW2);
     assert_refused(chain, CODE(NOT_REGULAR_FILE), 1);
 }
@@ -391,17 +413,26 @@ static void no_device(void **state)
 static void bounds_of_the_policy(void **state)
 {
     (void)state;
-    must_run("qemu-img create -q -f qcow2 -o cluster_size=2M big.q 4M; truncate -s 1M big.raw; qemu-img create -q -u -f qcow2 -F raw -b big.raw -o "
+    must_run("qemu-img create -q -f qcow2 -o cluster_size=2M big.q 4M; truncate -s 1M big.raw; qemu-img create -q -u "
+             "-f qcow2 -F raw -b big.raw -o "
              "cluster_size=2M bigtop.q 1M");
     GKeyFile *file = g_key_file_new();
     static const struct {
         const char *text;
         gboolean good;
     } texts[] = {
-        {"[images]\nroots=/a;/b\nprotocols=nbd;https\nblock_devices=/dev/vg0/*\nmax_depth=7\nmax_header_bytes=65536\nownership=refuse\n", TRUE},
-        {"[images]\nroot=/a\n", FALSE},           {"[images]\nroots=a\n", FALSE},          {"[images]\nprotocols=gopher\n", FALSE},
-        {"[images]\nprotocols=nbd+unix\n", FALSE}, {"[images]\nblock_devices=vda\n", FALSE}, {"[images]\nmax_depth=201\n", FALSE},
-        {"[images]\nmax_depth=x\n", FALSE},        {"[images]\nmax_header_bytes=1\n", FALSE}, {"[images]\nownership=maybe\n", FALSE},
+        {"[images]\nroots=/a;/b\nprotocols=nbd;https\nblock_devices=/dev/vg0/"
+         "*\nmax_depth=7\nmax_header_bytes=65536\nownership=refuse\n",
+         TRUE},
+        {"[images]\nroot=/a\n", FALSE},
+        {"[images]\nroots=a\n", FALSE},
+        {"[images]\nprotocols=gopher\n", FALSE},
+        {"[images]\nprotocols=nbd+unix\n", FALSE},
+        {"[images]\nblock_devices=vda\n", FALSE},
+        {"[images]\nmax_depth=201\n", FALSE},
+        {"[images]\nmax_depth=x\n", FALSE},
+        {"[images]\nmax_header_bytes=1\n", FALSE},
+        {"[images]\nownership=maybe\n", FALSE},
         {"[daemon]\n", TRUE},
     };
     for (gsize i = 0; i < G_N_ELEMENTS(texts); i++) {
@@ -424,7 +455,8 @@ static void bounds_of_the_policy(void **state)
     g_key_file_free(file);
     const VpImagePolicy shallow = {.max_depth = 1, .max_header_bytes = 65536};
     const VpChainOptions options = {.format = QCOW2, .policy = &shallow, .max_depth = 5};
-    must_run("qemu-img create -q -f qcow2 p0.q 1M; qemu-img create -q -f qcow2 -F qcow2 -b p0.q p1.q; qemu-img create -q -f qcow2 -F qcow2 -b p1.q p2.q");
+    must_run("qemu-img create -q -f qcow2 p0.q 1M; qemu-img create -q -f qcow2 -F qcow2 -b p0.q p1.q; qemu-img create "
+             "-q -f qcow2 -F qcow2 -b p1.q p2.q");
     g_autoptr(VpChain) fits = walk_with("p1.q", &options);
     assert_safe(fits, 2);
     g_autoptr(VpChain) deep = walk_with("p2.q", &options);

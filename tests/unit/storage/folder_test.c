@@ -118,7 +118,8 @@ static void shared_bases(void **state)
         inspect("s", &options, &result);
         assert_int_equal(result.summary->images, 63);
         assert_int_equal(result.summary->safe, 63);
-        assert_int_equal(result.summary->layers, 64); /* 0.raw is one when declared, another when it is a top that nobody declared */
+        assert_int_equal(result.summary->layers,
+                         64); /* 0.raw is one when declared, another when it is a top that nobody declared */
         assert_int_equal(times_told(&result, "s/1.q"), 1);
         assert_int_equal(times_told(&result, "s/0.raw"), 2);
         for (guint i = 1; i <= 60; i++) {
@@ -150,8 +151,9 @@ static void shared_bases(void **state)
 static void undeclared_tops(void **state)
 {
     (void)state;
-    must_run("mkdir u; qemu-img create -q -f raw u/0.raw 4M; qemu-img create -q -f qcow2 -F raw -b 0.raw u/1.q;"
-             "qemu-img create -q -f qcow2 u/2.q 4M; qemu-img create -q -u -f qcow2 -F raw -b /etc/hostname u/evil.q 1M");
+    must_run(
+        "mkdir u; qemu-img create -q -f raw u/0.raw 4M; qemu-img create -q -f qcow2 -F raw -b 0.raw u/1.q;"
+        "qemu-img create -q -f qcow2 u/2.q 4M; qemu-img create -q -u -f qcow2 -F raw -b /etc/hostname u/evil.q 1M");
     const VpFolderOptions options = {0};
     g_auto(Result) result = RESULT_INIT;
     inspect("u", &options, &result);
@@ -173,7 +175,8 @@ static PbImageFormat declare(void *data, const char *path)
 static void declared_by_the_caller(void **state)
 {
     (void)state;
-    must_run("mkdir d; qemu-img create -q -f raw d/0.raw 4M; for i in 1 2; do qemu-img create -q -f qcow2 -F raw -b 0.raw d/$i.q; done");
+    must_run("mkdir d; qemu-img create -q -f raw d/0.raw 4M; for i in 1 2; do qemu-img create -q -f qcow2 -F raw -b "
+             "0.raw d/$i.q; done");
     const VpFolderOptions options = {.declared = declare, .declared_data = (void *)"/1.q"};
     g_auto(Result) result = RESULT_INIT;
     inspect("d", &options, &result);
@@ -184,11 +187,15 @@ static void declared_by_the_caller(void **state)
 static void bad_files_are_answers(void **state)
 {
     (void)state;
-    must_run("mkdir b b/dir b/dir/deep; qemu-img create -q -f qcow2 b/good.q 4M; cp b/good.q b/cut.q; truncate -s 40 b/cut.q;"
-             "mkfifo b/fifo; ln -s /dev/zero b/zero; ln -s knot b/knot; ln -s gone b/dangling; ln -s .. b/up; touch b/empty;"
-             "qemu-img create -q -u -f qcow2 -F qcow2 -b loop2.q b/loop1.q 1M; qemu-img create -q -u -f qcow2 -F qcow2 -b loop1.q b/loop2.q 1M;"
-             "qemu-img create -q -u -f qcow2 -F qcow2 -b self.q b/other.q 1M; mv b/other.q b/self.q;"
-             "truncate -s 7E b/huge 2>/dev/null || truncate -s 8T b/huge; cp b/good.q b/dir/deep/d.q; cp b/good.q \"b/$(printf 'new\\nline\\377')\"");
+    must_run(
+        "mkdir b b/dir b/dir/deep; qemu-img create -q -f qcow2 b/good.q 4M; cp b/good.q b/cut.q; truncate -s 40 "
+        "b/cut.q;"
+        "mkfifo b/fifo; ln -s /dev/zero b/zero; ln -s knot b/knot; ln -s gone b/dangling; ln -s .. b/up; touch b/empty;"
+        "qemu-img create -q -u -f qcow2 -F qcow2 -b loop2.q b/loop1.q 1M; qemu-img create -q -u -f qcow2 -F qcow2 -b "
+        "loop1.q b/loop2.q 1M;"
+        "qemu-img create -q -u -f qcow2 -F qcow2 -b self.q b/other.q 1M; mv b/other.q b/self.q;"
+        "truncate -s 7E b/huge 2>/dev/null || truncate -s 8T b/huge; cp b/good.q b/dir/deep/d.q; cp b/good.q "
+        "\"b/$(printf 'new\\nline\\377')\"");
     const VpFolderOptions options = {.alike = QCOW2};
     g_auto(Result) result = RESULT_INIT;
     inspect("b", &options, &result);
@@ -268,7 +275,8 @@ static void a_reader_that_leaves(void **state)
 static void deep_chains_and_few_descriptors(void **state)
 {
     (void)state;
-    must_run("mkdir deep; cd deep; qemu-img create -q -f qcow2 000.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b 000.q 001.q;"
+    must_run("mkdir deep; cd deep; qemu-img create -q -f qcow2 000.q 4M; qemu-img create -q -f qcow2 -F qcow2 -b 000.q "
+             "001.q;"
              "for i in $(seq 2 230); do n=$(printf %%03d $i); cp 001.q $n.q;"
              "printf %%03d $((i-1)) | dd of=$n.q bs=1 seek=528 conv=notrunc status=none; done");
     struct rlimit old;
@@ -296,9 +304,12 @@ static void deep_chains_and_few_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_bases),          cmocka_unit_test(undeclared_tops),
-        cmocka_unit_test(declared_by_the_caller), cmocka_unit_test(bad_files_are_answers),
-        cmocka_unit_test(what_is_no_folder),     cmocka_unit_test(a_reader_that_leaves),
+        cmocka_unit_test(shared_bases),
+        cmocka_unit_test(undeclared_tops),
+        cmocka_unit_test(declared_by_the_caller),
+        cmocka_unit_test(bad_files_are_answers),
+        cmocka_unit_test(what_is_no_folder),
+        cmocka_unit_test(a_reader_that_leaves),
         cmocka_unit_test(deep_chains_and_few_descriptors),
     };
     return cmocka_run_group_tests(tests, images_setup, images_teardown);

@@ -56,28 +56,35 @@ static const Case cases[] = {
     {"json:{\"file\":{\"filename\":\"/a\"},\"file.filename\":\"/b\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json: {\"driver\":\"raw\",\"file.filename\":\"/a\"}", VP_REFERENCE_FILE, "/a", PB_IMAGE_FORMAT_RAW},
     /* What changes how the bytes are read but not which is left aside. */
-    {"json:{\"driver\":\"raw\",\"read-only\":true,\"cache\":{\"direct\":false},\"file\":{\"aio\":\"threads\",\"filename\":\"/a\"}}",
+    {"json:{\"driver\":\"raw\",\"read-only\":true,\"cache\":{\"direct\":false},\"file\":{\"aio\":\"threads\","
+     "\"filename\":\"/a\"}}",
      VP_REFERENCE_FILE, "/a", PB_IMAGE_FORMAT_RAW},
-    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"host_device\",\"filename\":\"/dev/a\"}}", VP_REFERENCE_FILE, "/dev/a",
-     PB_IMAGE_FORMAT_RAW},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"host_device\",\"filename\":\"/dev/a\"}}", VP_REFERENCE_FILE,
+     "/dev/a", PB_IMAGE_FORMAT_RAW},
     /* Here a name is a path, whatever it looks like. */
     {"json:{\"driver\":\"raw\",\"file.filename\":\"file:/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"raw\",\"file.filename\":\"json:{}\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     /* Another backing file than the header's, or none: a chain cut in silence. */
     {"json:{\"driver\":\"qcow2\",\"backing\":null,\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"qcow2\",\"backing.file.filename\":\"/b\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"qcow2\",\"data-file.filename\":\"/b\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"qcow2\",\"backing.file.filename\":\"/b\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED,
+     NULL, 0},
+    {"json:{\"driver\":\"qcow2\",\"data-file.filename\":\"/b\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED,
+     NULL, 0},
     {"json:{\"driver\":\"raw\",\"file\":\"node\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"unix\",\"path\":\"/s\"}}}", VP_REFERENCE_REMOTE, NULL,
-     PB_IMAGE_FORMAT_RAW},
-    {"json:{\"driver\":\"qcow2\",\"file.driver\":\"rbd\",\"file.pool\":\"p\",\"file.image\":\"i\"}", VP_REFERENCE_REMOTE, NULL,
-     PB_IMAGE_FORMAT_QCOW2},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"unix\",\"path\":\"/s\"}}}",
+     VP_REFERENCE_REMOTE, NULL, PB_IMAGE_FORMAT_RAW},
+    {"json:{\"driver\":\"qcow2\",\"file.driver\":\"rbd\",\"file.pool\":\"p\",\"file.image\":\"i\"}",
+     VP_REFERENCE_REMOTE, NULL, PB_IMAGE_FORMAT_QCOW2},
     {"json:{\"driver\":\"https\",\"url\":\"https://host/a\"}", VP_REFERENCE_REMOTE, NULL, 0},
-    {"json:{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"nbd\",\"path\":\"/s\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"copy-on-read\",\"file\":{\"driver\":\"raw\",\"file.filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
-    {"json:{\"driver\":\"throttle\",\"throttle-group\":\"g\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"nbd\",\"path\":\"/s\"}}", VP_REFERENCE_UNSUPPORTED,
+     NULL, 0},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"blkdebug\",\"image.filename\":\"/a\"}}", VP_REFERENCE_UNSUPPORTED,
+     NULL, 0},
+    {"json:{\"driver\":\"copy-on-read\",\"file\":{\"driver\":\"raw\",\"file.filename\":\"/a\"}}",
+     VP_REFERENCE_UNSUPPORTED, NULL, 0},
+    {"json:{\"driver\":\"throttle\",\"throttle-group\":\"g\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL,
+     0},
     {"json:{\"driver\":\"quorum\",\"children\":[{\"driver\":\"raw\"}]}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"null-co\",\"size\":512}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
     {"json:{\"driver\":\"raw\",\"driver\":\"qcow2\",\"file.filename\":\"/a\"}", VP_REFERENCE_UNSUPPORTED, NULL, 0},
@@ -120,18 +127,26 @@ typedef struct Window {
 static const Window windows[] = {
     {"{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 512, 0},
     {"{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 0, 1024},
-    {"{\"driver\":\"raw\",\"offset\":\"1M\",\"size\":\"2k\",\"file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 1 << 20, 2048},
-    {"{\"driver\":\"qcow2\",\"file\":{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}}", TRUE, PB_IMAGE_FORMAT_QCOW2, TRUE,
-     512, 0},
-    {"{\"driver\":\"qcow2\",\"file.driver\":\"raw\",\"file.file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_QCOW2, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":\"1M\",\"size\":\"2k\",\"file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_RAW, TRUE,
+     1 << 20, 2048},
+    {"{\"driver\":\"qcow2\",\"file\":{\"driver\":\"raw\",\"offset\":512,\"file\":{\"filename\":\"/a\"}}}", TRUE,
+     PB_IMAGE_FORMAT_QCOW2, TRUE, 512, 0},
+    {"{\"driver\":\"qcow2\",\"file.driver\":\"raw\",\"file.file.filename\":\"/a\"}", TRUE, PB_IMAGE_FORMAT_QCOW2, FALSE,
+     0, 0},
     /* A window in a window counts from there. */
-    {"{\"driver\":\"raw\",\"offset\":512,\"size\":512,\"file\":{\"driver\":\"raw\",\"offset\":4096,\"size\":1024,\"file.filename\":\"/a\"}}",
+    {"{\"driver\":\"raw\",\"offset\":512,\"size\":512,\"file\":{\"driver\":\"raw\",\"offset\":4096,\"size\":1024,"
+     "\"file.filename\":\"/a\"}}",
      TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 4608, 512},
-    {"{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"raw\",\"offset\":4096,\"size\":2048,\"file.filename\":\"/a\"}}", TRUE,
-     PB_IMAGE_FORMAT_RAW, TRUE, 4608, 1536},
-    {"{\"driver\":\"raw\",\"offset\":512,\"size\":1024,\"file\":{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}}", FALSE, 0, FALSE, 0, 0},
-    {"{\"driver\":\"raw\",\"offset\":4096,\"file\":{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}}", FALSE, 0, FALSE, 0, 0},
-    {"{\"driver\":\"raw\",\"offset\":9223372036854775807,\"file\":{\"driver\":\"raw\",\"offset\":9223372036854775807,\"file.filename\":\"/a\"}}",
+    {"{\"driver\":\"raw\",\"offset\":512,\"file\":{\"driver\":\"raw\",\"offset\":4096,\"size\":2048,\"file.filename\":"
+     "\"/a\"}}",
+     TRUE, PB_IMAGE_FORMAT_RAW, TRUE, 4608, 1536},
+    {"{\"driver\":\"raw\",\"offset\":512,\"size\":1024,\"file\":{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/"
+     "a\"}}",
+     FALSE, 0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":4096,\"file\":{\"driver\":\"raw\",\"size\":1024,\"file.filename\":\"/a\"}}", FALSE,
+     0, FALSE, 0, 0},
+    {"{\"driver\":\"raw\",\"offset\":9223372036854775807,\"file\":{\"driver\":\"raw\",\"offset\":9223372036854775807,"
+     "\"file.filename\":\"/a\"}}",
      FALSE, 0, FALSE, 0, 0},
     {"{\"driver\":\"raw\",\"offset\":-1,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
     {"{\"driver\":\"raw\",\"offset\":1.5,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
@@ -141,7 +156,8 @@ static const Window windows[] = {
     {"{\"driver\":\"raw\",\"size\":0,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
     {"{\"driver\":\"raw\",\"size\":100,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
     {"{\"driver\":\"qcow2\",\"offset\":512,\"file.filename\":\"/a\"}", FALSE, 0, FALSE, 0, 0},
-    {"{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":"
+    {"{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\",\"file\":{\"driver\":\"raw\","
+     "\"file\":{\"driver\":"
      "\"raw\",\"file\":{\"filename\":\"/a\"}}}}}}",
      FALSE, 0, FALSE, 0, 0},
 };
@@ -169,8 +185,11 @@ static void protocols(void **state)
     static const struct {
         const char *name;
         const char *protocol;
-    } names[] = {{"nbd+unix:///x?socket=/s", "nbd"}, {"iser://host/iqn/0", "iscsi"}, {"gluster+rdma://h/v/a", "gluster"},
-                 {"https://host/a", "https"}, {"rbd:pool/image", "rbd"}};
+    } names[] = {{"nbd+unix:///x?socket=/s", "nbd"},
+                 {"iser://host/iqn/0", "iscsi"},
+                 {"gluster+rdma://h/v/a", "gluster"},
+                 {"https://host/a", "https"},
+                 {"rbd:pool/image", "rbd"}};
     for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
         g_auto(VpReference) reference = {0};
         vp_reference_parse(names[i].name, "/dir/overlay", &reference);
@@ -222,7 +241,8 @@ static void every_finding_is_documented(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(windows_of_files), cmocka_unit_test(protocols), cmocka_unit_test(shown_text),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(windows_of_files),
+                                       cmocka_unit_test(protocols), cmocka_unit_test(shown_text),
                                        cmocka_unit_test(every_finding_is_documented)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

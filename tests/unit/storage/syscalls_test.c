@@ -63,7 +63,8 @@ static void of_a_layer(void **state)
 static void of_a_file_in_a_folder(void **state)
 {
     (void)state;
-    must_run("mkdir few many; for i in $(seq 1 10); do truncate -s 1M few/$i; done; for i in $(seq 1 510); do truncate -s 1M many/$i; done");
+    must_run("mkdir few many; for i in $(seq 1 10); do truncate -s 1M few/$i; done; for i in $(seq 1 510); do truncate "
+             "-s 1M many/$i; done");
     g_autofree char *few_path = path_of("few");
     g_autofree char *many_path = path_of("many");
     g_autofree char *few = trace("--folder", few_path);
