@@ -224,8 +224,9 @@ static Next wait_next(Folder *folder, PbInspectPathResponse **ret_message)
 
 static gboolean send(Folder *folder, VpFolderSink sink, void *data, PbInspectPathResponse *message)
 {
-    vp_pb_auto PbInspectPathResponse *owned = message;
-    if (sink(data, message)) {
+    gboolean goes_on = sink(data, message);
+    vp_pb_free(message);
+    if (goes_on) {
         return TRUE;
     }
     VP_LOCK(&folder->mutex);
