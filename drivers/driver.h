@@ -41,7 +41,8 @@ typedef struct VpDriverHost {
     const char *state_dir; /* the driver's own folder, exists, 0700: survives restarts of the daemon and of the host */
     const char *run_dir;   /* the driver's own folder for sockets and pids, exists, 0700 */
     GKeyFile *config;      /* the daemon's configuration; a driver reads its own group, [qemu] */
-    const VpImagePolicy *images; /* what holds for every image that a driver opens; NULL: that of a daemon without configuration */
+    const VpImagePolicy
+        *images; /* what holds for every image that a driver opens; NULL: that of a daemon without configuration */
     /* Reports an observation about domain `uid`. Any thread; copies; never blocks. In the order of the calls for one domain. */
     void (*report)(void *data, const char *uid, const VpObservation *observation);
     void *data;

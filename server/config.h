@@ -7,7 +7,7 @@
 typedef struct VpConfig {
     char *state_dir;
     char *run_dir;
-    char **listen;      /* addresses, NULL at the end */
+    char **listen; /* addresses, NULL at the end */
     VpImagePolicy images;
     /* [events]: how much of the journal is kept, and what of it in any case (docs/store.md). 0: no such limit. */
     guint64 events_max_count;
@@ -15,9 +15,9 @@ typedef struct VpConfig {
     guint64 events_max_age_s;
     guint64 events_keep_count;
     guint64 events_keep_age_s;
-    guint rpc_threads;  /* 0: cores/2 */
-    guint drain_ms;     /* how long running calls may take after SIGTERM */
-    GKeyFile *file;     /* the whole configuration, for the drivers' groups */
+    guint rpc_threads; /* 0: cores/2 */
+    guint drain_ms;    /* how long running calls may take after SIGTERM */
+    GKeyFile *file;    /* the whole configuration, for the drivers' groups */
 } VpConfig;
 
 /* What the command line says; NULL: not given. */

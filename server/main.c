@@ -40,9 +40,10 @@ static gboolean parse(int argc, char **argv, Options *options, int *ret_code)
     g_autoptr(GOptionContext) context = g_option_context_new("- the virtplane daemon");
     g_autoptr(GError) error = NULL;
 
-    g_option_context_set_description(context, "Root keeps state in /var/lib/virtplane and answers on unix:/run/virtplane/virtplaned.sock;\n"
-                                              "others use $XDG_STATE_HOME/virtplane and $XDG_RUNTIME_DIR/virtplane.\n"
-                                              "SIGTERM stops the daemon; running domains go on.\n");
+    g_option_context_set_description(
+        context, "Root keeps state in /var/lib/virtplane and answers on unix:/run/virtplane/virtplaned.sock;\n"
+                 "others use $XDG_STATE_HOME/virtplane and $XDG_RUNTIME_DIR/virtplane.\n"
+                 "SIGTERM stops the daemon; running domains go on.\n");
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error) || argc > 1) {
         fprintf(stderr, "virtplaned: %s\nSee virtplaned --help.\n", error ? error->message : "it takes no arguments");
@@ -92,7 +93,9 @@ int main(int argc, char **argv)
     pthread_sigmask(SIG_BLOCK, &stop, NULL);
     signal(SIGPIPE, SIG_IGN);
 
-    const VpConfigArguments arguments = {.config = options.config, .state_dir = options.state_dir, .listen = options.listen};
+    const VpConfigArguments arguments = {.config = options.config,
+                                         .state_dir = options.state_dir,
+                                         .listen = options.listen};
     g_autoptr(VpError) error = NULL;
     g_autoptr(VpConfig) config = vp_config_new(&arguments, &error);
     VpDaemon *daemon = config ? vp_daemon_new(config, &error) : NULL;

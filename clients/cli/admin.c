@@ -121,7 +121,8 @@ int vp_admin_backup(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (cli->output == VP_OUTPUT_NAME)
         puts(name);
     else
-        printf("%s has the store at revision %" G_GINT64_FORMAT " (%s, sha256 %s)\n", name, backup->revision, size, backup->sha256);
+        printf("%s has the store at revision %" G_GINT64_FORMAT " (%s, sha256 %s)\n", name, backup->revision, size,
+               backup->sha256);
     return VP_EXIT_DONE;
 }
 
@@ -138,9 +139,10 @@ static int show_check(VpCli *cli, const PbStoreCheck *check)
         puts(safe);
     }
     if (cli->output != VP_OUTPUT_NAME)
-        printf("revision %" G_GINT64_FORMAT ": %" G_GUINT64_FORMAT " domains, %" G_GUINT64_FORMAT " keys in all, %" G_GUINT64_FORMAT
-               " events: %s\n",
-               check->revision, check->domains, check->keys, check->events, check->n_problems ? "DAMAGED" : "all is well");
+        printf("revision %" G_GINT64_FORMAT ": %" G_GUINT64_FORMAT " domains, %" G_GUINT64_FORMAT
+               " keys in all, %" G_GUINT64_FORMAT " events: %s\n",
+               check->revision, check->domains, check->keys, check->events,
+               check->n_problems ? "DAMAGED" : "all is well");
     return code;
 }
 
@@ -161,7 +163,8 @@ int vp_admin_check(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     g_autofree char *state_dir = NULL;
     const GOptionEntry entries[] = {
-        {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &state_dir, "Look at the store in DIR, which no daemon uses now", "DIR"},
+        {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &state_dir, "Look at the store in DIR, which no daemon uses now",
+         "DIR"},
         {0},
     };
     VpError *error = NULL;

@@ -54,8 +54,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpDomainView, vp_domain_view_unref)
 /* By name or uid (empty or NULL: not given; both must agree). NOT_FOUND; INVALID_ARGUMENT if neither is given. Owned by the caller. */
 VpDomainView *vp_domains_get(VpDomains *domains, const char *name, const char *uid, VpError **error);
 
-/* Those that match `filter` (may be NULL), in the order of their names, after `after` (NULL: from the first), at most `limit` and some 3 MiB: a GPtrArray of VpDomainView that
- * owns them. `ret_more` tells whether others follow. */
+/* Those that match `filter` (may be NULL), in the order of their names, after `after` (NULL: from the first), at most `limit` and some 3 MiB:
+ * a GPtrArray of VpDomainView that owns them. `ret_more` tells whether others follow. */
 GPtrArray *vp_domains_list(VpDomains *domains, const PbDomainFilter *filter, const char *after, guint limit,
                            gboolean *ret_more);
 

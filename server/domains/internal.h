@@ -56,7 +56,7 @@ struct VpDomains {
     pthread_mutex_t mutex;
     pthread_cond_t idle; /* fewer adoptions are under way */
     guint adopting;
-    gboolean stopping; /* what the store does not take now is not tried again */
+    gboolean stopping;  /* what the store does not take now is not tried again */
     GTree *by_name;     /* char * -> VpRecord (one reference) */
     GHashTable *by_uid; /* char * -> VpRecord (none) */
 };

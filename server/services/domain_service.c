@@ -38,7 +38,8 @@ static void list_domains(VpCall *call, const void *message, void *context)
     g_autofree char *token = NULL;
     gboolean more = FALSE;
 
-    VpError *error = vp_page_token_read(&services->page_key, "ListDomains", request->filter, request->page_token, &place);
+    VpError *error =
+        vp_page_token_read(&services->page_key, "ListDomains", request->filter, request->page_token, &place);
     if (error) {
         vp_call_fail(call, error);
         return;
@@ -46,7 +47,8 @@ static void list_domains(VpCall *call, const void *message, void *context)
     /* Before the list: what changes in between comes as an event, rather once too often than never. */
     gint64 revision = vp_store_revision(services->store);
     const char *after = place ? read_place(place, &revision) : NULL;
-    g_autoptr(GPtrArray) views = vp_domains_list(services->domains, request->filter, after, vp_page_size(request->page_size), &more);
+    g_autoptr(GPtrArray) views =
+        vp_domains_list(services->domains, request->filter, after, vp_page_size(request->page_size), &more);
     g_autofree PbDomain **domains = g_new(PbDomain *, views->len + 1);
     for (guint i = 0; i < views->len; i++)
         domains[i] = ((VpDomainView *)views->pdata[i])->domain;
@@ -80,7 +82,8 @@ static const VpDomainCaller *who_calls(VpCall *call, const char *request_id, Who
         g_snprintf(who->identity, sizeof(who->identity), "uid:%u", who->caller.uid);
     else
         g_strlcpy(who->identity, "anonymous", sizeof(who->identity));
-    who->domain_caller = (VpDomainCaller){.identity = who->identity, .text = who->caller.text, .request_id = request_id};
+    who->domain_caller =
+        (VpDomainCaller){.identity = who->identity, .text = who->caller.text, .request_id = request_id};
     return &who->domain_caller;
 }
 
@@ -113,7 +116,8 @@ static void create_domain(VpCall *call, const void *message, void *context)
     const VpServices *services = context;
     Who who;
 
-    vp_domains_create(services->domains, request, who_calls(call, request->request_id, &who), changed, vp_call_ref(call));
+    vp_domains_create(services->domains, request, who_calls(call, request->request_id, &who), changed,
+                      vp_call_ref(call));
 }
 
 static void update_domain(VpCall *call, const void *message, void *context)
@@ -122,7 +126,8 @@ static void update_domain(VpCall *call, const void *message, void *context)
     const VpServices *services = context;
     Who who;
 
-    vp_domains_update(services->domains, request, who_calls(call, request->request_id, &who), changed, vp_call_ref(call));
+    vp_domains_update(services->domains, request, who_calls(call, request->request_id, &who), changed,
+                      vp_call_ref(call));
 }
 
 static void deleted(void *data, const VpDomainResult *result)
@@ -144,7 +149,8 @@ static void delete_domain(VpCall *call, const void *message, void *context)
     const VpServices *services = context;
     Who who;
 
-    vp_domains_delete(services->domains, request, who_calls(call, request->request_id, &who), deleted, vp_call_ref(call));
+    vp_domains_delete(services->domains, request, who_calls(call, request->request_id, &who), deleted,
+                      vp_call_ref(call));
 }
 
 /* ---- verbs: all requests and all answers have the same shape, whatever their names ---- */
@@ -182,11 +188,11 @@ static void run_verb(VpCall *call, void *context, VpVerbRequest request)
     vp_domains_verb(services->domains, &request, who_calls(call, "", &who), verb_done, vp_call_ref(call));
 }
 
-#define VERB_REQUEST(what, message)                                                                                                        \
-    (VpVerbRequest)                                                                                                                        \
-    {                                                                                                                                      \
-        .verb = (what), .name = (message)->name, .uid = (message)->uid, .no_wait = (message)->no_wait,                                     \
-        .timeout_ms = duration_ms((message)->timeout)                                                                                      \
+#define VERB_REQUEST(what, message)                                                                                    \
+    (VpVerbRequest)                                                                                                    \
+    {                                                                                                                  \
+        .verb = (what), .name = (message)->name, .uid = (message)->uid, .no_wait = (message)->no_wait,                 \
+        .timeout_ms = duration_ms((message)->timeout)                                                                  \
     }
 
 static void start_domain(VpCall *call, const void *message, void *context)

@@ -8,8 +8,10 @@
 
 static VpError *unknown(const char *uid)
 {
-    return vp_error_new(VP_NOT_FOUND, "OPERATION_NOT_FOUND",
-                        "there is no operation %s; ended ones are forgotten after a while, and all of them at a restart of the daemon", uid);
+    return vp_error_new(
+        VP_NOT_FOUND, "OPERATION_NOT_FOUND",
+        "there is no operation %s; ended ones are forgotten after a while, and all of them at a restart of the daemon",
+        uid);
 }
 
 static void get_operation(VpCall *call, const void *message, void *context)
@@ -52,8 +54,9 @@ static void list_operations(VpCall *call, const void *message, void *context)
         return;
     }
     /* One more than asked for tells whether there are more. */
-    g_autoptr(GPtrArray) operations = vp_jobs_list_operations(services->jobs, request->resource_uid[0] ? request->resource_uid : NULL,
-                                                              request->active_only, after, limit + 1);
+    g_autoptr(GPtrArray) operations =
+        vp_jobs_list_operations(services->jobs, request->resource_uid[0] ? request->resource_uid : NULL,
+                                request->active_only, after, limit + 1);
     PbListOperationsResponse response = PB_LIST_OPERATIONS_RESPONSE__INIT;
     response.n_operations = MIN(operations->len, limit);
     response.operations = (PbOperation **)operations->pdata;

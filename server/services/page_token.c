@@ -42,7 +42,8 @@ char *vp_page_token_new(const VpPageKey *key, const char *method, const void *fi
     return g_base64_encode((const guchar *)text, strlen(text));
 }
 
-VpError *vp_page_token_read(const VpPageKey *key, const char *method, const void *filter, const char *token, char **ret_position)
+VpError *vp_page_token_read(const VpPageKey *key, const char *method, const void *filter, const char *token,
+                            char **ret_position)
 {
     gsize size = 0;
 
@@ -60,7 +61,8 @@ VpError *vp_page_token_read(const VpPageKey *key, const char *method, const void
             return NULL;
         }
     }
-    VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_PAGE_TOKEN",
-                                  "page_token is none that this call gave out (same filter, same daemon run); start from the first page");
+    VpError *error = vp_error_new(
+        VP_INVALID_ARGUMENT, "INVALID_PAGE_TOKEN",
+        "page_token is none that this call gave out (same filter, same daemon run); start from the first page");
     return vp_error_violation(error, "page_token", "is not valid for this call");
 }

@@ -15,4 +15,5 @@ char *vp_page_token_new(const VpPageKey *key, const char *method, const void *fi
 
 /* The position of a token (owned by the caller; NULL for the empty token). INVALID_ARGUMENT, reason INVALID_PAGE_TOKEN, if it is not one of ours for this
  * method and filter. `filter` is a protobuf-c message or NULL. */
-VpError *vp_page_token_read(const VpPageKey *key, const char *method, const void *filter, const char *token, char **ret_position);
+VpError *vp_page_token_read(const VpPageKey *key, const char *method, const void *filter, const char *token,
+                            char **ret_position);

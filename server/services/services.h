@@ -21,8 +21,8 @@ typedef struct VpServices {
     VpPageKey page_key;
     const char *state_dir;
     const VpImagePolicy *images;
-    gint inspecting; /* InspectPath calls under way; atomic */
-    const char *const *addresses;   /* set once they are bound, while calls are served: atomic */
+    gint inspecting;              /* InspectPath calls under way; atomic */
+    const char *const *addresses; /* set once they are bound, while calls are served: atomic */
     gint64 start_wall_us;
 } VpServices;
 

@@ -21,8 +21,9 @@ static VpError *check_room(VpDb *source, const char *dir)
 
     sqlite3_stmt *statement = NULL;
 
-    if (sqlite3_prepare_v2(vp_db_handle(source), "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", -1,
-                           &statement, NULL) == SQLITE_OK &&
+    if (sqlite3_prepare_v2(vp_db_handle(source),
+                           "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", -1, &statement,
+                           NULL) == SQLITE_OK &&
         sqlite3_step(statement) == SQLITE_ROW) {
         pages = sqlite3_column_int64(statement, 0);
     }
@@ -78,7 +79,8 @@ static VpError *fill(VpDb *source, const char *path, gboolean (*stop)(void *data
         rc = error ? SQLITE_OK : sqlite3_exec(target, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
     }
     if (rc != SQLITE_OK) {
-        error = vp_error_new(VP_UNAVAILABLE, "STORE_FAILED", "cannot copy the store to '%s': %s", path, sqlite3_errstr(rc));
+        error =
+            vp_error_new(VP_UNAVAILABLE, "STORE_FAILED", "cannot copy the store to '%s': %s", path, sqlite3_errstr(rc));
     }
     sqlite3_close(target);
     return error;

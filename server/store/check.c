@@ -93,7 +93,8 @@ static void check_entry(Check *check, sqlite3_stmt *statement, gint64 *last, gin
     check->bytes += sqlite3_column_int64(statement, 1);
     *next_seq = revision == *last ? *next_seq : 0;
     if (seq != *next_seq) {
-        problem(check, "the journal lacks entry %" G_GINT64_FORMAT " of revision %" G_GINT64_FORMAT, *next_seq, revision);
+        problem(check, "the journal lacks entry %" G_GINT64_FORMAT " of revision %" G_GINT64_FORMAT, *next_seq,
+                revision);
     }
     *last = revision;
     *next_seq = seq + 1;
@@ -105,8 +106,8 @@ static void check_entry(Check *check, sqlite3_stmt *statement, gint64 *last, gin
         problem(check, "the journal's entry %" G_GINT64_FORMAT " of revision %" G_GINT64_FORMAT " cannot be read", seq,
                 revision);
     } else if (event->revision != revision) {
-        problem(check, "the journal's entry at revision %" G_GINT64_FORMAT " says %" G_GINT64_FORMAT " of itself", revision,
-                event->revision);
+        problem(check, "the journal's entry at revision %" G_GINT64_FORMAT " says %" G_GINT64_FORMAT " of itself",
+                revision, event->revision);
     }
 }
 
@@ -129,8 +130,8 @@ static VpError *check_journal(Check *check)
     }
     if (check->report.events != check->meta.events || check->bytes != check->meta.bytes) {
         problem(check,
-                "the journal has %" G_GINT64_FORMAT " entries of %" G_GINT64_FORMAT " bytes, and is counted as %" G_GINT64_FORMAT
-                " of %" G_GINT64_FORMAT,
+                "the journal has %" G_GINT64_FORMAT " entries of %" G_GINT64_FORMAT
+                " bytes, and is counted as %" G_GINT64_FORMAT " of %" G_GINT64_FORMAT,
                 check->report.events, check->bytes, check->meta.events, check->meta.bytes);
     }
     return NULL;

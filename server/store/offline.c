@@ -68,8 +68,8 @@ static VpError *copy_file(const char *file, const char *copy)
     }
     unlink(copy);
     const int to = open(copy, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    VpError *error = to < 0 ? vp_error_errno(errno, "RESTORE_FAILED", "cannot make '%s'", copy)
-                            : copy_bytes(from, file, to, copy);
+    VpError *error =
+        to < 0 ? vp_error_errno(errno, "RESTORE_FAILED", "cannot make '%s'", copy) : copy_bytes(from, file, to, copy);
 
     close(from);
     if (to >= 0) {
@@ -87,7 +87,8 @@ static VpError *prove(const char *copy, VpStoreReport *report)
         error = vp_check_file(copy, NULL, NULL, report);
     }
     if (!error && report->problems->len > 0) {
-        error = vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "the backup is damaged: %s", (char *)report->problems->pdata[0]);
+        error = vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "the backup is damaged: %s",
+                             (char *)report->problems->pdata[0]);
         vp_store_report_clear(report);
     }
     return error;
@@ -124,7 +125,8 @@ static VpError *sync_dir(const char *dir)
 {
     const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const gboolean done = fd >= 0 && fsync(fd) == 0;
-    VpError *error = done ? NULL : vp_error_errno(errno, "RESTORE_FAILED", "cannot write the directory '%s' to the disk", dir);
+    VpError *error =
+        done ? NULL : vp_error_errno(errno, "RESTORE_FAILED", "cannot write the directory '%s' to the disk", dir);
 
     if (fd >= 0) {
         close(fd);

@@ -39,8 +39,7 @@ static VpError *run(VpDb *db, const char *script, const char *doing)
 /* Steps `script` to `version`, all or nothing. */
 static VpError *step_to(VpDb *db, const char *script, int version, const char *doing)
 {
-    g_autofree char *all =
-        g_strdup_printf("BEGIN IMMEDIATE;%s PRAGMA user_version = %d; COMMIT;", script, version);
+    g_autofree char *all = g_strdup_printf("BEGIN IMMEDIATE;%s PRAGMA user_version = %d; COMMIT;", script, version);
 
     return run(db, all, doing);
 }
@@ -86,7 +85,8 @@ static VpError *read_version(VpDb *db, gint64 *ret_version)
         return NULL;
     }
     if (application_id != VP_SCHEMA_APPLICATION_ID || version < 1) {
-        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' is a database, but not virtplane's; move it away", path);
+        return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "'%s' is a database, but not virtplane's; move it away",
+                            path);
     }
     if (version > VP_SCHEMA_VERSION) {
         return vp_error_new(VP_FAILED_PRECONDITION, "STORE_TOO_NEW",
@@ -126,7 +126,8 @@ VpError *vp_schema_check(VpDb *db)
     }
     if (!error && version < VP_SCHEMA_VERSION) {
         return vp_error_new(VP_FAILED_PRECONDITION, "STORE_TOO_OLD",
-                            "'%s' has schema %" G_GINT64_FORMAT " and was not brought up to %d yet: start the daemon on it once",
+                            "'%s' has schema %" G_GINT64_FORMAT
+                            " and was not brought up to %d yet: start the daemon on it once",
                             sqlite3_db_filename(vp_db_handle(db), NULL), version, VP_SCHEMA_VERSION);
     }
     return error;

@@ -64,7 +64,7 @@ struct VpStore {
     char *dir;
     VpRetention keep;
     guint64 trim_slack;
-    gint64 age_check_us; /* how often age is looked at; 0: never */
+    gint64 age_check_us;    /* how often age is looked at; 0: never */
     pthread_mutex_t backup; /* held during one */
     _Atomic gint64 revision;
     _Atomic gint64 oldest;
@@ -141,8 +141,7 @@ static VpError *group_apply(VpStore *store, GPtrArray *group, VpDbMeta *meta, GP
 
 static gboolean meta_equal(const VpDbMeta *a, const VpDbMeta *b)
 {
-    return a->revision == b->revision && a->compacted == b->compacted && a->events == b->events &&
-           a->bytes == b->bytes;
+    return a->revision == b->revision && a->compacted == b->compacted && a->events == b->events && a->bytes == b->bytes;
 }
 
 /*
@@ -330,7 +329,8 @@ static void trim(VpStore *store)
 
     if (store->meta.revision != store->trimmed_at &&
         (store->meta.events > (gint64)(keep->max_events + store->trim_slack) ||
-         (keep->max_bytes && store->meta.bytes > (gint64)(keep->max_bytes + keep->max_bytes / TRIM_SLACK_BYTES_PART)))) {
+         (keep->max_bytes &&
+          store->meta.bytes > (gint64)(keep->max_bytes + keep->max_bytes / TRIM_SLACK_BYTES_PART)))) {
         store->trimming = TRUE;
     }
     if (!trim_due(store)) {
@@ -455,8 +455,8 @@ VpStore *vp_store_open_sqlite(const VpStoreOptions *options, VpError **error)
     store->tail =
         vp_tail_new(options->tail_max_bytes ? options->tail_max_bytes : DEFAULT_TAIL_MAX_BYTES, store->meta.revision);
     store->keep = (VpRetention){
-        .max_events = options->journal_max_events ? MIN(options->journal_max_events, G_MAXINT64 / 2)
-                                                  : DEFAULT_JOURNAL_MAX_EVENTS,
+        .max_events =
+            options->journal_max_events ? MIN(options->journal_max_events, G_MAXINT64 / 2) : DEFAULT_JOURNAL_MAX_EVENTS,
         .max_bytes = MIN(options->journal_max_bytes, G_MAXINT64 / 2),
         .max_age_us = seconds_us(options->journal_max_age_s),
         .keep_events = MIN(options->journal_keep_events, G_MAXINT64 / 2),

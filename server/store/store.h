@@ -37,8 +37,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpStore, vp_store_close)
 /* Figures for administrators and benchmarks. */
 typedef struct VpStoreStats {
     gint64 journal_events;
-    gint64 journal_bytes;   /* of the events; the file needs some more */
-    gint64 compactions;     /* steps since the store was opened */
+    gint64 journal_bytes; /* of the events; the file needs some more */
+    gint64 compactions;   /* steps since the store was opened */
     gint64 compact_longest_us;
     gint64 commit_longest_us; /* a group's transaction with its fsync */
     gint64 upkeep_longest_us; /* copying the write-ahead log into the database */

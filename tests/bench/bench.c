@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -121,4 +122,18 @@ char *bench_runfile(const char *path)
     if (access(found, X_OK) < 0)
         bench_die("%s is not there; run this by `bazel run`", found);
     return found;
+}
+
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *where)
+{
+    (void)status;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+void bench_remove(const char *dir)
+{
+    if (nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        bench_die("%s cannot be removed: %s", dir, strerror(errno));
 }

@@ -33,5 +33,8 @@ gsize bench_rss(pid_t pid);
 /* A file that the build made, by its path below the workspace ("server/virtplaned"): bazel's runfiles, wherever we are run from. Owned by the caller. */
 char *bench_runfile(const char *path);
 
+/* Removes a folder and all that is in it. */
+void bench_remove(const char *dir);
+
 /* Says what went wrong and ends. */
 void bench_die(const char *format, ...) G_GNUC_PRINTF(1, 2) G_GNUC_NORETURN;

@@ -31,8 +31,8 @@ static void post(Slot *slot)
 {
     slot->answered = 0;
     grpc_metadata_array_init(&slot->metadata);
-    if (grpc_server_request_registered_call(server, method, &slot->call, &slot->deadline, &slot->metadata, &slot->payload, cq, cq, slot) !=
-        GRPC_CALL_OK)
+    if (grpc_server_request_registered_call(server, method, &slot->call, &slot->deadline, &slot->metadata,
+                                            &slot->payload, cq, cq, slot) != GRPC_CALL_OK)
         exit(1);
 }
 
@@ -75,7 +75,8 @@ int main(int argc, char **argv)
     server = grpc_server_create(NULL, NULL);
     cq = grpc_completion_queue_create_for_next(NULL);
     grpc_server_register_completion_queue(server, cq, NULL);
-    method = grpc_server_register_method(server, "/bench.Echo/Echo", NULL, GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
+    method =
+        grpc_server_register_method(server, "/bench.Echo/Echo", NULL, GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
     if (!grpc_server_add_http2_port(server, argv[1], grpc_insecure_server_credentials_create()))
         return 1;
     grpc_server_start(server);

@@ -51,8 +51,12 @@ static gboolean load_library(LibvirtPeer *peer)
         const char *name;
         void *slot;
     } symbols[] = {
-        {"virConnectOpen", &peer->open},       {"virConnectClose", &peer->close},   {"virDomainDefineXML", &peer->define},
-        {"virDomainGetInfo", &peer->info},     {"virDomainUndefine", &peer->undefine}, {"virDomainFree", &peer->domain_free},
+        {"virConnectOpen", &peer->open},
+        {"virConnectClose", &peer->close},
+        {"virDomainDefineXML", &peer->define},
+        {"virDomainGetInfo", &peer->info},
+        {"virDomainUndefine", &peer->undefine},
+        {"virDomainFree", &peer->domain_free},
         {"virDomainLookupByName", &peer->lookup},
         {"virStoragePoolCreateXML", &peer->pool_create},
         {"virStoragePoolRefresh", &peer->pool_refresh},
@@ -153,7 +157,9 @@ gdouble libvirt_peer_domain_info(LibvirtPeer *peer, guint connections, guint dur
 
 gboolean libvirt_peer_pool(LibvirtPeer *peer, const char *folder)
 {
-    g_autofree char *text = g_markup_printf_escaped("<pool type='dir'><name>virtplane-bench</name><target><path>%s</path></target></pool>", folder);
+    g_autofree char *text =
+        g_markup_printf_escaped("<pool type='dir'><name>virtplane-bench</name><target><path>%s</path></target></pool>",
+                                folder);
 
     peer->pool = peer->pool_create(peer->connection, text, 0);
     if (!peer->pool)

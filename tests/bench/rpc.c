@@ -2,7 +2,6 @@
 #include <glib/gstdio.h>
 #include <grpc/grpc.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/pb.h"
@@ -79,8 +78,10 @@ static void measure_calls(Bench *bench, guint in_flight)
     BenchSamples libvirt = {0};
 
     for (guint i = 0; i < BENCH_RUNS; i++) {
-        const LoadResult own = load_run(bench->daemon_address, "/virtplane.v1.DomainService/GetDomain", bench->get_request, in_flight, RUN_MS);
-        const LoadResult peer = load_run(bench->echo_address, "/bench.Echo/Echo", bench->echo_request, in_flight, RUN_MS);
+        const LoadResult own = load_run(bench->daemon_address, "/virtplane.v1.DomainService/GetDomain",
+                                        bench->get_request, in_flight, RUN_MS);
+        const LoadResult peer =
+            load_run(bench->echo_address, "/bench.Echo/Echo", bench->echo_request, in_flight, RUN_MS);
 
         bench_add(&ours[0], own.calls_per_second);
         bench_add(&ours[1], own.p50_us);
@@ -93,8 +94,10 @@ static void measure_calls(Bench *bench, guint in_flight)
     }
     const gdouble own = bench_median(&ours[0]);
     bench_figure(name, own, "calls/s", own / bench_median(&peers[0]), "bare_ccore_echo");
-    bench_figure(p50, bench_median(&ours[1]), "us", bench_median(&peers[1]) / bench_median(&ours[1]), "bare_ccore_echo");
-    bench_figure(p99, bench_median(&ours[2]), "us", bench_median(&peers[2]) / bench_median(&ours[2]), "bare_ccore_echo");
+    bench_figure(p50, bench_median(&ours[1]), "us", bench_median(&peers[1]) / bench_median(&ours[1]),
+                 "bare_ccore_echo");
+    bench_figure(p99, bench_median(&ours[2]), "us", bench_median(&peers[2]) / bench_median(&ours[2]),
+                 "bare_ccore_echo");
     if (with_libvirt)
         bench_figure(versus, own, "calls/s", own / bench_median(&libvirt), "libvirt");
 }
@@ -129,8 +132,8 @@ int main(void)
     measure_calls(&bench, 8);
     measure_calls(&bench, 64);
     g_autoptr(GBytes) watch_request = vp_pb_pack(&watch);
-    load_streams(bench.daemon_address, "/virtplane.v1.EventService/WatchEvents", watch_request, STREAMS, STREAM_CONNECTIONS,
-                 rss_with_streams, &bench);
+    load_streams(bench.daemon_address, "/virtplane.v1.EventService/WatchEvents", watch_request, STREAMS,
+                 STREAM_CONNECTIONS, rss_with_streams, &bench);
 
     libvirt_peer_free(bench.libvirt);
     bench_stop(bench.daemon);
@@ -140,7 +143,7 @@ int main(void)
     g_free(bench.daemon_address);
     g_free(bench.echo_address);
     grpc_shutdown_blocking();
-    g_autofree char *remove = g_strdup_printf("rm -rf '%s'", bench.dir);
+    bench_remove(bench.dir);
     g_free(bench.dir);
-    return system(remove) == 0 ? 0 : 1;
+    return 0;
 }

@@ -92,8 +92,10 @@ static void test_floor_by_count(void **state)
 {
     Fixture *fixture = *state;
 
-    open_with(fixture, (VpStoreOptions){
-                           .journal_max_events = 5, .journal_max_bytes = 1, .journal_max_age_s = 1, .journal_keep_events = 40});
+    open_with(fixture, (VpStoreOptions){.journal_max_events = 5,
+                                        .journal_max_bytes = 1,
+                                        .journal_max_age_s = 1,
+                                        .journal_keep_events = 40});
     put_many(fixture->store, 100);
     wait_for_events(fixture->store, 41);
     g_usleep(1500 * 1000); /* nothing to wait for: it is about what does not happen once all are too old */
