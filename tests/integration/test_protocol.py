@@ -15,7 +15,7 @@ from harness.errors import Refusal, refused
 from harness.events import Events
 
 BUILT = {
-    "AdminService": {"GetDaemon"},
+    "AdminService": {"GetDaemon", "BackupStore", "CheckStore"},
     "DomainService": {"CreateDomain", "GetDomain", "ListDomains", "UpdateDomain", "DeleteDomain", "StartDomain", "ShutdownDomain",
                       "PowerOffDomain", "RebootDomain", "ResetDomain", "PauseDomain", "ResumeDomain"},
     "EventService": {"WatchEvents", "ListEvents"},
