@@ -14,7 +14,7 @@
 #define MAX_THREADS 4
 #define MAX_LAYERS 100000 /* that are remembered */
 #define MAX_WAITING 8     /* lists of files, and messages */
-#define CHUNK 128          /* files in a list; the first ones are shorter, so that the first answer is quick */
+#define CHUNK 128         /* files in a list; the first ones are shorter, so that the first answer is quick */
 #define MESSAGE_ITEMS 512 /* layers and findings in a message: some 200 KB */
 
 typedef struct Folder {

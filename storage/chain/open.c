@@ -17,7 +17,7 @@
 
 void vp_opener_init(VpOpener *opener, const VpImagePolicy *policy)
 {
-    *opener = (VpOpener){.policy = policy};
+    *opener = (VpOpener){.policy = policy, .fds = -1};
     if (!policy->roots) {
         return;
     }
@@ -34,6 +34,9 @@ void vp_opener_init(VpOpener *opener, const VpImagePolicy *policy)
 void vp_opener_clear(VpOpener *opener)
 {
     g_clear_pointer(&opener->roots, g_ptr_array_unref);
+    if (opener->policy && opener->fds >= 0) {
+        close(opener->fds);
+    }
 }
 
 static void refuse(VpOpenRefusal *refusal, PbFindingCode code, const char *why)
@@ -221,14 +224,20 @@ gboolean vp_opener_allows(VpOpener *opener, int fd, const struct stat *st, VpOpe
 }
 
 /* Reading a header is no use of the image: its access time stays, where we may say so. */
-static int reopen(int path_fd, gboolean write)
+static int reopen(VpOpener *opener, int path_fd, gboolean write)
 {
-    char link[32];
+    char number[16];
     int flags = (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
-    int fd = open(link, flags | O_NOATIME);
+    if (opener->fds < 0) {
+        opener->fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (opener->fds < 0) {
+        return -1;
+    }
+    g_snprintf(number, sizeof(number), "%d", path_fd);
+    int fd = openat(opener->fds, number, flags | O_NOATIME);
     if (fd < 0 && errno == EPERM) {
-        fd = open(link, flags);
+        fd = openat(opener->fds, number, flags);
     }
     return fd;
 }
@@ -248,7 +257,7 @@ static VpError *open_checked(VpOpener *opener, const char *path, int path_fd, gb
                                    : !vp_opener_allows(opener, path_fd, &opened.st, refusal)) {
         return NULL;
     }
-    opened.fd = reopen(path_fd, write);
+    opened.fd = reopen(opener, path_fd, write);
     if (opened.fd < 0) {
         return judge_errno(errno, write ? "cannot be opened for writing" : "cannot be read", refusal);
     }

@@ -14,6 +14,7 @@
 typedef struct VpOpener {
     const VpImagePolicy *policy;
     GPtrArray *roots; /* of char *, resolved; NULL: any place */
+    int fds;          /* /proc/self/fd, opened when first needed: a look-up in it is much shorter than by its path */
     dev_t checked[4]; /* file systems found fit; a chain seldom spans more */
     guint n_checked;
 } VpOpener;

@@ -88,7 +88,7 @@ static void of_a_special_file(void **state)
     for (gsize i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = path_of(names[i]);
         g_autofree char *text = trace("--walk", path);
-        assert_int_equal(count_lines(text, path), 1); /* the O_PATH */
+        assert_int_equal(count_lines(text, path), 1);        /* the O_PATH */
         assert_int_equal(count_lines(text, "O_NOATIME"), 0); /* which every open for reading asks for */
     }
 }
