@@ -161,7 +161,8 @@ static void bookmark_again(VpEventStream *stream)
 {
     VP_LOCK(&stream->mutex);
     if (stream->phase != VP_STREAM_ENDED)
-        stream->bookmark = vp_timer_start(stream->hub->loop, stream->bookmark_ms, bookmark_fired, vp_event_stream_ref(stream));
+        stream->bookmark =
+            vp_timer_start(stream->hub->loop, stream->bookmark_ms, bookmark_fired, vp_event_stream_ref(stream));
 }
 
 static void bookmark_fired(void *data)
@@ -210,7 +211,8 @@ static void drained(VpCall *call, void *data)
     pthread_mutex_lock(&stream->mutex);
     const gint64 next_revision = stream->written_revision;
     pthread_mutex_unlock(&stream->mutex);
-    VpError *error = vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again and resume after the last revision seen");
+    VpError *error = vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING",
+                                  "the daemon is stopping; connect again and resume after the last revision seen");
 
     (void)call;
     /* Who has not got all of the initial state asks for it anew. */
@@ -236,22 +238,25 @@ static VpError *start_revision(VpEventHub *hub, gint64 asked, gint64 *ret_revisi
     const gint64 oldest = vp_store_oldest_revision(hub->store);
 
     if (asked < 0)
-        return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "start_revision is negative"), "start_revision",
-                                  "must not be negative");
+        return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "start_revision is negative"),
+                                  "start_revision", "must not be negative");
     if (asked > present + 1 && !is_committed(hub->store, asked - 1)) {
         g_autofree char *next = g_strdup_printf("%" G_GINT64_FORMAT, present + 1);
 
         return vp_error_with(vp_error_new(VP_OUT_OF_RANGE, "REVISION_IN_FUTURE",
-                                          "revision %" G_GINT64_FORMAT " is not there yet; the next one will be %s", asked, next),
+                                          "revision %" G_GINT64_FORMAT " is not there yet; the next one will be %s",
+                                          asked, next),
                              "next_revision", next);
     }
     if (asked > 1 && asked < oldest) {
         g_autofree char *kept = g_strdup_printf("%" G_GINT64_FORMAT, oldest);
 
-        return vp_error_with(vp_error_new(VP_OUT_OF_RANGE, "REVISION_COMPACTED",
-                                          "revision %" G_GINT64_FORMAT " was compacted away; the oldest that is kept is %s: list, then watch from there",
-                                          asked, kept),
-                             "oldest_revision", kept);
+        return vp_error_with(
+            vp_error_new(VP_OUT_OF_RANGE, "REVISION_COMPACTED",
+                         "revision %" G_GINT64_FORMAT
+                         " was compacted away; the oldest that is kept is %s: list, then watch from there",
+                         asked, kept),
+            "oldest_revision", kept);
     }
     *ret_revision = asked == 0 ? present + 1 : asked == 1 ? oldest : asked;
     return NULL;
@@ -273,9 +278,10 @@ static VpError *first_revision(VpEventHub *hub, const PbWatchEventsRequest *requ
         return start_revision(hub, request->start_revision, ret_revision);
     if (request->start_revision == 0)
         return NULL;
-    return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST",
-                                           "start_revision and send_initial_state exclude each other: the events go on after the state"),
-                              "start_revision", "must be 0 with send_initial_state");
+    return vp_error_violation(
+        vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST",
+                     "start_revision and send_initial_state exclude each other: the events go on after the state"),
+        "start_revision", "must be 0 with send_initial_state");
 }
 
 void vp_event_hub_watch(VpEventHub *hub, VpCall *call, const PbWatchEventsRequest *request)

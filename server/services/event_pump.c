@@ -86,8 +86,8 @@ static void write_state(VpEventStream *stream)
         written++;
     }
     if (held) {
-        if (!vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_STATE, held, FALSE, taken_by_transport,
-                                   vp_event_stream_ref(stream)))
+        if (!vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_STATE, held, FALSE,
+                                   taken_by_transport, vp_event_stream_ref(stream)))
             vp_event_stream_unref(stream);
         return;
     }
@@ -187,7 +187,8 @@ static gboolean write_entries(VpEventStream *stream, const GPtrArray *entries, g
         last = batch;
     } else {
         for (guint i = 0; i + 1 < picked->len; i++)
-            vp_call_write_wrapped(stream->call, field, ((const VpJournalEntry *)picked->pdata[i])->packed, TRUE, NULL, NULL);
+            vp_call_write_wrapped(stream->call, field, ((const VpJournalEntry *)picked->pdata[i])->packed, TRUE, NULL,
+                                  NULL);
     }
     if (vp_call_write_wrapped(stream->call, field, last, FALSE, taken_by_transport, vp_event_stream_ref(stream)))
         note_written(stream, written);
@@ -256,7 +257,8 @@ void vp_event_stream_pump(VpEventStream *stream)
                 return;
             vp_event_stream_unref(stream);
             vp_event_stream_fail(stream,
-                                 vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon has too much to do; resume the stream"),
+                                 vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY",
+                                                             "the daemon has too much to do; resume the stream"),
                                                 1000));
             return;
         }

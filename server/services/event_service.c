@@ -71,7 +71,8 @@ static VpError *compacted(gint64 revision, gint64 oldest)
     g_autofree char *kept = g_strdup_printf("%" G_GINT64_FORMAT, oldest);
 
     return vp_error_with(vp_error_new(VP_OUT_OF_RANGE, "REVISION_COMPACTED",
-                                      "revision %" G_GINT64_FORMAT " was compacted away; the oldest that is kept is %s", revision, kept),
+                                      "revision %" G_GINT64_FORMAT " was compacted away; the oldest that is kept is %s",
+                                      revision, kept),
                          "oldest_revision", kept);
 }
 
@@ -158,7 +159,8 @@ static VpError *read_backward(const VpServices *services, Page *page, Place befo
         for (guint i = entries->len; i > 0; i--) {
             const Place here = g_array_index(places, Place, i - 1);
 
-            if (here.revision <= end && compare_places(here, before) < 0 && !page_take(page, entries->pdata[i - 1], here))
+            if (here.revision <= end && compare_places(here, before) < 0 &&
+                !page_take(page, entries->pdata[i - 1], here))
                 return NULL;
         }
         end = start - 1;
@@ -169,7 +171,8 @@ static VpError *read_backward(const VpServices *services, Page *page, Place befo
 
 static VpError *bad_field(const char *field, const char *what)
 {
-    return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "%s %s", field, what), field, "%s", what);
+    return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "%s %s", field, what), field, "%s",
+                              what);
 }
 
 /* A time of a request in microseconds. */
@@ -216,9 +219,11 @@ static VpError *read_page(const VpServices *services, Page *page, gint64 revisio
         return read_backward(services, page, position ? place : last);
     }
     if (!position)
-        return read_forward(services, page, is_exact(request) ? request->start_revision : 0, (Place){.revision = 0, .index = -1});
+        return read_forward(services, page, is_exact(request) ? request->start_revision : 0,
+                            (Place){.revision = 0, .index = -1});
     /* The rest of that revision may be gone. */
-    return place.revision < oldest ? compacted(place.revision, oldest) : read_forward(services, page, place.revision, place);
+    return place.revision < oldest ? compacted(place.revision, oldest)
+                                   : read_forward(services, page, place.revision, place);
 }
 
 static void list_events(VpCall *call, const void *message, void *context)
@@ -250,7 +255,8 @@ static void list_events(VpCall *call, const void *message, void *context)
     response.events = (PbEvent **)events->pdata;
     response.revision = revision;
     if (page.more) {
-        g_autofree char *last = g_strdup_printf("%" G_GINT64_FORMAT ".%" G_GINT64_FORMAT, page.last.revision, page.last.index);
+        g_autofree char *last =
+            g_strdup_printf("%" G_GINT64_FORMAT ".%" G_GINT64_FORMAT, page.last.revision, page.last.index);
 
         token = vp_page_token_new(&services->page_key, "ListEvents", &scope, last);
         response.next_page_token = token;

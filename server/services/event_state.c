@@ -52,7 +52,8 @@ static VpStateList *list_new(VpEventHub *hub, VpError **error)
         GBytes *packed = pack_state(kv);
 
         if (!packed) {
-            *error = vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT", "the stored domain %s cannot be read; restore the store from a backup", kv->key);
+            *error = vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT",
+                                  "the stored domain %s cannot be read; restore the store from a backup", kv->key);
             vp_state_list_unref(list);
             return NULL;
         }
@@ -67,7 +68,8 @@ static VpStateList *list_new(VpEventHub *hub, VpError **error)
 
 static VpError *too_busy(void)
 {
-    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon is sending its state to too many slow consumers; try again"),
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY",
+                                       "the daemon is sending its state to too many slow consumers; try again"),
                           1000);
 }
 

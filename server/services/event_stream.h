@@ -36,7 +36,8 @@ typedef struct VpEventStream {
 
     pthread_mutex_t mutex; /* guards what follows */
     VpStreamPhase phase;
-    gint64 written_revision; /* all before it was handed to the transport, which sends it before the stream's end; 0: the initial state was not yet */
+    gint64
+        written_revision; /* all before it was handed to the transport, which sends it before the stream's end; 0: the initial state was not yet */
     gboolean bookmark_due;
     VpTimer *bookmark;
 

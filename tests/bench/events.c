@@ -277,8 +277,8 @@ static void subscribe(Subscriber *subscriber, grpc_channel *channel, GBytes *req
     grpc_byte_buffer *buffer = buffer_of(request);
 
     subscriber->call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, subscriber->reader->cq,
-                                                grpc_slice_from_static_string("/virtplane.v1.EventService/WatchEvents"), NULL,
-                                                gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+                                                grpc_slice_from_static_string("/virtplane.v1.EventService/WatchEvents"),
+                                                NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
     grpc_metadata_array_init(&subscriber->initial);
     ops[1].data.send_message.send_message = buffer;
     ops[3].data.recv_initial_metadata.recv_initial_metadata = &subscriber->initial;
@@ -294,8 +294,8 @@ static void wait_until(gboolean (*condition)(gint64 goal), gint64 goal, gint64 w
 
     while (!condition(goal)) {
         if (vp_now_us() > deadline_us)
-            bench_die("%s: not within %d s (%" G_GINT64_FORMAT " events delivered of %" G_GINT64_FORMAT ")", what, (int)wait_s,
-                      (gint64)atomic_load(&bench.delivered), goal);
+            bench_die("%s: not within %d s (%" G_GINT64_FORMAT " events delivered of %" G_GINT64_FORMAT ")", what,
+                      (int)wait_s, (gint64)atomic_load(&bench.delivered), goal);
         g_usleep(2000);
     }
 }
@@ -383,7 +383,8 @@ static GBytes *update_request(guint i)
 }
 
 /* `request` is consumed. */
-static void start_change(Change *change, grpc_channel *channel, grpc_completion_queue *cq, const char *method, GBytes *request)
+static void start_change(Change *change, grpc_channel *channel, grpc_completion_queue *cq, const char *method,
+                         GBytes *request)
 {
     grpc_op ops[6] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_SEND_MESSAGE}, {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
@@ -393,8 +394,7 @@ static void start_change(Change *change, grpc_channel *channel, grpc_completion_
 
     g_bytes_unref(request);
     change->call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, cq,
-                                            grpc_slice_from_static_string(method), NULL,
-                                            deadline_in(WAIT_S), NULL);
+                                            grpc_slice_from_static_string(method), NULL, deadline_in(WAIT_S), NULL);
     grpc_metadata_array_init(&change->initial);
     grpc_metadata_array_init(&change->trailing);
     ops[1].data.send_message.send_message = buffer;
@@ -411,7 +411,8 @@ static void start_change(Change *change, grpc_channel *channel, grpc_completion_
 static void end_change(Change *change)
 {
     if (change->status != GRPC_STATUS_OK) {
-        g_autofree char *why = g_strndup((const char *)GRPC_SLICE_START_PTR(change->details), GRPC_SLICE_LENGTH(change->details));
+        g_autofree char *why =
+            g_strndup((const char *)GRPC_SLICE_START_PTR(change->details), GRPC_SLICE_LENGTH(change->details));
         bench_die("a change failed: %d %s", (int)change->status, why);
     }
     grpc_byte_buffer_destroy(change->answer);
@@ -461,8 +462,10 @@ static guint make_changes(gsize *most_rss)
 
         for (; made < due && in_flight < MOST_IN_FLIGHT; made++, in_flight++)
             start_change(g_new0(Change, 1), channels[made % WRITERS], cq, UPDATE, update_request(made));
-        const grpc_event event =
-            grpc_completion_queue_next(cq, gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_micros(500, GPR_TIMESPAN)), NULL);
+        const grpc_event event = grpc_completion_queue_next(cq,
+                                                            gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                                                         gpr_time_from_micros(500, GPR_TIMESPAN)),
+                                                            NULL);
         if (event.type == GRPC_OP_COMPLETE) {
             end_change(event.tag);
             in_flight--;
@@ -511,7 +514,8 @@ static void measure(void)
     /* None is lost: each of the subscribers that read gets each change, in order, or this never ends. */
     wait_until(have_delivered, goal, WAIT_S + 3 * seconds, "the deliveries");
     most = MAX(most, bench_rss(bench.daemon));
-    bench_figure("fanout_1000", (gdouble)goal * G_USEC_PER_SEC / (gdouble)(atomic_load(&bench.last_us) - start_us), "deliveries/s", 0, NULL);
+    bench_figure("fanout_1000", (gdouble)goal * G_USEC_PER_SEC / (gdouble)(atomic_load(&bench.last_us) - start_us),
+                 "deliveries/s", 0, NULL);
     bench_figure("fanout_1000_p50", percentile(50), "us", 0, NULL);
     bench_figure("fanout_1000_p99", percentile(99), "us", 0, NULL);
     bench_figure("fanout_changes", (gdouble)made * G_USEC_PER_SEC / (gdouble)(made_us - start_us), "events/s", 0, NULL);
@@ -567,7 +571,7 @@ int main(int argc, char **argv)
     bench_stop(bench.daemon);
     g_free(bench.address);
     grpc_shutdown_blocking();
-    g_autofree char *remove = g_strdup_printf("rm -rf '%s'", bench.dir);
+    bench_remove(bench.dir);
     g_free(bench.dir);
-    return system(remove) == 0 ? 0 : 1;
+    return 0;
 }

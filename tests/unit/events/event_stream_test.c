@@ -36,7 +36,11 @@ static int setup(void **state)
     world->tables[0] = (VpHandlerTable){.handlers = vp_event_handlers, .context = &world->services};
     world->address = g_strdup_printf("unix:%s/s", world->fixture->dir);
     const char *const listen[] = {world->address, NULL};
-    const VpRpcOptions options = {.listen = listen, .threads = 1, .pool = world->pool, .loop = world->loop, .tables = world->tables};
+    const VpRpcOptions options = {.listen = listen,
+                                  .threads = 1,
+                                  .pool = world->pool,
+                                  .loop = world->loop,
+                                  .tables = world->tables};
     world->server = vp_rpc_server_new(&options, &error);
     assert_null(error);
     world->client = vp_client_new(world->address, &error);
@@ -69,7 +73,8 @@ static VpClientStream *watch(VpClient *client, gint64 start, guint batch)
 
     request.start_revision = start;
     request.max_batch = batch;
-    VpClientStream *stream = vp_client_stream_new(client, &pb_event_service__descriptor, "WatchEvents", &request, 0, &error);
+    VpClientStream *stream =
+        vp_client_stream_new(client, &pb_event_service__descriptor, "WatchEvents", &request, 0, &error);
     assert_null(error);
     return stream;
 }
@@ -119,12 +124,14 @@ static char *events_from(World *world, gint64 start, guint batch, gint64 last, g
 
     while (seen < of_last) {
         vp_pb_auto PbWatchEventsResponse *message = next(stream);
-        PbEvent **events = message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENTS ? message->events->events : &message->event;
+        PbEvent **events = message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENTS ? message->events->events
+                                                                                             : &message->event;
         const gsize n = message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENTS  ? message->events->n_events
                         : message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENT ? 1
-                                                                                            : 0;
+                                                                                           : 0;
         for (gsize i = 0; i < n; i++) {
-            g_string_append_printf(text, "%s%" G_GINT64_FORMAT ":%.1s", text->len ? " " : "", events[i]->revision, events[i]->name);
+            g_string_append_printf(text, "%s%" G_GINT64_FORMAT ":%.1s", text->len ? " " : "", events[i]->revision,
+                                   events[i]->name);
             seen += events[i]->revision == last;
         }
     }
@@ -180,7 +187,8 @@ static void cuts_large_transactions(void **state)
 
         for (gsize i = 0; i < G_N_ELEMENTS(sizes); i++) {
             add_event(txn, (char)('a' + i), sizes[i]);
-            g_string_append_printf(expected, "%s%" G_GINT64_FORMAT ":%c", expected->len ? " " : "", revision, (char)('a' + i));
+            g_string_append_printf(expected, "%s%" G_GINT64_FORMAT ":%c", expected->len ? " " : "", revision,
+                                   (char)('a' + i));
         }
         assert_int_equal(commit(world->fixture->store, txn), revision);
     }
@@ -292,7 +300,9 @@ static void *consume(void *data)
                 consumer->in_order &= message->event->revision == consumer->last + 1;
                 consumer->last = message->event->revision;
             }
-            for (gsize i = 0; message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENTS && i < message->events->n_events; i++) {
+            for (gsize i = 0;
+                 message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENTS && i < message->events->n_events;
+                 i++) {
                 consumer->in_order &= message->events->events[i]->revision == consumer->last + 1;
                 consumer->last = message->events->events[i]->revision;
             }
