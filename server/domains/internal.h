@@ -92,7 +92,7 @@ VpDriver *vp_domains_driver(VpDomains *domains, const char *name);
 /* ---- mutate.c ---- */
 
 /* Queues a change. Copies the struct; `data` is destroyed after `done`. Any thread; never blocks. */
-void vp_record_mutate(VpRecord *record, const VpMutation *mutation);
+void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation);
 
 /* Adds an event about a domain to a transaction. */
 void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail);

@@ -57,15 +57,11 @@ static gpr_timespec deadline_in(gint64 seconds)
     return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_seconds(seconds, GPR_TIMESPAN));
 }
 
-static void start_call(Load *load, Call *call)
+static void start_call(Load *load, Call *call, grpc_slice message)
 {
     grpc_op ops[6] = {
-        {.op = GRPC_OP_SEND_INITIAL_METADATA},
-        {.op = GRPC_OP_SEND_MESSAGE},
-        {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
-        {.op = GRPC_OP_RECV_INITIAL_METADATA},
-        {.op = GRPC_OP_RECV_MESSAGE},
-        {.op = GRPC_OP_RECV_STATUS_ON_CLIENT},
+        {.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_SEND_MESSAGE}, {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+        {.op = GRPC_OP_RECV_INITIAL_METADATA}, {.op = GRPC_OP_RECV_MESSAGE}, {.op = GRPC_OP_RECV_STATUS_ON_CLIENT},
     };
 
     call->call = grpc_channel_create_call(load->channel, NULL, GRPC_PROPAGATE_DEFAULTS, load->cq, load->method, NULL,
@@ -73,7 +69,7 @@ static void start_call(Load *load, Call *call)
     grpc_metadata_array_init(&call->initial);
     grpc_metadata_array_init(&call->trailing);
     /* The core empties the buffer that it sends; the slice is shared. */
-    grpc_byte_buffer *request = grpc_raw_byte_buffer_create(&load->request, 1);
+    grpc_byte_buffer *request = grpc_raw_byte_buffer_create(&message, 1);
     ops[1].data.send_message.send_message = request;
     ops[3].data.recv_initial_metadata.recv_initial_metadata = &call->initial;
     ops[4].data.recv_message.recv_message = &call->answer;
@@ -89,7 +85,8 @@ static void start_call(Load *load, Call *call)
 static void end_call(Call *call)
 {
     if (call->status != GRPC_STATUS_OK || !call->answer) {
-        g_autofree char *why = g_strndup((const char *)GRPC_SLICE_START_PTR(call->details), GRPC_SLICE_LENGTH(call->details));
+        g_autofree char *why =
+            g_strndup((const char *)GRPC_SLICE_START_PTR(call->details), GRPC_SLICE_LENGTH(call->details));
         bench_die("a call failed: %d %s", (int)call->status, why);
     }
     grpc_byte_buffer_destroy(call->answer);
@@ -128,6 +125,18 @@ static void load_close(Load *load)
     g_free(load->calls);
 }
 
+static LoadResult result_of(const char *method, gint32 *samples, guint n, gint64 took_us)
+{
+    if (n == 0)
+        bench_die("%s: no call ended in time", method);
+    qsort(samples, n, sizeof(samples[0]), compare);
+    return (LoadResult){
+        .calls_per_second = n / ((gdouble)took_us / G_USEC_PER_SEC),
+        .p50_us = samples[n / 2],
+        .p99_us = samples[(gsize)n * 99 / 100],
+    };
+}
+
 LoadResult load_run(const char *address, const char *method, GBytes *request, guint in_flight, guint duration_ms)
 {
     Load load = {
@@ -146,7 +155,7 @@ LoadResult load_run(const char *address, const char *method, GBytes *request, gu
     gint64 last_us = count_us;
 
     for (guint i = 0; i < in_flight; i++)
-        start_call(&load, &load.calls[i]);
+        start_call(&load, &load.calls[i], load.request);
     while (open > 0) {
         Call *call = next_call(&load);
         const gint64 now_us = vp_now_us();
@@ -157,19 +166,55 @@ LoadResult load_run(const char *address, const char *method, GBytes *request, gu
         }
         end_call(call);
         if (now_us < end_us)
-            start_call(&load, call);
+            start_call(&load, call, load.request);
         else
             open--;
     }
     load_close(&load);
-    if (n == 0)
-        bench_die("%s: no call ended in time", method);
-    qsort(samples, n, sizeof(samples[0]), compare);
-    return (LoadResult){
-        .calls_per_second = n / ((gdouble)(last_us - count_us) / G_USEC_PER_SEC),
-        .p50_us = samples[n / 2],
-        .p99_us = samples[(gsize)n * 99 / 100],
+    return result_of(method, samples, n, last_us - count_us);
+}
+
+/* Starts the next call; FALSE: there is none. */
+static gboolean start_next(Load *load, Call *call, GBytes *(*next)(void *data), void *data)
+{
+    g_autoptr(GBytes) request = next(data);
+
+    if (!request)
+        return FALSE;
+    const grpc_slice message = slice_of(request);
+    start_call(load, call, message);
+    grpc_slice_unref(message);
+    return TRUE;
+}
+
+LoadResult load_each(const char *address, const char *method, GBytes *(*next)(void *data), void *data, guint in_flight)
+{
+    Load load = {
+        .channel = open_channel(address),
+        .cq = grpc_completion_queue_create_for_next(NULL),
+        .method = grpc_slice_from_static_string(method),
+        .request = grpc_empty_slice(),
+        .calls = g_new0(Call, in_flight),
     };
+    g_autofree gint32 *samples = g_new(gint32, MAX_SAMPLES);
+    const gint64 start_us = vp_now_us();
+    guint open = 0;
+    guint n = 0;
+
+    for (guint i = 0; i < in_flight; i++)
+        open += start_next(&load, &load.calls[i], next, data) ? 1 : 0;
+    while (open > 0) {
+        Call *call = next_call(&load);
+
+        if (n < MAX_SAMPLES)
+            samples[n++] = (gint32)(vp_now_us() - call->start_us);
+        end_call(call);
+        if (!start_next(&load, call, next, data))
+            open--;
+    }
+    const gint64 took_us = vp_now_us() - start_us;
+    load_close(&load);
+    return result_of(method, samples, n, took_us);
 }
 
 /* ---- streams ---- */
@@ -183,7 +228,7 @@ typedef struct Stream {
 static void start_stream(Load *load, grpc_channel *channel, Stream *stream)
 {
     grpc_op ops[5] = {
-        {.op = GRPC_OP_SEND_INITIAL_METADATA},  {.op = GRPC_OP_SEND_MESSAGE}, {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+        {.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_SEND_MESSAGE}, {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
         {.op = GRPC_OP_RECV_INITIAL_METADATA}, {.op = GRPC_OP_RECV_MESSAGE},
     };
 
@@ -199,8 +244,8 @@ static void start_stream(Load *load, grpc_channel *channel, Stream *stream)
     grpc_byte_buffer_destroy(request);
 }
 
-void load_streams(const char *address, const char *method, GBytes *request, guint count, guint connections, void (*hold)(void *data),
-                  void *data)
+void load_streams(const char *address, const char *method, GBytes *request, guint count, guint connections,
+                  void (*hold)(void *data), void *data)
 {
     Load load = {
         .cq = grpc_completion_queue_create_for_next(NULL),

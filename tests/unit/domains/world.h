@@ -71,9 +71,9 @@ Answer update(World *world, const PbUpdateDomainRequest *request, const char *re
 PbUpdateDomainRequest *update_request(const char *name, const char *const *paths);
 Answer remove_domain(World *world, const char *name, gint64 revision, const char *request_id);
 
-Answer verb(World *world, VpVerb verb, const char *name);
+Answer verb(World *world, VpVerb which, const char *name);
 /* Takes the job and does not wait for it; its operation's uid is the caller's. */
-char *verb_no_wait(World *world, VpVerb verb, const char *name);
+char *verb_no_wait(World *world, VpVerb which, const char *name);
 Call *verb_begin(World *world, const VpVerbRequest *request);
 
 /* ---- checks ---- */

@@ -138,9 +138,9 @@ static char *events_from(World *world, gint64 start, guint batch, gint64 last, g
     return g_string_free(text, FALSE);
 }
 
-static void add_event(VpTxn *txn, char letter, gsize bytes)
+static void add_event(VpTxn *txn, int letter, gsize bytes)
 {
-    g_autofree char *name = g_strnfill(bytes, letter);
+    g_autofree char *name = g_strnfill(bytes, (char)letter);
 
     txn_event(txn, name);
 }
@@ -150,7 +150,7 @@ static void resumes_at_each_boundary(void **state)
     World *world = *state;
     VpStore *store = world->fixture->store;
 
-    for (char letter = 'a'; letter < 'e'; letter++) {
+    for (int letter = 'a'; letter < 'e'; letter++) {
         VpTxn *txn = vp_txn_new();
 
         add_event(txn, letter, 1);
@@ -240,7 +240,7 @@ static void tells_when_a_page_is_gone(void **state)
     VpStore *store = world->fixture->store;
     g_autoptr(VpError) error = NULL;
 
-    for (char letter = 'a'; letter < 'h'; letter++) {
+    for (int letter = 'a'; letter < 'h'; letter++) {
         VpTxn *txn = vp_txn_new();
 
         add_event(txn, letter, 1);
