@@ -1,11 +1,11 @@
 /*
- * The life of one call: what the handler sees of it, its writes in their order, its end. See rpc.h for the rules.
+ * The life of one call: its references, what the handler may ask of it, its end. See rpc.h for the rules. How it begins is in call_begin.c, what a
+ * stream writes in call_write.c.
  *
  * References: those of handlers and services (user_refs) and those of batches under way in the core (refs, in which all of the users together
  * count one). The core's call goes with the last of refs.
  */
 #include <grpc/byte_buffer.h>
-#include <grpc/byte_buffer_reader.h>
 #include <grpc/slice.h>
 #include <grpc/support/alloc.h>
 #include <grpc/support/time.h>
@@ -18,25 +18,12 @@
 #include "base/thread.h"
 #include "server/rpc/internal.h"
 #include "server/rpc/status.h"
-#include "server/rpc/validate.h"
 
-#define MAX_WRITES 1024
-/* vp_call_write_wait() waits while more than so many are under way, and for so long. */
-#define WRITE_WAIT_LENGTH 64
-#define WRITE_WAIT_US (10 * G_USEC_PER_SEC)
 /* Together below the 8 KiB that clients take as metadata by default. */
 #define MAX_STATUS_MESSAGE_BYTES 1024
 #define MAX_STATUS_DETAILS_BYTES 4096
 
-#define CALL_OF(tag, member) ((VpCall *)((char *)(tag)-offsetof(VpCall, member)))
-
 /* ---- references ---- */
-
-static void outgoing_free(VpOutgoing *item)
-{
-    grpc_byte_buffer_destroy(item->buffer);
-    g_free(item);
-}
 
 static void call_internal_ref(VpCall *call)
 {
@@ -81,7 +68,7 @@ void vp_call_unref(VpCall *call)
 
 /* ---- starting batches ---- */
 
-static void start_batch(VpCall *call, const grpc_op *ops, size_t n_ops, VpTag *tag)
+void vp_call_start_batch(VpCall *call, const grpc_op *ops, size_t n_ops, VpTag *tag)
 {
     call_internal_ref(call);
     VP_TAG_RELEASE(tag);
@@ -93,11 +80,6 @@ static void start_batch(VpCall *call, const grpc_op *ops, size_t n_ops, VpTag *t
         grpc_call_cancel(call->call, NULL);
         vp_call_release(call);
     }
-}
-
-static void add_initial_metadata(grpc_op *ops, size_t *n_ops)
-{
-    ops[(*n_ops)++] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
 }
 
 /* Tells that the call is closed, once. Whoever is told frees what the drain's function works on: so not while that is being called, and that is not
@@ -142,7 +124,7 @@ static void add_close(VpCall *call, grpc_op *ops, size_t *n_ops)
 }
 
 /* Learns of the client's going away, for calls that are not answered at once. */
-static void watch_close(VpCall *call)
+void vp_call_watch_close(VpCall *call)
 {
     grpc_op ops[1];
     size_t n_ops = 0;
@@ -155,7 +137,7 @@ static void watch_close(VpCall *call)
     if (!needed)
         return;
     add_close(call, ops, &n_ops);
-    start_batch(call, ops, n_ops, &call->close_tag);
+    vp_call_start_batch(call, ops, n_ops, &call->close_tag);
 }
 
 static void status_fired(VpTag *tag, gboolean ok)
@@ -168,6 +150,22 @@ static void status_fired(VpTag *tag, gboolean ok)
     vp_server_remove_stream(call->server, call);
     vp_server_leave(call->server);
     vp_call_release(call);
+}
+
+VpCall *vp_call_new(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline)
+{
+    VpCall *call = g_new0(VpCall, 1);
+
+    call->refs = call->user_refs = 1;
+    call->server = server;
+    call->endpoint = endpoint;
+    call->call = core;
+    call->deadline = deadline;
+    call->close_tag.fire = close_fired;
+    call->status_tag.fire = status_fired;
+    pthread_mutex_init(&call->mutex, NULL);
+    vp_cond_init(&call->room);
+    return call;
 }
 
 /* The message is cut on a character's boundary. */
@@ -183,7 +181,7 @@ static grpc_slice status_message(const VpError *error)
 }
 
 /* Sends how the call ends, with the reply of a unary one. The caller has set status_sent; nothing else is being sent. */
-static void send_status(VpCall *call, gboolean initial, gboolean close, const VpError *error, grpc_byte_buffer *reply)
+void vp_call_send_status(VpCall *call, gboolean initial, gboolean close, const VpError *error, grpc_byte_buffer *reply)
 {
     grpc_op ops[4];
     size_t n_ops = 0;
@@ -191,7 +189,7 @@ static void send_status(VpCall *call, gboolean initial, gboolean close, const Vp
     grpc_slice message = grpc_empty_slice();
 
     if (initial)
-        add_initial_metadata(ops, &n_ops);
+        ops[n_ops++] = (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
     if (reply) {
         ops[n_ops] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
         ops[n_ops++].data.send_message.send_message = reply;
@@ -214,7 +212,7 @@ static void send_status(VpCall *call, gboolean initial, gboolean close, const Vp
     if (close)
         add_close(call, ops, &n_ops);
 
-    start_batch(call, ops, n_ops, &call->status_tag);
+    vp_call_start_batch(call, ops, n_ops, &call->status_tag);
     if (error) {
         grpc_slice_unref(details.value);
         grpc_slice_unref(message);
@@ -223,110 +221,9 @@ static void send_status(VpCall *call, gboolean initial, gboolean close, const Vp
         grpc_byte_buffer_destroy(reply);
 }
 
-/* ---- writes ---- */
+/* ---- the end ---- */
 
-static void write_fired(VpTag *tag, gboolean ok);
-
-static void start_write(VpCall *call, VpOutgoing *item, gboolean initial)
-{
-    grpc_op ops[2];
-    size_t n_ops = 0;
-
-    if (initial)
-        add_initial_metadata(ops, &n_ops);
-    /* The core ends a batch with metadata only when that is on the wire: with the hint it would wait for the next write, and that for this one. */
-    ops[n_ops] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE, .flags = item->more && !initial ? GRPC_WRITE_BUFFER_HINT : 0};
-    ops[n_ops++].data.send_message.send_message = item->buffer;
-    start_batch(call, ops, n_ops, &call->write_tag);
-}
-
-/* Under the mutex: takes the next write, if one waits and none is in flight. */
-static VpOutgoing *next_write(VpCall *call)
-{
-    if (call->writing || !call->queue_head)
-        return NULL;
-    call->writing = TRUE;
-    call->write_start_us = vp_now_us();
-    /* Another one waits behind it: the transport may send both at once. */
-    if (call->queue_head->next)
-        call->queue_head->more = TRUE;
-    return call->queue_head;
-}
-
-static void write_fired(VpTag *tag, gboolean ok)
-{
-    VpCall *call = CALL_OF(tag, write_tag);
-    VpOutgoing *dropped = NULL;
-
-    pthread_mutex_lock(&call->mutex);
-    VpOutgoing *item = call->queue_head;
-    call->queue_head = item->next;
-    call->queue_length--;
-    item->next = NULL;
-    call->writing = FALSE;
-    if (!ok) {
-        call->cancelled = TRUE;
-        dropped = call->queue_head;
-        call->queue_head = NULL;
-        call->queue_length = 0;
-    }
-    if (!call->queue_head)
-        call->queue_tail = NULL;
-    pthread_cond_broadcast(&call->room);
-    VpOutgoing *next = next_write(call);
-    const gboolean end = !next && call->ended && !call->status_sent;
-    if (end)
-        call->status_sent = TRUE;
-    const gboolean close = !call->close_watched;
-    pthread_mutex_unlock(&call->mutex);
-
-    if (next)
-        start_write(call, next, FALSE);
-    if (end)
-        send_status(call, FALSE, close, call->end_error, NULL);
-    item->next = dropped;
-    while (item) {
-        VpOutgoing *following = item->next;
-
-        if (item->written)
-            item->written(call, item->data, ok);
-        outgoing_free(item);
-        item = following;
-    }
-    vp_call_release(call);
-}
-
-/* Takes the buffer. */
-static gboolean write_buffer(VpCall *call, grpc_byte_buffer *buffer, gboolean more,
-                             void (*written)(VpCall *call, void *data, gboolean ok), void *data)
-{
-    VpOutgoing *item = g_new0(VpOutgoing, 1);
-
-    *item = (VpOutgoing){.buffer = buffer, .more = more, .written = written, .data = data};
-    pthread_mutex_lock(&call->mutex);
-    if (call->ended || call->cancelled || call->queue_length >= MAX_WRITES) {
-        pthread_mutex_unlock(&call->mutex);
-        outgoing_free(item);
-        return FALSE;
-    }
-    if (call->queue_tail)
-        call->queue_tail->next = item;
-    else
-        call->queue_head = item;
-    call->queue_tail = item;
-    call->queue_length++;
-    VpOutgoing *next = next_write(call);
-    const gboolean initial = next && !call->initial_sent;
-    if (initial)
-        call->initial_sent = TRUE;
-    pthread_mutex_unlock(&call->mutex);
-
-    if (next)
-        start_write(call, next, initial);
-    return TRUE;
-}
-
-static grpc_byte_buffer *buffer_of_slice(grpc_slice slice)
+grpc_byte_buffer *vp_buffer_of_slice(grpc_slice slice)
 {
     grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
 
@@ -334,58 +231,13 @@ static grpc_byte_buffer *buffer_of_slice(grpc_slice slice)
     return buffer;
 }
 
-static grpc_byte_buffer *buffer_of_message(const ProtobufCMessage *message)
+grpc_byte_buffer *vp_buffer_of_message(const ProtobufCMessage *message)
 {
     grpc_slice slice = grpc_slice_malloc(protobuf_c_message_get_packed_size(message));
 
     protobuf_c_message_pack(message, GRPC_SLICE_START_PTR(slice));
-    return buffer_of_slice(slice);
+    return vp_buffer_of_slice(slice);
 }
-
-gboolean vp_call_write(VpCall *call, const void *message, gboolean more,
-                       void (*written)(VpCall *call, void *data, gboolean ok), void *data)
-{
-    return write_buffer(call, buffer_of_message(message), more, written, data);
-}
-
-static size_t put_varint(guint8 *at, guint64 value)
-{
-    size_t n = 0;
-
-    for (; value >= 0x80; value >>= 7)
-        at[n++] = (guint8)(value | 0x80);
-    at[n++] = (guint8)value;
-    return n;
-}
-
-gboolean vp_call_write_wrapped(VpCall *call, guint field, GBytes *packed, gboolean more,
-                               void (*written)(VpCall *call, void *data, gboolean ok), void *data)
-{
-    guint8 prefix[20];
-    gsize size;
-    const void *bytes = g_bytes_get_data(packed, &size);
-
-    size_t n = put_varint(prefix, (guint64)field << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED);
-    n += put_varint(prefix + n, size);
-    grpc_slice slice = grpc_slice_malloc(n + size);
-    memcpy(GRPC_SLICE_START_PTR(slice), prefix, n);
-    memcpy(GRPC_SLICE_START_PTR(slice) + n, bytes, size);
-    return write_buffer(call, buffer_of_slice(slice), more, written, data);
-}
-
-gboolean vp_call_write_wait(VpCall *call, const void *message)
-{
-    const gint64 deadline_us = vp_now_us() + WRITE_WAIT_US;
-    gboolean in_time = TRUE;
-
-    pthread_mutex_lock(&call->mutex);
-    while (in_time && !call->cancelled && !call->ended && call->queue_length > WRITE_WAIT_LENGTH)
-        in_time = vp_cond_wait_until(&call->room, &call->mutex, deadline_us);
-    pthread_mutex_unlock(&call->mutex);
-    return in_time && vp_call_write(call, message, FALSE, NULL, NULL);
-}
-
-/* ---- the end ---- */
 
 /* The first one counts: a handler's own end may cross with a cancellation or the drain. Takes `error` and `reply`. */
 static void call_end(VpCall *call, VpError *error, grpc_byte_buffer *reply)
@@ -410,12 +262,12 @@ static void call_end(VpCall *call, VpError *error, grpc_byte_buffer *reply)
     pthread_mutex_unlock(&call->mutex);
 
     if (now)
-        send_status(call, initial, close, error, reply);
+        vp_call_send_status(call, initial, close, error, reply);
 }
 
 void vp_call_reply(VpCall *call, const void *message)
 {
-    call_end(call, NULL, buffer_of_message(message));
+    call_end(call, NULL, vp_buffer_of_message(message));
 }
 
 void vp_call_reply_packed(VpCall *call, GBytes *packed)
@@ -423,7 +275,7 @@ void vp_call_reply_packed(VpCall *call, GBytes *packed)
     gsize size;
     const void *bytes = g_bytes_get_data(packed, &size);
 
-    call_end(call, NULL, buffer_of_slice(grpc_slice_from_copied_buffer(bytes, size)));
+    call_end(call, NULL, vp_buffer_of_slice(grpc_slice_from_copied_buffer(bytes, size)));
 }
 
 void vp_call_finish(VpCall *call)
@@ -484,7 +336,7 @@ void vp_call_on_close(VpCall *call, void (*closed)(VpCall *call, void *data), vo
     if (already)
         tell_closed(call);
     else
-        watch_close(call);
+        vp_call_watch_close(call);
 }
 
 void vp_call_on_drain(VpCall *call, void (*drained)(VpCall *call, void *data), void *data)
@@ -532,140 +384,4 @@ void vp_call_check_stalled(VpCall *call, gint64 before_us)
         grpc_call_cancel_with_status(
             call->call, GRPC_STATUS_RESOURCE_EXHAUSTED,
             "the stream was ended because its reader takes nothing; resume it from the last message", NULL);
-}
-
-/* ---- reading ---- */
-
-/* Checks and unpacks what came; takes the buffer. */
-static VpError *decode(VpCall *call, grpc_byte_buffer *buffer, ProtobufCMessage **ret_message)
-{
-    const ProtobufCMessageDescriptor *input = call->endpoint->method->input;
-    grpc_byte_buffer_reader reader;
-    VpError *error = NULL;
-
-    if (!grpc_byte_buffer_reader_init(&reader, buffer)) {
-        grpc_byte_buffer_destroy(buffer);
-        return vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "the request cannot be decompressed");
-    }
-    grpc_slice bytes = grpc_byte_buffer_reader_readall(&reader);
-    error = vp_validate(vp_server_contract(call->server), input, GRPC_SLICE_START_PTR(bytes), GRPC_SLICE_LENGTH(bytes));
-    if (!error) {
-        ProtobufCMessage *message =
-            protobuf_c_message_unpack(input, NULL, GRPC_SLICE_LENGTH(bytes), GRPC_SLICE_START_PTR(bytes));
-        if (message)
-            *ret_message = message;
-        else
-            error = vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "the request is no valid %s", input->name);
-    }
-    grpc_slice_unref(bytes);
-    grpc_byte_buffer_reader_destroy(&reader);
-    grpc_byte_buffer_destroy(buffer);
-    return error;
-}
-
-static void read_fired(VpTag *tag, gboolean ok)
-{
-    VpCall *call = CALL_OF(tag, read_tag);
-    grpc_byte_buffer *buffer = g_steal_pointer(&call->read_buffer);
-    ProtobufCMessage *message = NULL;
-
-    if (buffer && ok) {
-        VpError *error = decode(call, buffer, &message);
-        if (error)
-            vp_call_fail(call, error);
-    } else if (buffer) {
-        grpc_byte_buffer_destroy(buffer);
-    }
-    call->on_read(call, call->on_read_data, message);
-    vp_call_release(call);
-}
-
-void vp_call_read(VpCall *call, void (*got)(VpCall *call, void *data, void *message), void *data)
-{
-    grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
-
-    call->on_read = got;
-    call->on_read_data = data;
-    op.data.recv_message.recv_message = &call->read_buffer;
-    start_batch(call, &op, 1, &call->read_tag);
-}
-
-/* ---- the beginning ---- */
-
-static void run_handler(void *data)
-{
-    VpCall *call = data;
-
-    call->endpoint->handler(call, call->request, call->endpoint->context);
-    vp_call_unref(call);
-}
-
-/* Hands the call to its handler; takes the user's reference. */
-static void dispatch(VpCall *call)
-{
-    const VpEndpoint *endpoint = call->endpoint;
-
-    if (endpoint->method->client_streaming || endpoint->method->server_streaming) {
-        if (!vp_server_add_stream(call->server, call)) {
-            vp_call_drain(call);
-            vp_call_unref(call);
-            return;
-        }
-        watch_close(call);
-    }
-    if (!(endpoint->flags & VP_RPC_WORKER)) {
-        endpoint->handler(call, call->request, endpoint->context);
-        /* Not answered at once: from now on its client may go away. */
-        watch_close(call);
-        vp_call_unref(call);
-        return;
-    }
-
-    watch_close(call);
-    if (!vp_pool_submit(vp_server_pool(call->server), run_handler, call)) {
-        VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon has too much to do; try again");
-        vp_call_fail(call, vp_error_retry(error, 1000));
-        vp_call_unref(call);
-    }
-}
-
-void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
-                   grpc_byte_buffer *payload)
-{
-    VpCall *call = g_new0(VpCall, 1);
-    VpError *error = NULL;
-
-    call->refs = call->user_refs = 1;
-    call->server = server;
-    call->endpoint = endpoint;
-    call->call = core;
-    call->deadline = deadline;
-    call->close_tag.fire = close_fired;
-    call->write_tag.fire = write_fired;
-    call->status_tag.fire = status_fired;
-    call->read_tag.fire = read_fired;
-    pthread_mutex_init(&call->mutex, NULL);
-    vp_cond_init(&call->room);
-
-    vp_server_enter(server, &error);
-    if (!error && !endpoint->handler)
-        error =
-            vp_error_new(VP_UNIMPLEMENTED, "NOT_BUILT_YET",
-                         "%s is part of the contract, but this version does not do it yet", endpoint->method->method);
-    if (!error && !endpoint->method->client_streaming) {
-        if (payload)
-            error = decode(call, g_steal_pointer(&payload), &call->request);
-        else
-            error = vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "%s takes one request, and none came",
-                                 endpoint->method->method);
-    }
-    if (payload)
-        grpc_byte_buffer_destroy(payload);
-
-    if (error) {
-        vp_call_fail(call, error);
-        vp_call_unref(call);
-        return;
-    }
-    dispatch(call);
 }

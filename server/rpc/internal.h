@@ -87,11 +87,32 @@ struct VpCall {
     VpCall *next;
 };
 
-/* ---- call.c ---- */
+/* The call that a tag is embedded in. */
+#define CALL_OF(tag, member) ((VpCall *)((char *)(tag)-offsetof(VpCall, member)))
+
+/* ---- call_begin.c ---- */
 
 /* Makes a call of what the core handed over (all of it now the call's) and runs it: validates, unpacks, calls the handler. On an RPC thread. */
 void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
                    grpc_byte_buffer *payload);
+
+/* ---- call.c ---- */
+
+/* With one reference, the user's; takes `core`. */
+VpCall *vp_call_new(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline);
+
+/* Gives operations to the core; the call is held until `tag` fires. */
+void vp_call_start_batch(VpCall *call, const grpc_op *ops, size_t n_ops, VpTag *tag);
+
+/* Learns of the client's going away, for calls that are not answered at once. */
+void vp_call_watch_close(VpCall *call);
+
+/* Sends how the call ends, with the reply of a unary one. The caller has set status_sent; nothing else is being sent. */
+void vp_call_send_status(VpCall *call, gboolean initial, gboolean close, const VpError *error, grpc_byte_buffer *reply);
+
+/* A message for the core; the slice is taken. */
+grpc_byte_buffer *vp_buffer_of_slice(grpc_slice slice);
+grpc_byte_buffer *vp_buffer_of_message(const ProtobufCMessage *message);
 
 /* Drops a reference that was taken by counting up `refs`, as batches do. */
 void vp_call_release(VpCall *call);
@@ -102,16 +123,89 @@ void vp_call_drain(VpCall *call);
 /* Cancels a stream whose write has been in flight since before `before_us`. */
 void vp_call_check_stalled(VpCall *call, gint64 before_us);
 
+/* ---- health.c, reflection.c ---- */
+
+extern const VpMethodHandler vp_health_handlers[];
+extern const VpMethodHandler vp_reflection_handlers[];
+
+/* Tells the watchers that the server stops serving. */
+typedef struct VpHealth VpHealth;
+VpHealth *vp_health_new(void);
+void vp_health_drain(VpHealth *health);
+void vp_health_free(VpHealth *health);
+
 /* ---- server.c ---- */
+
+/* A completion queue and its thread. */
+typedef struct VpQueue {
+    VpRpcServer *server;
+    grpc_completion_queue *cq;
+    pthread_t thread;
+    gboolean running;
+} VpQueue;
+
+/* What the core hands back when it has shut down. */
+typedef struct VpShutdownTag {
+    VpTag tag;
+    VpRpcServer *server;
+} VpShutdownTag;
+
+struct VpRpcServer {
+    grpc_server *server;
+    grpc_server_credentials *credentials;
+    VpContract *contract;
+    VpHealth *health;
+    VpPool *pool;
+    VpLoop *loop;
+    guint max_calls;
+    guint stalled_write_ms;
+    GArray *endpoints; /* of VpEndpoint; fixed once the server runs */
+    VpEndpoint unknown;
+    VpMethod unknown_method;
+    VpQueue *queues;
+    guint n_queues;
+    GPtrArray *listeners; /* of VpListener */
+    GPtrArray *addresses; /* of char *, NULL at the end */
+    gboolean started;
+    VpShutdownTag shutdown_tag;
+
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t changed;
+    VpCall *streams;
+    guint n_calls;
+    gboolean draining;
+    gboolean shut_down;
+    VpTimer *sweep;
+    gboolean sweeping; /* one is started, or at work */
+};
 
 /* Counts a call in. `ret_error` is set if it must be refused: too many, or the server stops. To be matched by vp_server_leave() either way. */
 void vp_server_enter(VpRpcServer *server, VpError **ret_error);
 void vp_server_leave(VpRpcServer *server);
 const VpContract *vp_server_contract(const VpRpcServer *server);
 VpPool *vp_server_pool(const VpRpcServer *server);
+VpHealth *vp_server_health(VpRpcServer *server);
+
+/* ---- requests.c ---- */
+
+/* Registers the methods of the contract with the core, with their handlers. */
+void vp_requests_build(VpRpcServer *server, const VpHandlerTable *tables);
+/* Posts requests for a method, or (NULL) for those that nobody knows. */
+void vp_requests_post(VpQueue *queue, const VpEndpoint *endpoint);
+/* The thread of a VpQueue: runs until the queue is shut down and empty. */
+void *vp_queue_run(void *data);
+
+/* ---- streams.c ---- */
+
 /* Lists a stream, so that the drain ends it. FALSE: the drain has begun. */
 gboolean vp_server_add_stream(VpRpcServer *server, VpCall *call);
 void vp_server_remove_stream(VpRpcServer *server, VpCall *call);
+/* Ends the open streams because the server stops. */
+void vp_streams_drain(VpRpcServer *server);
+/* Has stalled streams looked for from now on. */
+void vp_streams_sweep(VpRpcServer *server);
+/* Afterwards no sweep looks at the server any more. */
+void vp_streams_stop_sweeping(VpRpcServer *server);
 
 /* ---- listen.c: the unix sockets, which we accept on ourselves to know who calls ---- */
 
@@ -126,15 +220,3 @@ VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, in
 /* Stops accepting and removes the socket file; joins the thread. */
 void vp_listener_stop(VpListener *listener);
 void vp_listener_free(VpListener *listener);
-
-/* ---- health.c, reflection.c ---- */
-
-extern const VpMethodHandler vp_health_handlers[];
-extern const VpMethodHandler vp_reflection_handlers[];
-
-/* Tells the watchers that the server stops serving. */
-typedef struct VpHealth VpHealth;
-VpHealth *vp_health_new(void);
-void vp_health_drain(VpHealth *health);
-void vp_health_free(VpHealth *health);
-VpHealth *vp_server_health(VpRpcServer *server);

@@ -1,25 +1,19 @@
 /*
- * The server: addresses, completion queues and their threads, the requests posted for each method, limits, and the drain.
- *
- * Each method is registered with the core and has some requests posted on each queue; a call takes one and it is posted again at once. RPC threads never
- * block, so a call waits in the core only while all of them are busy.
+ * The server: its core, addresses, completion queues and their threads, limits, and the drain. RPC threads never block, so a call waits in the core only
+ * while all of them are busy. How calls come in is in requests.c, the open streams are in streams.c.
  */
 #include <arpa/inet.h>
 #include <grpc/compression.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
-#include <grpc/support/time.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/thread.h"
 #include "server/rpc/internal.h"
 
-#define POSTED_PER_METHOD 4
 #define DEFAULT_MAX_CALLS 20000
 #define DEFAULT_MAX_REQUEST_BYTES (4 * 1024 * 1024)
 #define DEFAULT_STALLED_WRITE_MS 120000
@@ -31,59 +25,6 @@
 #define KEEPALIVE_TIMEOUT_MS 10000
 /* After the grace of a drain everything is cancelled; the core then needs a moment. */
 #define CANCEL_GRACE_US (5 * G_USEC_PER_SEC)
-
-typedef struct Queue {
-    VpRpcServer *server;
-    grpc_completion_queue *cq;
-    pthread_t thread;
-    gboolean running;
-} Queue;
-
-/* A posted request: for one method, or (endpoint NULL) for methods that we do not know. */
-typedef struct Slot {
-    VpTag tag;
-    Queue *queue;
-    const VpEndpoint *endpoint;
-    grpc_call *call;
-    grpc_metadata_array metadata;
-    gpr_timespec deadline;
-    grpc_byte_buffer *payload;
-    grpc_call_details details;
-} Slot;
-
-typedef struct ShutdownTag {
-    VpTag tag;
-    VpRpcServer *server;
-} ShutdownTag;
-
-struct VpRpcServer {
-    grpc_server *server;
-    grpc_server_credentials *credentials;
-    VpContract *contract;
-    VpHealth *health;
-    VpPool *pool;
-    VpLoop *loop;
-    guint max_calls;
-    guint stalled_write_ms;
-    GArray *endpoints; /* of VpEndpoint; fixed once the server runs */
-    VpEndpoint unknown;
-    VpMethod unknown_method;
-    Queue *queues;
-    guint n_queues;
-    GPtrArray *listeners; /* of VpListener */
-    GPtrArray *addresses; /* of char *, NULL at the end */
-    gboolean started;
-    ShutdownTag shutdown_tag;
-
-    pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t changed;
-    VpCall *streams;
-    guint n_calls;
-    gboolean draining;
-    gboolean shut_down;
-    VpTimer *sweep;
-    gboolean sweeping; /* one is started, or at work */
-};
 
 /* ---- what calls ask of the server ---- */
 
@@ -123,175 +64,7 @@ void vp_server_leave(VpRpcServer *server)
         pthread_cond_broadcast(&server->changed);
 }
 
-gboolean vp_server_add_stream(VpRpcServer *server, VpCall *call)
-{
-    VP_LOCK(&server->mutex);
-    if (server->draining)
-        return FALSE;
-    call->listed = TRUE;
-    call->next = server->streams;
-    if (call->next)
-        call->next->prev = call;
-    server->streams = call;
-    return TRUE;
-}
-
-void vp_server_remove_stream(VpRpcServer *server, VpCall *call)
-{
-    /* Only the thread that lists a call and the one that ends it look at this, one after the other. */
-    if (!call->listed)
-        return;
-    VP_LOCK(&server->mutex);
-    call->listed = FALSE;
-    if (call->prev)
-        call->prev->next = call->next;
-    else
-        server->streams = call->next;
-    if (call->next)
-        call->next->prev = call->prev;
-}
-
-/* The open streams, each held, so that they can be worked on without the lock. */
-static GPtrArray *hold_streams(VpRpcServer *server)
-{
-    GPtrArray *streams = g_ptr_array_new();
-
-    VP_LOCK(&server->mutex);
-    for (VpCall *call = server->streams; call; call = call->next) {
-        g_atomic_int_inc(&call->refs);
-        g_ptr_array_add(streams, call);
-    }
-    return streams;
-}
-
-/* ---- posted requests ---- */
-
-static void slot_free(Slot *slot)
-{
-    grpc_metadata_array_destroy(&slot->metadata);
-    if (!slot->endpoint)
-        grpc_call_details_destroy(&slot->details);
-    g_free(slot);
-}
-
-static void slot_post(Slot *slot)
-{
-    grpc_server *server = slot->queue->server->server;
-    grpc_completion_queue *cq = slot->queue->cq;
-    grpc_call_error result;
-
-    slot->metadata.count = 0;
-    VP_TAG_RELEASE(&slot->tag);
-    if (slot->endpoint)
-        result = grpc_server_request_registered_call(server, slot->endpoint->registered, &slot->call, &slot->deadline,
-                                                     &slot->metadata,
-                                                     slot->endpoint->method->client_streaming ? NULL : &slot->payload,
-                                                     cq, cq, &slot->tag);
-    else
-        result = grpc_server_request_call(server, &slot->call, &slot->details, &slot->metadata, cq, cq, &slot->tag);
-    if (result != GRPC_CALL_OK) {
-        vp_log(VP_LOG_ERROR, "cannot take calls: %s", grpc_call_error_to_string(result));
-        slot_free(slot);
-    }
-}
-
-static void slot_fired(VpTag *tag, gboolean ok)
-{
-    Slot *slot = (Slot *)tag;
-    VpRpcServer *server = slot->queue->server;
-
-    /* The server is shutting down. */
-    if (!ok) {
-        slot_free(slot);
-        return;
-    }
-
-    grpc_call *call = g_steal_pointer(&slot->call);
-    grpc_byte_buffer *payload = g_steal_pointer(&slot->payload);
-    const VpEndpoint *endpoint = slot->endpoint;
-    gpr_timespec deadline = slot->deadline;
-
-    if (!endpoint) {
-        endpoint = &server->unknown;
-        deadline = slot->details.deadline;
-        grpc_call_details_destroy(&slot->details);
-        grpc_call_details_init(&slot->details);
-    }
-    slot_post(slot);
-    vp_call_begin(server, endpoint, call, deadline, payload);
-}
-
-static void post_requests(Queue *queue, const VpEndpoint *endpoint)
-{
-    for (guint i = 0; i < POSTED_PER_METHOD; i++) {
-        Slot *slot = g_new0(Slot, 1);
-
-        slot->tag.fire = slot_fired;
-        slot->queue = queue;
-        slot->endpoint = endpoint;
-        grpc_metadata_array_init(&slot->metadata);
-        if (!endpoint)
-            grpc_call_details_init(&slot->details);
-        slot_post(slot);
-    }
-}
-
-static void *queue_run(void *data)
-{
-    Queue *queue = data;
-
-    for (;;) {
-        const grpc_event event = grpc_completion_queue_next(queue->cq, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
-
-        if (event.type == GRPC_QUEUE_SHUTDOWN)
-            return NULL;
-        VpTag *tag = event.tag;
-        VP_TAG_ACQUIRE(tag);
-        tag->fire(tag, event.success != 0);
-    }
-}
-
 /* ---- building ---- */
-
-static const VpMethodHandler *find_handler(const VpHandlerTable *tables, const char *method, void **ret_context)
-{
-    for (; tables && tables->handlers; tables++) {
-        for (const VpMethodHandler *handler = tables->handlers; handler->method; handler++) {
-            if (g_str_equal(handler->method, method)) {
-                *ret_context = tables->context;
-                return handler;
-            }
-        }
-    }
-    return NULL;
-}
-
-static void build_endpoints(VpRpcServer *server, const VpHandlerTable *tables)
-{
-    static const VpHandlerTable own[] = {{vp_health_handlers, NULL}, {vp_reflection_handlers, NULL}, {0}};
-    const GArray *methods = vp_contract_methods(server->contract);
-
-    server->endpoints = g_array_sized_new(FALSE, TRUE, sizeof(VpEndpoint), methods->len);
-    for (guint i = 0; i < methods->len; i++) {
-        VpEndpoint endpoint = {.method = &g_array_index(methods, VpMethod, i)};
-        const VpMethodHandler *handler = find_handler(own, endpoint.method->method, &endpoint.context);
-
-        if (!handler)
-            handler = find_handler(tables, endpoint.method->method, &endpoint.context);
-        if (handler) {
-            endpoint.handler = handler->handler;
-            endpoint.flags = handler->flags;
-        }
-        endpoint.registered =
-            grpc_server_register_method(server->server, endpoint.method->path, NULL,
-                                        endpoint.method->client_streaming ? GRPC_SRM_PAYLOAD_NONE
-                                                                          : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
-                                        0);
-        g_array_append_val(server->endpoints, endpoint);
-    }
-    server->unknown_method = (VpMethod){.method = "a method that is not in the contract", .client_streaming = TRUE};
-    server->unknown.method = &server->unknown_method;
-}
 
 static grpc_arg int_arg(const char *key, gint value)
 {
@@ -383,53 +156,6 @@ static void accepted(void *data, int fd)
     grpc_server_add_channel_from_fd(server->server, fd, server->credentials);
 }
 
-static void sweep_stalled(void *data);
-
-static void sweep_again(VpRpcServer *server)
-{
-    VP_LOCK(&server->mutex);
-    server->sweeping = !server->draining;
-    if (server->sweeping)
-        server->sweep = vp_timer_start(server->loop, MAX(server->stalled_write_ms / 4, 10), sweep_stalled, server);
-    else
-        pthread_cond_broadcast(&server->changed);
-}
-
-/* Keepalive does not find a reader that is frozen with a full socket: the ping waits behind the blocked write. */
-static void sweep_stalled(void *data)
-{
-    VpRpcServer *server = data;
-    const gint64 before_us = vp_now_us() - (gint64)server->stalled_write_ms * 1000;
-    g_autoptr(GPtrArray) streams = hold_streams(server);
-
-    pthread_mutex_lock(&server->mutex);
-    VpTimer *fired = g_steal_pointer(&server->sweep);
-    pthread_mutex_unlock(&server->mutex);
-    for (guint i = 0; i < streams->len; i++) {
-        vp_call_check_stalled(streams->pdata[i], before_us);
-        vp_call_release(streams->pdata[i]);
-    }
-    vp_timer_cancel(fired);
-    sweep_again(server);
-}
-
-/* Afterwards no sweep looks at the server any more. */
-static void stop_sweeping(VpRpcServer *server)
-{
-    pthread_mutex_lock(&server->mutex);
-    server->draining = TRUE;
-    VpTimer *sweep = g_steal_pointer(&server->sweep);
-    pthread_mutex_unlock(&server->mutex);
-    const gboolean cancelled = vp_timer_cancel(sweep);
-
-    VP_LOCK(&server->mutex);
-    if (cancelled)
-        server->sweeping = FALSE;
-    /* One is at work on the loop's thread; it does not block. */
-    while (server->sweeping)
-        pthread_cond_wait(&server->changed, &server->mutex);
-}
-
 static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
 {
     VpError *error = NULL;
@@ -439,13 +165,13 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
         return error;
 
     server->n_queues = options->threads ? options->threads : MAX(1, g_get_num_processors() / 2);
-    server->queues = g_new0(Queue, server->n_queues);
+    server->queues = g_new0(VpQueue, server->n_queues);
     for (guint i = 0; i < server->n_queues; i++) {
         server->queues[i].server = server;
         server->queues[i].cq = grpc_completion_queue_create_for_next(NULL);
         grpc_server_register_completion_queue(server->server, server->queues[i].cq, NULL);
     }
-    build_endpoints(server, options->tables);
+    vp_requests_build(server, options->tables);
     for (const char *const *address = options->listen; *address; address++) {
         error = add_address(server, *address);
         if (error)
@@ -459,9 +185,9 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
         g_autofree char *name = g_strdup_printf("vp-rpc-%u", i);
 
         for (guint e = 0; e < server->endpoints->len; e++)
-            post_requests(&server->queues[i], &g_array_index(server->endpoints, VpEndpoint, e));
-        post_requests(&server->queues[i], NULL);
-        error = vp_thread_start(&server->queues[i].thread, name, queue_run, &server->queues[i]);
+            vp_requests_post(&server->queues[i], &g_array_index(server->endpoints, VpEndpoint, e));
+        vp_requests_post(&server->queues[i], NULL);
+        error = vp_thread_start(&server->queues[i].thread, name, vp_queue_run, &server->queues[i]);
         if (error)
             return error;
         server->queues[i].running = TRUE;
@@ -471,7 +197,7 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
         if (error)
             return error;
     }
-    sweep_again(server);
+    vp_streams_sweep(server);
     return NULL;
 }
 
@@ -513,7 +239,7 @@ const char *const *vp_rpc_server_addresses(VpRpcServer *server)
 
 static void shutdown_fired(VpTag *tag, gboolean ok)
 {
-    VpRpcServer *server = ((ShutdownTag *)tag)->server;
+    VpRpcServer *server = ((VpShutdownTag *)tag)->server;
 
     (void)ok;
     VP_LOCK(&server->mutex);
@@ -531,33 +257,23 @@ static gboolean wait_shut_down(VpRpcServer *server, gint64 deadline_us)
     return server->shut_down;
 }
 
-static void drain_streams(VpRpcServer *server)
-{
-    g_autoptr(GPtrArray) streams = hold_streams(server);
-
-    for (guint i = 0; i < streams->len; i++) {
-        vp_call_drain(streams->pdata[i]);
-        vp_call_release(streams->pdata[i]);
-    }
-}
-
 void vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us)
 {
     for (guint i = 0; i < server->listeners->len; i++)
         vp_listener_stop(server->listeners->pdata[i]);
     vp_health_drain(server->health);
-    stop_sweeping(server);
+    vp_streams_stop_sweeping(server);
 
     if (server->n_queues == 0)
         return;
     /* From here on the core refuses new calls on the connections that there are. It wants to be told too if it was never started, for the ports that
      * it has bound. */
-    server->shutdown_tag = (ShutdownTag){.tag.fire = shutdown_fired, .server = server};
+    server->shutdown_tag = (VpShutdownTag){.tag.fire = shutdown_fired, .server = server};
     VP_TAG_RELEASE(&server->shutdown_tag);
     grpc_server_shutdown_and_notify(server->server, server->queues[0].cq, &server->shutdown_tag);
     if (!server->queues[0].running)
         return; /* the tag comes when the free empties the queue */
-    drain_streams(server);
+    vp_streams_drain(server);
     if (wait_shut_down(server, deadline_us))
         return;
     vp_log(VP_LOG_WARNING, "calls that did not end in time are cancelled");
@@ -577,7 +293,7 @@ void vp_rpc_server_free(VpRpcServer *server)
         if (server->queues[i].running)
             pthread_join(server->queues[i].thread, NULL);
         else
-            queue_run(&server->queues[i]);
+            vp_queue_run(&server->queues[i]);
     }
     grpc_server_destroy(server->server);
     for (guint i = 0; i < server->n_queues; i++)

@@ -1,0 +1,133 @@
+/* How a call begins: its request is checked, unpacked and handed to the handler; and the further messages of clients that stream. */
+#include <grpc/byte_buffer.h>
+#include <grpc/byte_buffer_reader.h>
+#include <grpc/slice.h>
+
+#include "base/log.h"
+#include "base/pb.h"
+#include "base/thread.h"
+#include "server/rpc/internal.h"
+#include "server/rpc/validate.h"
+
+/* Checks and unpacks what came; takes the buffer. */
+static VpError *decode(VpCall *call, grpc_byte_buffer *buffer, ProtobufCMessage **ret_message)
+{
+    const ProtobufCMessageDescriptor *input = call->endpoint->method->input;
+    grpc_byte_buffer_reader reader;
+    VpError *error = NULL;
+
+    if (!grpc_byte_buffer_reader_init(&reader, buffer)) {
+        grpc_byte_buffer_destroy(buffer);
+        return vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "the request cannot be decompressed");
+    }
+    grpc_slice bytes = grpc_byte_buffer_reader_readall(&reader);
+    error = vp_validate(vp_server_contract(call->server), input, GRPC_SLICE_START_PTR(bytes), GRPC_SLICE_LENGTH(bytes));
+    if (!error) {
+        ProtobufCMessage *message =
+            protobuf_c_message_unpack(input, NULL, GRPC_SLICE_LENGTH(bytes), GRPC_SLICE_START_PTR(bytes));
+        if (message)
+            *ret_message = message;
+        else
+            error = vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "the request is no valid %s", input->name);
+    }
+    grpc_slice_unref(bytes);
+    grpc_byte_buffer_reader_destroy(&reader);
+    grpc_byte_buffer_destroy(buffer);
+    return error;
+}
+
+static void read_fired(VpTag *tag, gboolean ok)
+{
+    VpCall *call = CALL_OF(tag, read_tag);
+    grpc_byte_buffer *buffer = g_steal_pointer(&call->read_buffer);
+    ProtobufCMessage *message = NULL;
+
+    if (buffer && ok) {
+        VpError *error = decode(call, buffer, &message);
+        if (error)
+            vp_call_fail(call, error);
+    } else if (buffer) {
+        grpc_byte_buffer_destroy(buffer);
+    }
+    call->on_read(call, call->on_read_data, message);
+    vp_call_release(call);
+}
+
+void vp_call_read(VpCall *call, void (*got)(VpCall *call, void *data, void *message), void *data)
+{
+    grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
+
+    call->on_read = got;
+    call->on_read_data = data;
+    op.data.recv_message.recv_message = &call->read_buffer;
+    call->read_tag.fire = read_fired;
+    vp_call_start_batch(call, &op, 1, &call->read_tag);
+}
+
+/* ---- the beginning ---- */
+
+static void run_handler(void *data)
+{
+    VpCall *call = data;
+
+    call->endpoint->handler(call, call->request, call->endpoint->context);
+    vp_call_unref(call);
+}
+
+/* Hands the call to its handler; takes the user's reference. */
+static void dispatch(VpCall *call)
+{
+    const VpEndpoint *endpoint = call->endpoint;
+
+    if (endpoint->method->client_streaming || endpoint->method->server_streaming) {
+        if (!vp_server_add_stream(call->server, call)) {
+            vp_call_drain(call);
+            vp_call_unref(call);
+            return;
+        }
+        vp_call_watch_close(call);
+    }
+    if (!(endpoint->flags & VP_RPC_WORKER)) {
+        endpoint->handler(call, call->request, endpoint->context);
+        /* Not answered at once: from now on its client may go away. */
+        vp_call_watch_close(call);
+        vp_call_unref(call);
+        return;
+    }
+
+    vp_call_watch_close(call);
+    if (!vp_pool_submit(vp_server_pool(call->server), run_handler, call)) {
+        VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon has too much to do; try again");
+        vp_call_fail(call, vp_error_retry(error, 1000));
+        vp_call_unref(call);
+    }
+}
+
+void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
+                   grpc_byte_buffer *payload)
+{
+    VpCall *call = vp_call_new(server, endpoint, core, deadline);
+    VpError *error = NULL;
+
+    vp_server_enter(server, &error);
+    if (!error && !endpoint->handler)
+        error =
+            vp_error_new(VP_UNIMPLEMENTED, "NOT_BUILT_YET",
+                         "%s is part of the contract, but this version does not do it yet", endpoint->method->method);
+    if (!error && !endpoint->method->client_streaming) {
+        if (payload)
+            error = decode(call, g_steal_pointer(&payload), &call->request);
+        else
+            error = vp_error_new(VP_INVALID_ARGUMENT, "MALFORMED_REQUEST", "%s takes one request, and none came",
+                                 endpoint->method->method);
+    }
+    if (payload)
+        grpc_byte_buffer_destroy(payload);
+
+    if (error) {
+        vp_call_fail(call, error);
+        vp_call_unref(call);
+        return;
+    }
+    dispatch(call);
+}
