@@ -9,6 +9,7 @@
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "proto/descriptors.h"
 #include "virtplane/v1/admin_service.pb-c.h"
+#include "virtplane/v1/auth_service.pb-c.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/event_service.pb-c.h"
 #include "virtplane/v1/host_service.pb-c.h"
@@ -17,8 +18,9 @@
 #include "virtplane/v1/secret_service.pb-c.h"
 #include "virtplane/v1/storage_service.pb-c.h"
 
-/* The field number of `extend google.protobuf.FieldOptions` in rules.proto. */
+/* The field numbers of the extensions of FieldOptions and MethodOptions in rules.proto. */
 #define RULES_FIELD_NUMBER 50731
+#define ACCESS_FIELD_NUMBER 50732
 
 const VpFieldBounds vp_default_bounds = {.max_bytes = 4096, .max_items = 1024};
 
@@ -34,6 +36,7 @@ static const struct {
     const ProtobufCServiceDescriptor *descriptor;
 } services[] = {
     {"virtplane.v1.AdminService", &pb_admin_service__descriptor},
+    {"virtplane.v1.AuthService", &pb_auth_service__descriptor},
     {"virtplane.v1.DomainService", &pb_domain_service__descriptor},
     {"virtplane.v1.EventService", &pb_event_service__descriptor},
     {"virtplane.v1.HostService", &pb_host_service__descriptor},
@@ -56,6 +59,66 @@ static const ProtobufCServiceDescriptor *find_service(const char *name)
     return NULL;
 }
 
+/* The message of an extension, which protobuf-c keeps among the unknown fields; NULL if there is none. */
+static void *read_extension(const ProtobufCMessage *options, guint number, const ProtobufCMessageDescriptor *type)
+{
+    for (unsigned i = 0; options && i < options->n_unknown_fields; i++) {
+        const ProtobufCMessageUnknownField *field = &options->unknown_fields[i];
+        size_t skip = 0;
+
+        if (field->tag != number || field->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED)
+            continue;
+        /* protobuf-c keeps the length prefix with the data. */
+        while (skip < field->len && (field->data[skip] & 0x80))
+            skip++;
+        skip++;
+        if (skip <= field->len)
+            return protobuf_c_message_unpack(type, NULL, field->len - skip, field->data + skip);
+    }
+    return NULL;
+}
+
+/* The rules of a field. */
+static gboolean read_rules(const Google__Protobuf__FieldOptions *options, VpFieldBounds *bounds)
+{
+    vp_pb_auto PbFieldRules *rules =
+        read_extension(options ? &options->base : NULL, RULES_FIELD_NUMBER, &pb_field_rules__descriptor);
+
+    if (!rules)
+        return FALSE;
+    if (rules->max_bytes)
+        bounds->max_bytes = rules->max_bytes;
+    if (rules->max_items)
+        bounds->max_items = rules->max_items;
+    bounds->min_value = rules->min_value;
+    bounds->max_value = rules->max_value;
+    bounds->form = rules->form;
+    return TRUE;
+}
+
+/* Who may call a method. A method of ours that does not say so must not be served: what is not asked for would be let pass. */
+static VpError *read_access(const char *package, const Google__Protobuf__MethodDescriptorProto *proto, VpMethod *method)
+{
+    if (g_str_has_prefix(package, "grpc.")) {
+        /* Health and reflection tell nothing that is not public. */
+        method->role = PB_ROLE_ANYONE;
+        method->scope = PB_METHOD_SCOPE_HOST;
+        method->resource = g_strdup("daemon");
+        return NULL;
+    }
+    vp_pb_auto PbMethodRules *rules = read_extension(proto->options ? &proto->options->base : NULL,
+                                                     ACCESS_FIELD_NUMBER, &pb_method_rules__descriptor);
+    if (!rules || !rules->role || !rules->scope || !rules->resource[0])
+        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH",
+                            "%s does not say who may call it: add `option (access)` with role, resource and scope",
+                            method->method);
+    method->role = rules->role;
+    method->scope = rules->scope;
+    method->resource = g_strdup(rules->resource);
+    method->audited = rules->audited;
+    return NULL;
+}
+
 static VpError *add_service(VpContract *contract, const char *package,
                             const Google__Protobuf__ServiceDescriptorProto *proto)
 {
@@ -74,7 +137,7 @@ static VpError *add_service(VpContract *contract, const char *package,
             return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s has no method %s in the generated code", name,
                                 method->name);
         const char *path = g_strdup_printf("/%s/%s", name, method->name);
-        const VpMethod entry = {
+        VpMethod entry = {
             .path = (char *)path,
             .method = path + 1,
             .input = found->input,
@@ -82,40 +145,13 @@ static VpError *add_service(VpContract *contract, const char *package,
             .client_streaming = method->has_client_streaming && method->client_streaming,
             .server_streaming = method->has_server_streaming && method->server_streaming,
         };
+        VpError *error = read_access(package, method, &entry);
         g_array_append_val(contract->methods, entry);
+        if (error)
+            return error;
     }
     g_ptr_array_add(contract->services, g_steal_pointer(&name));
     return NULL;
-}
-
-/* The rules of a field, from the extension that protobuf-c keeps among the unknown fields. */
-static gboolean read_rules(const Google__Protobuf__FieldOptions *options, VpFieldBounds *bounds)
-{
-    for (unsigned i = 0; options && i < options->base.n_unknown_fields; i++) {
-        const ProtobufCMessageUnknownField *field = &options->base.unknown_fields[i];
-        size_t skip = 0;
-
-        if (field->tag != RULES_FIELD_NUMBER || field->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED)
-            continue;
-        /* protobuf-c keeps the length prefix with the data. */
-        while (skip < field->len && (field->data[skip] & 0x80))
-            skip++;
-        skip++;
-        if (skip > field->len)
-            continue;
-        vp_pb_auto PbFieldRules *rules = pb_field_rules__unpack(NULL, field->len - skip, field->data + skip);
-        if (!rules)
-            continue;
-        if (rules->max_bytes)
-            bounds->max_bytes = rules->max_bytes;
-        if (rules->max_items)
-            bounds->max_items = rules->max_items;
-        bounds->min_value = rules->min_value;
-        bounds->max_value = rules->max_value;
-        bounds->form = rules->form;
-        return TRUE;
-    }
-    return FALSE;
 }
 
 static const Google__Protobuf__DescriptorProto *find_message(const Google__Protobuf__FileDescriptorSet *set,
@@ -166,6 +202,7 @@ static void method_clear(gpointer data)
     VpMethod *method = data;
 
     g_free(method->path);
+    g_free(method->resource);
 }
 
 VpContract *vp_contract_new(VpError **error)

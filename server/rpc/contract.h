@@ -1,5 +1,5 @@
 /*
- * The contract as the runtime needs it: each method with its message descriptors and streaming flags, and the bounds of each field. Read from the
+ * The contract as the runtime needs it: each method with its message descriptors, streaming flags and who may call it, and the bounds of each field. Read from the
  * embedded descriptors once at start; immutable afterwards, so any thread may look.
  */
 #pragma once
@@ -18,6 +18,11 @@ typedef struct VpMethod {
     const ProtobufCMessageDescriptor *output;
     gboolean client_streaming;
     gboolean server_streaming;
+    /* Who may call it: see rules.proto. */
+    PbRole role;
+    PbMethodScope scope;
+    char *resource;
+    gboolean audited;
 } VpMethod;
 
 /* The bounds of one field. */

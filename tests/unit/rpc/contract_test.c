@@ -131,6 +131,7 @@ static void lists_all_services(void **state)
 {
     static const char *const names[] = {
         "virtplane.v1.AdminService",
+        "virtplane.v1.AuthService",
         "virtplane.v1.DomainService",
         "virtplane.v1.EventService",
         "virtplane.v1.HostService",
@@ -212,9 +213,35 @@ static void no_request_is_recursive(void **state)
         expect_no_recursion(g_array_index(methods, VpMethod, i).input, above);
 }
 
+/* The build checks the same: a daemon with a method that anyone may call by oversight is not built. */
+static void each_method_says_who_may_call_it(void **state)
+{
+    static const char *const resources[] = {"domain", "pool",       "volume",   "secret", "image",  "operation",
+                                            "event",  "connection", "identity", "host",   "daemon", NULL};
+    const GArray *methods = vp_contract_methods(contract);
+
+    (void)state;
+    for (guint i = 0; i < methods->len; i++) {
+        const VpMethod *method = &g_array_index(methods, VpMethod, i);
+
+        assert_in_range(method->role, PB_ROLE_ANYONE, PB_ROLE_ADMIN);
+        assert_in_range(method->scope, PB_METHOD_SCOPE_ONE, PB_METHOD_SCOPE_HOST);
+        assert_true(g_strv_contains(resources, method->resource));
+        /* What only looks need not be written down; what changes something must be. */
+        const char *name = strrchr(method->method, '/') + 1;
+        const gboolean looks =
+            g_str_has_prefix(name, "Get") || g_str_has_prefix(name, "List") || g_str_has_prefix(name, "Watch");
+        if (looks)
+            assert_false(method->audited);
+        if (g_str_has_prefix(name, "Create") || g_str_has_prefix(name, "Delete") || g_str_has_prefix(name, "Set"))
+            assert_true(method->audited && method->role >= PB_ROLE_OPERATOR);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_method_says_who_may_call_it),
         cmocka_unit_test(has_each_method_of_the_descriptors),
         cmocka_unit_test(streams_are_known_as_such),
         cmocka_unit_test(lists_all_services),
