@@ -377,6 +377,11 @@ static gboolean join(VpWalk *walk, const VpNext *next, const VpOpened *file)
     if (tail.cut || next->depth + tail.depth - 1 > max_depth) {
         return FALSE;
     }
+    /* The caller declared what looks like that: this top is another layer than the one that was told, which nobody had declared. */
+    if (!next->overlay && next->format == PB_IMAGE_FORMAT_UNSPECIFIED && walk->alike != PB_IMAGE_FORMAT_UNSPECIFIED &&
+        tail.looks_like == walk->alike) {
+        return FALSE;
+    }
     if (next->overlay && next->format == PB_IMAGE_FORMAT_UNSPECIFIED) {
         vp_walk_find(walk, vp_not_declared(next, tail.looks_like));
     }

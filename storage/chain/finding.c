@@ -74,11 +74,15 @@ char *vp_remedy_convert(const char *overlay, PbImageFormat overlay_format, const
 
 char *vp_remedy_declare(const char *path, PbImageFormat format)
 {
+    const char *known = vp_format_qemu_name(format);
+    const char *name = known ? known : "raw";
     g_autofree char *word = vp_text_shell(path);
-    const char *name = vp_format_qemu_name(format);
-    return g_strdup_printf("declare the format of this image: vpctl image inspect --format %s %s, or format: %s in the "
-                           "domain's disk",
-                           name ? name : "raw", word, name ? name : "raw");
+    g_autofree char *value = option_value(path);
+    g_autofree char *disk = g_strdup_printf("%s,format=%s", value, name);
+    g_autofree char *disk_word = vp_text_shell(disk);
+    return g_strdup_printf("%svpctl image inspect --format %s %s  # for a domain: --disk %s with vpctl domain create "
+                           "or update",
+                           known ? "" : "find out the true format; if it is raw: ", name, word, disk_word);
 }
 
 char *vp_remedy_rebase(const char *overlay)

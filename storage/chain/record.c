@@ -51,8 +51,9 @@ static VpError *refuse(const Record *record, const char *reason, const char *why
 /* A refusal with the command that does what we do not. */
 static VpError *refuse_with_command(const Record *record, const char *reason, const char *why)
 {
-    g_autofree char *remedy = vp_remedy_rebase_to(record->path, record->backing, record->format);
-    g_autofree char *text = g_strdup_printf("%s. When no program uses it, this does it: %s", why, remedy);
+    g_autofree char *command = vp_remedy_rebase_to(record->path, record->backing, record->format);
+    g_autofree char *remedy = g_strdup_printf("%s  # when no program uses it", command);
+    g_autofree char *text = g_strdup_printf("%s. Remedy: %s", why, remedy);
     return vp_error_with(refuse(record, reason, text), "remedy", remedy);
 }
 
@@ -171,6 +172,7 @@ static VpError *settle_format(Record *record)
         .source = PB_FORMAT_SOURCE_DECLARED_BY_CALLER,
         .depth = 1,
         .overlay = (char *)record->path,
+        .overlay_format = PB_IMAGE_FORMAT_QCOW2,
         .name = record->backing,
     };
     if (asked && !probe.readable) {

@@ -167,6 +167,25 @@ static void undeclared_tops(void **state)
     assert_int_equal(result.summary->layers, 4);
 }
 
+/* An overlay as the base of one that does not record its format: refused there, and fine as the top that the caller declared. */
+static void an_undeclared_base_is_another_top(void **state)
+{
+    (void)state;
+    must_run("mkdir a; qemu-img create -q -f raw a/0.raw 4M; qemu-img create -q -f qcow2 -F raw -b 0.raw a/1.q;"
+             "qemu-img create -q -f qcow2 -F qcow2 -b 1.q a/2.q; printf x | dd of=a/2.q bs=1 seek=112 conv=notrunc "
+             "status=none");
+    const VpFolderOptions options = {.alike = QCOW2};
+    for (guint round = 0; round < 20; round++) {
+        g_auto(Result) result = RESULT_INIT;
+        inspect("a", &options, &result);
+        const PbInspectedImage *base = image_at(&result, "a/1.q");
+        assert_true(base->summary->safe);
+        assert_int_equal(base->n_layers, 2);
+        assert_true(has_finding(image_at(&result, "a/2.q"), PB_FINDING_CODE_PROBE_REFUSED_BACKING_FILE));
+        assert_int_equal(result.summary->unsafe, 1);
+    }
+}
+
 static PbImageFormat declare(void *data, const char *path)
 {
     return g_str_has_suffix(path, data) ? QCOW2 : PB_IMAGE_FORMAT_UNSPECIFIED;
@@ -306,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shared_bases),
         cmocka_unit_test(undeclared_tops),
+        cmocka_unit_test(an_undeclared_base_is_another_top),
         cmocka_unit_test(declared_by_the_caller),
         cmocka_unit_test(bad_files_are_answers),
         cmocka_unit_test(what_is_no_folder),

@@ -123,6 +123,7 @@ static void refuses_what_is_unsafe(void **state)
     forget_format("r2.q", 112);
     g_autoptr(VpError) unproven = record("r2.q", 0, FALSE, &got, &changed, NULL);
     assert_string_equal(unproven->reason, "PROBE_REFUSED_BACKING_FILE");
+    must_run("cp r2.q r2.copy; %s\nmv r2.copy r2.q", vp_error_get(unproven, "remedy"));
     g_autoptr(VpError) raw_as_qcow2 = record("r2.q", PB_IMAGE_FORMAT_VMDK, FALSE, &got, &changed, NULL);
     assert_string_equal(raw_as_qcow2->reason, "FORMAT_MISMATCH");
     assert_null(record("r2.q", PB_IMAGE_FORMAT_QCOW2, FALSE, &got, &changed, NULL)); /* who knows may say so */
@@ -142,6 +143,7 @@ static void refuses_what_is_unsafe(void **state)
     must_run("cp r4.q r4.copy");
     g_autoptr(VpError) no_room = record("r4.q", 0, FALSE, &got, &changed, NULL);
     assert_string_equal(no_room->reason, "NO_ROOM");
+    assert_non_null(strstr(no_room->message, vp_error_get(no_room, "remedy")));
     must_run("cmp r4.q r4.copy; %s", vp_error_get(no_room, "remedy"));
     assert_recorded("r4.q", "raw");
 }
