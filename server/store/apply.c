@@ -264,14 +264,6 @@ static VpError *trim_rows(VpDb *db, const VpRetention *keep, gint64 wall_us, VpD
     return vp_db_meta_set(db, meta);
 }
 
-/* A step waits for no fsync: one that a power cut takes back is done again. The next commit's fsync makes it durable. */
-static VpError *set_synchronous(VpDb *db, const char *pragma)
-{
-    const int rc = sqlite3_exec(vp_db_handle(db), pragma, NULL, NULL, NULL);
-
-    return rc == SQLITE_OK ? NULL : vp_db_error(db, rc, "compact the journal");
-}
-
 static VpError *trim_step(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *meta, gboolean *ret_more)
 {
     gboolean done = FALSE;
@@ -294,16 +286,14 @@ VpError *vp_apply_trim(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMe
 {
     VpDbMeta after = *meta;
     gboolean more = FALSE;
-    VpError *error = set_synchronous(db, "PRAGMA synchronous = NORMAL");
+    /* A step waits for no fsync: one that a power cut takes back is done again. The next commit's fsync makes it durable. */
+    VpError *error = vp_db_set_durable(db, FALSE);
 
     if (!error) {
         error = trim_step(db, keep, wall_us, &after, &more);
     }
-    VpError *back = set_synchronous(db, "PRAGMA synchronous = FULL");
-
-    if (error || back) {
-        vp_error_free(error ? back : NULL);
-        return error ? error : back;
+    if (error) {
+        return error;
     }
     *meta = after;
     *ret_more = more;

@@ -24,5 +24,6 @@ typedef struct VpRetention {
 } VpRetention;
 
 /* One step of the compaction: deletes what is compacted already and, from the oldest on, whole transactions that `keep` does not hold, at most about
- * VP_TRIM_ROWS rows, and commits. `ret_more`: there is more to do. */
+ * VP_TRIM_ROWS rows, and commits. `ret_more`: there is more to do. After an error nothing has changed. Leaves the connection not durable
+ * (vp_db_set_durable()): whoever commits next sets that. */
 VpError *vp_apply_trim(VpDb *db, const VpRetention *keep, gint64 wall_us, VpDbMeta *meta, gboolean *ret_more);

@@ -12,6 +12,7 @@
 struct VpDb {
     sqlite3 *handle;
     char *path;
+    gboolean hasty; /* commits do not wait for the disk */
     sqlite3_stmt *statements[VP_DB_SQL_MAX];
 };
 
@@ -105,6 +106,20 @@ static VpError *run_script(VpDb *db, const char *script, const char *doing)
     const int rc = sqlite3_exec(db->handle, script, NULL, NULL, NULL);
 
     return rc == SQLITE_OK ? NULL : vp_db_error(db, rc, doing);
+}
+
+VpError *vp_db_set_durable(VpDb *db, gboolean durable)
+{
+    if (db->hasty == !durable) {
+        return NULL;
+    }
+    VpError *error = run_script(db, durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL",
+                                "set how changes get to the disk");
+
+    if (!error) {
+        db->hasty = !durable;
+    }
+    return error;
 }
 
 void vp_db_bind_text(sqlite3_stmt *statement, int index, const char *text)

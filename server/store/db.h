@@ -81,6 +81,9 @@ static inline void vp_db_done(sqlite3_stmt **statement)
 /* Steps a statement that yields no row. `doing` names the work in the error: "commit". */
 VpError *vp_db_step(VpDb *db, sqlite3_stmt *statement, const char *doing);
 
+/* Whether commits wait for the disk, as they do from the start. Does nothing if it is so already; not within a transaction. After an error it is as before. */
+VpError *vp_db_set_durable(VpDb *db, gboolean durable);
+
 /* Takes and steps a statement without parameters and rows. */
 VpError *vp_db_run(VpDb *db, VpDbSql sql, const char *doing);
 

@@ -187,7 +187,10 @@ static void group_commit(VpStore *store, GPtrArray *group, GPtrArray *entries)
     g_autoptr(VpError) failure = NULL;
 
     if (group_needs_disk(group)) {
-        failure = vp_db_run(store->db, VP_DB_BEGIN, "begin a group of transactions");
+        failure = vp_db_set_durable(store->db, TRUE);
+        if (!failure) {
+            failure = vp_db_run(store->db, VP_DB_BEGIN, "begin a group of transactions");
+        }
         if (!failure) {
             failure = group_apply(store, group, &meta, entries);
         }

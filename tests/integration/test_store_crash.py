@@ -218,8 +218,11 @@ def test_each_write_fails_in_turn(make_daemon, number):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_fails_for_a_while(make_daemon, number):
-    """Under load, every write fails for some time, again and again: readers are answered, and it goes on by itself when the disk does."""
-    daemon = make_daemon()
+    """Under load, every write fails for some time, again and again: readers are answered, and it goes on by itself when the disk does.
+
+    The journal is kept so short that its compaction fails as well.
+    """
+    daemon = make_daemon(config="[events]\nmax_count = 20\n")
     disk = Disk(daemon.folder)
     daemon.env.update(disk.env)
     daemon.start()
