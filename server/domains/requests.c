@@ -9,7 +9,6 @@
 #include "base/thread.h"
 
 #define PREFIX "/requests/"
-#define KEEP_SECONDS (24 * 60 * 60)
 #define MAX_KEPT 100000
 #define EXPIRE_STEP 64
 
@@ -23,9 +22,11 @@ typedef struct Entry {
 
 struct VpRequests {
     VpStore *store;
+    gint64 keep_seconds;
     pthread_mutex_t mutex;
     GHashTable *by_key; /* char * -> Entry, which the queue owns */
     GQueue oldest_first;
+    guint expiring; /* of the oldest, so many are being deleted */
 };
 
 static void entry_free(Entry *entry)
@@ -57,7 +58,7 @@ static Entry *entry_parse(const VpKeyValue *kv)
     return g_steal_pointer(&entry);
 }
 
-VpRequests *vp_requests_new(VpStore *store, VpError **error)
+VpRequests *vp_requests_new(VpStore *store, gint64 keep_seconds, VpError **error)
 {
     g_autoptr(GPtrArray) stored = vp_store_list(store, PREFIX, NULL, 0, error);
     if (!stored)
@@ -65,6 +66,7 @@ VpRequests *vp_requests_new(VpStore *store, VpError **error)
 
     VpRequests *requests = g_new0(VpRequests, 1);
     requests->store = store;
+    requests->keep_seconds = keep_seconds;
     pthread_mutex_init(&requests->mutex, NULL);
     requests->by_key = g_hash_table_new(g_str_hash, g_str_equal);
     g_queue_init(&requests->oldest_first);
@@ -124,29 +126,52 @@ gboolean vp_requests_find(VpRequests *requests, const char *identity, const char
     return TRUE;
 }
 
-/* Deletes some that are too old, in a transaction that is made anyway. */
-static void expire(VpRequests *requests, VpTxn *txn)
+/* They are found until the store has them no more: a retry is answered, or done anew, but never caught in between. */
+static void expired(void *data, gint64 revision, const VpError *error)
 {
-    const gint64 limit = vp_wall_us() / G_USEC_PER_SEC - KEEP_SECONDS;
+    VpRequests *requests = data;
+
+    (void)revision;
+    VP_LOCK(&requests->mutex);
+    for (; !error && requests->expiring > 0; requests->expiring--) {
+        Entry *oldest = g_queue_pop_head(&requests->oldest_first);
+
+        g_hash_table_remove(requests->by_key, oldest->key);
+        entry_free(oldest);
+    }
+    requests->expiring = 0;
+}
+
+/* A transaction that deletes some that are too old; NULL: there are none, or some are being deleted. */
+static VpTxn *expire_txn(VpRequests *requests)
+{
+    const gint64 limit = vp_wall_us() / G_USEC_PER_SEC - requests->keep_seconds;
+    VpTxn *txn = NULL;
 
     VP_LOCK(&requests->mutex);
-    for (guint i = 0; i < EXPIRE_STEP; i++) {
-        const Entry *oldest = g_queue_peek_head(&requests->oldest_first);
+    if (requests->expiring > 0)
+        return NULL;
+    for (const GList *link = requests->oldest_first.head; link && requests->expiring < EXPIRE_STEP; link = link->next) {
+        const Entry *entry = link->data;
 
-        if (!oldest || (oldest->wall_seconds > limit && requests->oldest_first.length < MAX_KEPT))
-            return;
-        vp_txn_delete(txn, oldest->key);
-        g_hash_table_remove(requests->by_key, oldest->key);
-        entry_free(g_queue_pop_head(&requests->oldest_first));
+        if (entry->wall_seconds > limit && requests->oldest_first.length - requests->expiring < MAX_KEPT)
+            break;
+        if (!txn)
+            txn = vp_txn_new();
+        vp_txn_delete(txn, entry->key);
+        requests->expiring++;
     }
+    return txn;
 }
 
 void vp_requests_add(VpRequests *requests, VpTxn *txn, const char *identity, const char *id, const char *fingerprint,
                      const char *uid)
 {
     g_autofree char *key = request_key(identity, id);
+    VpTxn *old = expire_txn(requests);
 
-    expire(requests, txn);
+    if (old)
+        vp_store_commit(requests->store, old, expired, requests);
     if (id[0] == '\0')
         return;
     char *value = g_strdup_printf("%s %s %" G_GINT64_FORMAT, fingerprint, uid, vp_wall_us() / G_USEC_PER_SEC);

@@ -8,8 +8,12 @@
 
 typedef struct VpRequests VpRequests;
 
-/* Loads those that are kept; drops what is too old. */
-VpRequests *vp_requests_new(VpStore *store, VpError **error);
+/* How long they are kept. */
+#define VP_REQUESTS_KEEP_SECONDS (24 * 60 * 60)
+
+/* Loads those that are kept. What is older than `keep_seconds` is dropped bit by bit, when others are added. */
+VpRequests *vp_requests_new(VpStore *store, gint64 keep_seconds, VpError **error);
+/* All that was committed before was told. */
 void vp_requests_free(VpRequests *requests);
 
 /* The fingerprint of a request message, owned by the caller. */

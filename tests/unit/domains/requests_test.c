@@ -1,20 +1,27 @@
 /* Request ids, on a real store: remembered with the change they made, over a restart too; refused for another request. */
 #include "tests/unit/store/fixture.h"
 
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/pb.h"
 #include "server/domains/requests.h"
 
 #define UID "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e55"
 
-static VpRequests *load(Fixture *fixture)
+static VpRequests *load_for(Fixture *fixture, gint64 keep_seconds)
 {
     VpError *error = NULL;
-    VpRequests *requests = vp_requests_new(fixture->store, &error);
+    VpRequests *requests = vp_requests_new(fixture->store, keep_seconds, &error);
 
     assert_null(error);
     return requests;
+}
+
+static VpRequests *load(Fixture *fixture)
+{
+    return load_for(fixture, VP_REQUESTS_KEEP_SECONDS);
 }
 
 static char *fingerprint_of(const char *name)
@@ -142,7 +149,7 @@ static void of_two_at_once_one_is_done(void **state)
     vp_requests_free(requests);
 }
 
-/* What is older than a day is dropped, from memory and from the store, in a change that is made anyway. */
+/* What is older than a day is dropped, from memory and from the store; what is younger stays. */
 static void old_ones_are_dropped(void **state)
 {
     Fixture *fixture = *state;
@@ -156,6 +163,77 @@ static void old_ones_are_dropped(void **state)
     make(fixture, requests, "uid:1", "new", one);
     is_unknown(requests, "uid:1", "old", one);
     assert_value(fixture->store, "/requests/uid:1/old", NULL);
+    const gint64 newer = make(fixture, requests, "uid:1", "newer", one);
+    is_found(requests, "uid:1", "newer", one, newer);
+    g_autoptr(GPtrArray) stored = vp_store_list(fixture->store, "/requests/", NULL, 0, &(VpError *){NULL});
+    assert_int_equal(stored->len, 3);
+    vp_requests_free(requests);
+}
+
+/* With an age of 0 each is too old at once: the next one drops it, and its id is as good as new. */
+static void an_id_can_be_used_again_after_its_time(void **state)
+{
+    Fixture *fixture = *state;
+    VpRequests *requests = load_for(fixture, 0);
+    g_autofree char *one = fingerprint_of("one");
+    g_autofree char *other = fingerprint_of("other");
+    const gint64 first = make(fixture, requests, "uid:1", "a", one);
+
+    is_found(requests, "uid:1", "a", one, first);
+    make(fixture, requests, "uid:1", "", one);
+    is_unknown(requests, "uid:1", "a", one);
+    const gint64 again = make(fixture, requests, "uid:1", "a", other);
+    is_found(requests, "uid:1", "a", other, again);
+    vp_requests_free(requests);
+}
+
+/* Many are dropped in steps, and none that is not too old. */
+static void many_old_ones(void **state)
+{
+    Fixture *fixture = *state;
+    g_autofree char *one = fingerprint_of("one");
+
+    for (int i = 0; i < 200; i++) {
+        g_autofree char *key = g_strdup_printf("/requests/uid:1/old-%03d", i);
+        g_autofree char *value = g_strdup_printf("%s " UID " %d", one, 1000 + i);
+
+        put(fixture->store, key, value);
+    }
+    VpRequests *requests = load(fixture);
+    for (int i = 0; i < 4; i++) {
+        g_autofree char *next = g_strdup_printf("old-%03d", MIN(64 * i, 199));
+
+        is_found(requests, "uid:1", next, one, MIN(64 * i, 199) + 1);
+        make(fixture, requests, "uid:1", "", one);
+        is_unknown(requests, "uid:1", next, one);
+    }
+    is_unknown(requests, "uid:1", "old-199", one);
+    vp_requests_free(requests);
+}
+
+/* The deletion fails: a retry is answered still, and never finds an id that is neither known nor free. */
+static void stays_known_while_it_cannot_be_dropped(void **state)
+{
+    Fixture *fixture = *state;
+    VpRequests *requests = load_for(fixture, 0);
+    g_autofree char *one = fingerprint_of("one");
+    const gint64 first = make(fixture, requests, "uid:1", "a", one);
+    struct rlimit before;
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const struct rlimit limit = {.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    VpTxn *txn = vp_txn_new();
+    txn_put(txn, "/x", "b");
+    vp_requests_add(requests, txn, "uid:1", "b", one, UID);
+    g_autoptr(VpError) error = commit_fails(fixture->store, txn);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_string_equal(error->reason, "STORE_FAILED");
+    is_found(requests, "uid:1", "a", one, first);
+
+    make(fixture, requests, "uid:1", "", one);
+    is_unknown(requests, "uid:1", "a", one);
+    make(fixture, requests, "uid:1", "a", one);
     vp_requests_free(requests);
 }
 
@@ -167,7 +245,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_id_is_no_request, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(of_two_at_once_one_is_done, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(old_ones_are_dropped, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(an_id_can_be_used_again_after_its_time, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(many_old_ones, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(stays_known_while_it_cannot_be_dropped, fixture_setup, fixture_teardown),
     };
 
+    signal(SIGXFSZ, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
