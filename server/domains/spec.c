@@ -111,7 +111,7 @@ static void unite_labels(PbDomain *domain)
     }
     domain->n_labels -= kept;
     if (kept)
-        memmove(domain->labels, domain->labels + kept, domain->n_labels * sizeof(domain->labels[0]));
+        memmove(domain->labels, domain->labels + kept, domain->n_labels * sizeof(PbDomain__LabelsEntry *));
 }
 
 /* Each event of a domain carries them. */
