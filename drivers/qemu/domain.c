@@ -8,6 +8,7 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "fdset_names.h"
+#include "nodes.h"
 
 /* How often the log's size is looked at, in pings. */
 #define LOG_CHECK_TICKS 12
@@ -316,7 +317,7 @@ static void on_cont(void *data, json_t *result, VpError *error)
     on_start_command(data, error, /* last= */ TRUE);
 }
 
-static void continue_start(VpQemuDomain *domain)
+static void let_run(VpQemuDomain *domain)
 {
     for (guint i = 0; i < domain->links_down->len; i++) {
         const char *id = g_ptr_array_index(domain->links_down, i);
@@ -325,6 +326,24 @@ static void continue_start(VpQemuDomain *domain)
     }
     /* Commands are answered in order, so that the links are down before the guest runs. */
     vp_qmp_execute(domain->qmp, domain->paused ? "query-status" : "cont", NULL, 0, on_cont, domain);
+}
+
+static void on_nodes(void *data, json_t *result, VpError *error)
+{
+    VpQemuDomain *domain = data;
+
+    if (!error)
+        error = vp_qemu_check_nodes(result);
+    if (error)
+        on_start_command(domain, error, /* last= */ FALSE);
+    else if (domain->phase == VP_PHASE_STARTING && !domain->start_error)
+        let_run(domain);
+}
+
+/* QEMU has read the headers by now. Only if they named nothing new may the guest run. */
+static void continue_start(VpQemuDomain *domain)
+{
+    vp_qmp_execute(domain->qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), 0, on_nodes, domain);
 }
 
 /* ---- adoption ---- */

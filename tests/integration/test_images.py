@@ -229,6 +229,42 @@ exec {qemu} "$@"
     act(client, "PowerOff", "swapped")
 
 
+@pytest.mark.parametrize("kind", ["data-file", "extent"])
+def test_content_that_changes_between_check_and_start(make_daemon, kind):
+    """The file stays, and its content becomes that of an image which names another file: QEMU would open that by itself."""
+    daemon = make_daemon()
+    qemu = shutil.which("qemu-system-x86_64")
+    secret = daemon.path("secret.raw")
+    evil = daemon.path("evil")
+    if kind == "data-file":
+        base = images.qcow2(daemon.path("base.qcow2"))
+        images.qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", evil, "1M")
+    else:
+        base = daemon.path("base.vmdk")
+        images.qemu_img("create", "-q", "-f", "vmdk", base, "1M")
+        images.raw(secret)
+        with open(evil, "w", encoding="utf-8") as file:
+            file.write(f'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 2048 FLAT "{secret}" 0\n')
+    top = daemon.path("top.qcow2")
+    images.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2" if kind == "data-file" else "vmdk", "-b", base, top)
+    wrapper = daemon.path("qemu-system-x86_64")
+    with open(wrapper, "w", encoding="utf-8") as file:
+        file.write(f"""#!/bin/sh
+case "$*" in *fdset*)
+    truncate -s 0 {base}; cat {evil} >{base} ;;
+esac
+exec {qemu} "$@"
+""")
+    os.chmod(wrapper, 0o755)
+    daemon.config = f"[qemu]\nbinary={wrapper}\n"
+    client = daemon.start().client()
+    create(client, "changed", driver="qemu", disks=[top])
+    with refused("FAILED_PRECONDITION", "IMAGE_CHANGED") as refusal:
+        act(client, "Start", "changed", timeout_seconds=60)
+    assert secret in refusal.error.message
+    assert get(client, "changed").status.state == pb.DOMAIN_STATE_SHUTOFF
+
+
 def test_paths_that_are_swapped_all_the_time(daemon, client):
     """While starts go on, a base and a decoy change places without end: QEMU has the one or the start is refused, never the decoy's content as qcow2."""
     base, decoy = images.qcow2(daemon.path("base.qcow2")), images.raw(daemon.path("decoy.raw"))
