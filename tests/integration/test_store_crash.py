@@ -168,6 +168,7 @@ def test_power_cuts(make_daemon):
     chance = random.Random(4)
     lost = []
     crash_rounds(daemon, 200 if FULL else 20, lambda number: lost.append(disk.power_cut(daemon.state_dir, chance)))
+    print(f"{sum(lost)} of {len(lost)} cuts lost something")
     assert sum(lost) > 0, "no cut came upon anything that was not fsynced: the test shows nothing"
 
 

@@ -21,10 +21,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_FILES 16
 #define SUFFIX ".durable"
+/* How long an fsync takes, so that kills come upon what was written and is not on the disk yet. */
+#define SYNC_NS 3000000
 
 struct control {
     _Atomic int32_t after;
@@ -158,6 +161,7 @@ static void make_durable(int fd)
 {
     struct stat st;
 
+    nanosleep(&(struct timespec){.tv_nsec = SYNC_NS}, NULL);
     pthread_mutex_lock(&lock);
     inside++;
     struct file *file = find(fd);
