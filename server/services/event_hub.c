@@ -12,6 +12,8 @@
 #define MIN_BOOKMARK_MS 100
 /* At the end a worker may still be reading for a stream whose client has gone. */
 #define STREAMS_END_US (10 * G_USEC_PER_SEC)
+/* Workers that read history. Two: the store reads one stretch at a time, and the other one is written meanwhile. */
+#define MAX_WORKERS 2
 
 VpEventStream *vp_event_stream_ref(VpEventStream *stream)
 {
@@ -96,6 +98,55 @@ static void *hub_run(void *data)
     }
 }
 
+/* ---- streams that are behind ---- */
+
+/* The next one that waits, a reference; NULL: none, and this worker's work is done. */
+static VpEventStream *next_behind(VpEventHub *hub)
+{
+    VP_LOCK(&hub->mutex);
+    VpEventStream *stream = g_queue_pop_head(&hub->behind);
+
+    if (!stream && --hub->workers == 0)
+        pthread_cond_broadcast(&hub->empty);
+    return stream;
+}
+
+/* A step for each in turn: those that are not done with it queue up again. */
+static void work(void *data)
+{
+    VpEventStream *stream;
+
+    while ((stream = next_behind(data))) {
+        vp_event_stream_work(stream);
+        vp_event_stream_unref(stream);
+    }
+}
+
+void vp_event_hub_work_later(VpEventHub *hub, VpEventStream *stream)
+{
+    pthread_mutex_lock(&hub->mutex);
+    g_queue_push_tail(&hub->behind, vp_event_stream_ref(stream));
+    const gboolean more = hub->workers < MAX_WORKERS;
+    hub->workers += more;
+    pthread_mutex_unlock(&hub->mutex);
+    if (!more || vp_pool_submit(hub->pool, work, hub))
+        return;
+
+    /* Another worker may be there still, and takes it. */
+    pthread_mutex_lock(&hub->mutex);
+    g_autoptr(GPtrArray) refused = g_ptr_array_new_with_free_func((GDestroyNotify)vp_event_stream_unref);
+    while (hub->workers == 1 && !g_queue_is_empty(&hub->behind))
+        g_ptr_array_add(refused, g_queue_pop_head(&hub->behind));
+    if (--hub->workers == 0)
+        pthread_cond_broadcast(&hub->empty);
+    pthread_mutex_unlock(&hub->mutex);
+    for (guint i = 0; i < refused->len; i++)
+        vp_event_stream_fail(refused->pdata[i],
+                             vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY",
+                                                         "the daemon has too much to do; resume the stream"),
+                                            1000));
+}
+
 VpEventHub *vp_event_hub_new(VpStore *store, VpPool *pool, VpLoop *loop, VpError **error)
 {
     VpEventHub *hub = g_new0(VpEventHub, 1);
@@ -108,6 +159,7 @@ VpEventHub *vp_event_hub_new(VpStore *store, VpPool *pool, VpLoop *loop, VpError
     vp_cond_init(&hub->empty);
     g_queue_init(&hub->resting);
     g_queue_init(&hub->listeners);
+    g_queue_init(&hub->behind);
     VpError *failure = vp_thread_start(&hub->thread, "vp-events", hub_run, hub);
     if (failure) {
         *error = failure;
@@ -125,7 +177,7 @@ static gboolean wait_for_streams(VpEventHub *hub)
     gboolean in_time = TRUE;
 
     VP_LOCK(&hub->mutex);
-    while ((hub->streams > 0 || hub->listing) && in_time)
+    while ((hub->streams > 0 || hub->listing || hub->workers > 0) && in_time)
         in_time = vp_cond_wait_until(&hub->empty, &hub->mutex, deadline_us);
     return in_time;
 }

@@ -9,10 +9,14 @@
 #include "base/thread.h"
 #include "server/services/event_stream.h"
 
-/* Entries read, and so messages written, at a time by a stream without batches. */
+/* Entries read, and so messages written, at a time by a stream without batches; and by one with batches at most. */
 #define STEP 64
+#define BATCH_STEP 192
 /* And the bytes of them after which it stops; also what one message with a batch has at most, but for one event that is larger. */
 #define STEP_BYTES (16u << 10)
+/* What is looked at in one go while the filter lets nothing pass: more would keep the thread, which has others to serve. */
+#define STATE_LOOKS 256
+#define ENTRY_LOOKS 2048
 
 gboolean vp_event_stream_take(VpEventStream *stream)
 {
@@ -70,11 +74,12 @@ static gboolean state_matches(const PbEventFilter *filter, GBytes *packed)
 static void write_state(VpEventStream *stream)
 {
     VpStateList *list = stream->state;
+    const guint end = (guint)MIN((guint64)stream->state_at + STATE_LOOKS, list->states->len);
     GBytes *held = NULL;
     gsize bytes = 0;
     guint written = 0;
 
-    while (stream->state_at < list->states->len && written < STEP && bytes < STEP_BYTES) {
+    while (stream->state_at < end && written < STEP && bytes < STEP_BYTES) {
         GBytes *packed = list->states->pdata[stream->state_at++];
 
         if (!state_matches(stream->filter, packed))
@@ -89,6 +94,10 @@ static void write_state(VpEventStream *stream)
         if (!vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_STATE, held, FALSE,
                                    taken_by_transport, vp_event_stream_ref(stream)))
             vp_event_stream_unref(stream);
+        return;
+    }
+    if (stream->state_at < list->states->len) {
+        vp_event_hub_work_later(stream->hub, stream);
         return;
     }
     stream->state = NULL;
@@ -223,26 +232,38 @@ static gboolean rest(VpEventStream *stream)
 
 static guint step(const VpEventStream *stream)
 {
-    return MAX(STEP, stream->max_batch);
+    return CLAMP(stream->max_batch, STEP, BATCH_STEP);
 }
 
-static void read_from_disk(void *data)
+static gboolean has_ended(VpEventStream *stream)
 {
-    VpEventStream *stream = data;
+    VP_LOCK(&stream->mutex);
+    return stream->phase == VP_STREAM_ENDED;
+}
+
+void vp_event_stream_work(VpEventStream *stream)
+{
     g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
     gint64 next = stream->next_revision;
 
+    /* Its client has gone while it waited. */
+    if (has_ended(stream))
+        return;
+    if (stream->state) {
+        write_state(stream);
+        return;
+    }
     VpError *error = vp_store_read_journal(stream->hub->store, stream->next_revision, step(stream), entries, &next);
     if (error)
         vp_event_stream_fail(stream, error);
     else if (!write_entries(stream, entries, next))
         vp_event_stream_pump(stream);
-    vp_event_stream_unref(stream);
 }
 
 void vp_event_stream_pump(VpEventStream *stream)
 {
     VpEventHub *hub = stream->hub;
+    guint looked_at = 0;
 
     if (stream->state) {
         write_state(stream);
@@ -252,16 +273,12 @@ void vp_event_stream_pump(VpEventStream *stream)
         g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
         gint64 next = stream->next_revision;
 
-        if (!vp_store_read_tail(hub->store, stream->next_revision, step(stream), entries, &next)) {
-            if (vp_pool_submit(hub->pool, read_from_disk, vp_event_stream_ref(stream)))
-                return;
-            vp_event_stream_unref(stream);
-            vp_event_stream_fail(stream,
-                                 vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY",
-                                                             "the daemon has too much to do; resume the stream"),
-                                                1000));
+        if (looked_at >= ENTRY_LOOKS ||
+            !vp_store_read_tail(hub->store, stream->next_revision, step(stream), entries, &next)) {
+            vp_event_hub_work_later(hub, stream);
             return;
         }
+        looked_at += entries->len;
         if (write_entries(stream, entries, next))
             return;
         if (entries->len == 0 && rest(stream))

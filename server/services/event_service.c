@@ -7,6 +7,8 @@
 /* How many entries one page reads at most to find those that its filter lets pass; a token goes on from there. */
 #define MAX_SCANNED 20000
 #define SCAN_STEP 512
+/* Backwards all of a step is in memory at once. */
+#define SCAN_BACK_STEP 64
 
 /* A place in the journal: an event of a revision. A page goes on behind it (oldest first) or before it (newest first). */
 typedef struct Place {
@@ -28,6 +30,7 @@ typedef struct Page {
     gint64 end_us;
     guint limit;
     guint scanned;
+    gsize bytes;        /* of the events */
     GPtrArray *events;  /* of PbEvent, borrowed from `entries` */
     GPtrArray *entries; /* of VpJournalEntry */
     Place last;         /* the last one looked at */
@@ -41,19 +44,30 @@ static gint compare_places(Place a, Place b)
     return a.index < b.index ? -1 : a.index > b.index;
 }
 
+static gboolean is_wanted(const Page *page, const PbEvent *event)
+{
+    const gint64 time_us = vp_pb_timestamp_us(event->time);
+
+    return time_us >= page->start_us && time_us < page->end_us && vp_event_matches(page->request->filter, event);
+}
+
 /* Looks at one entry; FALSE: the page is full. */
 static gboolean page_take(Page *page, VpJournalEntry *entry, Place place)
 {
-    if (page->events->len == page->limit || page->scanned >= MAX_SCANNED) {
+    const gsize bytes = g_bytes_get_size(entry->packed);
+    const gboolean wanted = is_wanted(page, entry->event);
+
+    if (page->events->len == page->limit || page->scanned >= MAX_SCANNED ||
+        (wanted && page->events->len > 0 && page->bytes + bytes > VP_PAGE_MAX_BYTES)) {
         page->more = TRUE;
         return FALSE;
     }
     page->scanned++;
     page->last = place;
-    const gint64 time_us = vp_pb_timestamp_us(entry->event->time);
-    if (time_us >= page->start_us && time_us < page->end_us && vp_event_matches(page->request->filter, entry->event)) {
+    if (wanted) {
         g_ptr_array_add(page->entries, vp_journal_entry_ref(entry));
         g_ptr_array_add(page->events, entry->event);
+        page->bytes += bytes;
     }
     return TRUE;
 }
@@ -121,7 +135,7 @@ static VpError *read_window(const VpServices *services, gint64 start, gint64 end
     for (gint64 from = start; from <= end;) {
         const guint had = entries->len;
 
-        VpError *error = vp_store_read_journal(services->store, from, SCAN_STEP, entries, &from);
+        VpError *error = vp_store_read_journal(services->store, from, SCAN_BACK_STEP, entries, &from);
         if (error)
             return error;
         if (entries->len == had)
@@ -137,7 +151,7 @@ static VpError *read_backward(const VpServices *services, Page *page, Place befo
 
     for (;;) {
         const gint64 oldest = MAX(vp_store_oldest_revision(services->store), page->request->start_revision);
-        const gint64 start = MAX(oldest, end - SCAN_STEP + 1);
+        const gint64 start = MAX(oldest, end - SCAN_BACK_STEP + 1);
         g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
         g_autoptr(GArray) places = g_array_new(FALSE, FALSE, sizeof(Place));
         Place place = {0};

@@ -62,6 +62,8 @@ struct VpEventHub {
     guint streams;     /* all there are */
     GQueue resting;    /* of VpEventStream */
     GQueue listeners;  /* of VpEventStream, a reference each: they wait for a list of the resources */
+    GQueue behind;     /* likewise: they wait for a worker's turn */
+    guint workers;     /* at work for those */
     gboolean listing;  /* a worker is about to make one */
     gsize state_bytes; /* of all lists that are still being sent */
 };
@@ -76,6 +78,10 @@ void vp_event_stream_fail(VpEventStream *stream, VpError *error);
 /* Puts a stream that is at rest among those that are pumped when the journal has grown. */
 void vp_event_hub_rest(VpEventHub *hub, VpEventStream *stream);
 
+/* Has a worker go on with a stream that is being pumped: its history is to be read from the disk, or there is much to look at. A few workers take turns
+ * among all such streams, however many come back at once; the rest of the pool is for others. */
+void vp_event_hub_work_later(VpEventHub *hub, VpEventStream *stream);
+
 /* ---- event_pump.c ---- */
 
 /* Takes the right to pump a stream at rest. */
@@ -83,6 +89,8 @@ gboolean vp_event_stream_take(VpEventStream *stream);
 /* Sends what there is; by the one who has the right to. Never blocks. */
 void vp_event_stream_pump(VpEventStream *stream);
 void vp_event_stream_write_bookmark(VpEventStream *stream, gint64 revision, gboolean state_end);
+/* The same as the pump, on a worker, which may read the disk and look at much. */
+void vp_event_stream_work(VpEventStream *stream);
 
 /* ---- event_state.c ---- */
 

@@ -39,6 +39,20 @@ static PbListOperationsRequest list_scope(const PbListOperationsRequest *request
     return scope;
 }
 
+/* How many of the first fit on a page, at least one. */
+static guint fit_page(const GPtrArray *operations, guint limit)
+{
+    gsize bytes = 0;
+    guint n = 0;
+
+    for (; n < operations->len && n < limit; n++) {
+        bytes += pb_operation__get_packed_size(operations->pdata[n]);
+        if (n > 0 && bytes > VP_PAGE_MAX_BYTES)
+            break;
+    }
+    return n;
+}
+
 static void list_operations(VpCall *call, const void *message, void *context)
 {
     const PbListOperationsRequest *request = message;
@@ -58,10 +72,10 @@ static void list_operations(VpCall *call, const void *message, void *context)
         vp_jobs_list_operations(services->jobs, request->resource_uid[0] ? request->resource_uid : NULL,
                                 request->active_only, after, limit + 1);
     PbListOperationsResponse response = PB_LIST_OPERATIONS_RESPONSE__INIT;
-    response.n_operations = MIN(operations->len, limit);
+    response.n_operations = fit_page(operations, limit);
     response.operations = (PbOperation **)operations->pdata;
-    if (operations->len > limit) {
-        const PbOperation *last = operations->pdata[limit - 1];
+    if (operations->len > response.n_operations) {
+        const PbOperation *last = operations->pdata[response.n_operations - 1];
 
         token = vp_page_token_new(&services->page_key, "ListOperations", &scope, last->uid);
         response.next_page_token = token;

@@ -36,6 +36,9 @@ extern const VpMethodHandler vp_host_handlers[];
 extern const VpMethodHandler vp_image_handlers[];
 extern const VpMethodHandler vp_operation_handlers[];
 
+/* What a page has at most, but for one larger entry: clients take messages of 4 MiB by default. */
+#define VP_PAGE_MAX_BYTES (3u << 20)
+
 /* The page size to use for what a client asked (the bound of 1,000 is the validator's). */
 static inline guint vp_page_size(guint32 asked)
 {

@@ -9,6 +9,9 @@
 #include "server/store/tail.h"
 #include "server/store/txn.h"
 
+/* Of the journal's events, read at a time; a larger transaction is read whole. */
+#define READ_MAX_BYTES (1u << 20)
+
 struct VpReader {
     pthread_mutex_t lock;
     VpDb *db;
@@ -192,18 +195,20 @@ static VpError *read_rows(VpDb *db, gint64 from_revision, gint64 end, guint max_
     sqlite3_bind_int64(statement, 2, end);
 
     gint64 last = 0;
+    gsize bytes = 0;
     int rc;
 
     for (guint taken = 0; (rc = sqlite3_step(statement)) == SQLITE_ROW; taken++) {
         const gint64 revision = sqlite3_column_int64(statement, 0);
 
-        if (taken >= max_entries && revision != last) {
+        if ((taken >= max_entries || bytes >= READ_MAX_BYTES) && revision != last) {
             *ret_next_revision = revision;
             return NULL;
         }
         g_autoptr(GBytes) packed = vp_db_column_bytes(statement, 1);
         PbEvent *event = vp_pb_unpack(&pb_event__descriptor, packed);
 
+        bytes += g_bytes_get_size(packed);
         if (!event) {
             return vp_error_new(VP_DATA_LOSS, "STORE_CORRUPT",
                                 "the journal's entry at revision %" G_GINT64_FORMAT " is damaged", revision);

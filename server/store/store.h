@@ -122,7 +122,7 @@ void vp_journal_entry_unref(VpJournalEntry *entry);
 gint64 vp_store_revision(VpStore *store);
 gint64 vp_store_oldest_revision(VpStore *store);
 
-/* Reads entries from `from_revision` on: whole transactions, until at least `max_entries` were read or the journal ends. Appends them
+/* Reads entries from `from_revision` on: whole transactions, until at least `max_entries` or 1 MiB of them were read or the journal ends. Appends them
  * (references) to `entries`, whose free function is vp_journal_entry_unref, and sets `ret_next_revision` to where to go on; for a revision that
  * is still to come that is the revision itself, with no entry.
  * OUT_OF_RANGE, reason REVISION_COMPACTED, metadata oldest_revision. May block on the disk. */

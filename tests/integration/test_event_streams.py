@@ -89,6 +89,19 @@ def test_the_state_of_a_filter(client, fields, wanted):
     assert {state.name for state in events.states} == wanted
 
 
+def test_the_state_of_few_among_many(daemon, client):
+    """A filter that lets next to nothing pass: the list is looked at in parts."""
+    for call in [client.domain.CreateDomain.future(pb.CreateDomainRequest(domain=pb.Domain(name=f"vm-{i}", spec=pb.DomainSpec(driver="test"))))
+                 for i in range(1000)]:
+        call.result()
+    last = max(client.domain.ListDomains(pb.ListDomainsRequest(page_size=1000)).domains, key=lambda domain: domain.uid)
+    for wanted in ([last.name], ["nobody"]):
+        events = Events(client, send_initial_state=True, filter=pb.EventFilter(names=wanted))
+        events.wait(lambda found=events: found.messages[-1].bookmark.initial_state_end, "the state's end")
+        assert [state.name for state in events.states] == [name for name in wanted if name == last.name]
+        events.cancel()
+
+
 def test_no_gap_and_no_duplicate_while_everything_changes(daemon):
     """Lists taken amid changes, each with the events after it, all end in the same state."""
     stop, failures = threading.Event(), []
@@ -322,6 +335,23 @@ def test_a_failed_operation_is_told(client):
     assert "vm" in event.detail and "not now" in event.detail
     assert client.operation.GetOperation(pb.GetOperationRequest(uid=event.uid)).operation.type == "domain.pause"
     assert events.kinds() == ["DOMAIN_STARTING", "DOMAIN_STARTED", "OPERATION_FAILED"]
+
+
+def test_a_page_of_operations_is_bounded_in_bytes(client):
+    """Operations whose errors are as long as can be: a page is no more than a client takes by default."""
+    label = "fail:UNAVAILABLE:" + "x" * 4000
+    for i in range(50):
+        create(client, f"vm-{i}", labels={"test.fault.start": label})
+    calls = [client.domain.StartDomain.future(pb.StartDomainRequest(name=f"vm-{i % 50}")) for i in range(900)]
+    assert all(call.code() == grpc.StatusCode.UNAVAILABLE for call in calls)
+    found, token, pages = [], "", 0
+    while True:
+        page = client.operation.ListOperations(pb.ListOperationsRequest(page_size=1000, page_token=token))
+        assert page.ByteSize() < (3 << 20) + 10000
+        found, token, pages = found + [operation.uid for operation in page.operations], page.next_page_token, pages + 1
+        if not token:
+            break
+    assert len(found) == len(set(found)) >= 900 and pages >= 2
 
 
 def test_many_streams_come_and_go(daemon):

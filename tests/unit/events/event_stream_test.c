@@ -19,7 +19,7 @@ typedef struct World {
     VpClient *client;
 } World;
 
-static int setup(void **state)
+static int set_up(void **state, gsize tail_bytes)
 {
     World *world = g_new0(World, 1);
     VpError *error = NULL;
@@ -27,8 +27,8 @@ static int setup(void **state)
     vp_client_library_init();
     fixture_setup((void **)&world->fixture);
     fixture_close(world->fixture);
-    fixture_open(world->fixture, 0, 64 << 10); /* a short tail: those who lag read from the disk */
-    world->pool = vp_pool_new("worker", 2, 1000, &error);
+    fixture_open(world->fixture, 0, tail_bytes);
+    world->pool = vp_pool_new("worker", 4, 16, &error);
     world->loop = vp_loop_new("loop", &error);
     world->services = (VpServices){.store = world->fixture->store, .pool = world->pool, .loop = world->loop};
     assert_null(vp_page_key_init(&world->services.page_key));
@@ -47,6 +47,17 @@ static int setup(void **state)
     assert_null(error);
     *state = world;
     return 0;
+}
+
+/* With a short tail: those who lag read from the disk. */
+static int setup(void **state)
+{
+    return set_up(state, 64 << 10);
+}
+
+static int setup_large_tail(void **state)
+{
+    return set_up(state, 16 << 20);
 }
 
 static int teardown(void **state)
@@ -224,11 +235,12 @@ static void is_overtaken_by_compaction(void **state)
     assert_string_equal(vp_error_get(error, "oldest_revision"), oldest);
 }
 
-static PbListEventsResponse *list(World *world, const char *token, gboolean oldest_first, VpError **error)
+static PbListEventsResponse *list(World *world, const char *token, guint page_size, gboolean oldest_first,
+                                  VpError **error)
 {
     PbListEventsRequest request = PB_LIST_EVENTS_REQUEST__INIT;
 
-    request.page_size = 2;
+    request.page_size = page_size;
     request.page_token = (char *)token;
     request.oldest_first = oldest_first;
     return vp_client_call(world->client, &pb_event_service__descriptor, "ListEvents", &request, SOON_MS, error);
@@ -246,20 +258,54 @@ static void tells_when_a_page_is_gone(void **state)
         add_event(txn, letter, 1);
         commit(store, txn);
     }
-    vp_pb_auto PbListEventsResponse *oldest = list(world, "", TRUE, &error);
-    vp_pb_auto PbListEventsResponse *newest = list(world, "", FALSE, &error);
+    vp_pb_auto PbListEventsResponse *oldest = list(world, "", 2, TRUE, &error);
+    vp_pb_auto PbListEventsResponse *newest = list(world, "", 2, FALSE, &error);
     assert_null(error);
     assert_null(vp_store_compact(store, 5));
     /* 3 and 4 were to come. */
-    assert_null(list(world, oldest->next_page_token, TRUE, &error));
+    assert_null(list(world, oldest->next_page_token, 2, TRUE, &error));
     assert_string_equal(error->reason, "REVISION_COMPACTED");
     g_clear_pointer(&error, vp_error_free);
     /* The end has come nearer. */
-    vp_pb_auto PbListEventsResponse *rest = list(world, newest->next_page_token, FALSE, &error);
+    vp_pb_auto PbListEventsResponse *rest = list(world, newest->next_page_token, 2, FALSE, &error);
     assert_null(error);
     assert_int_equal(rest->n_events, 1);
     assert_int_equal(rest->events[0]->revision, 5);
     assert_string_equal(rest->next_page_token, "");
+}
+
+/* Entries as large as they can be: a page stops before it is more than a client takes. */
+static void pages_are_bounded_in_bytes(void **state)
+{
+    World *world = *state;
+    const guint events = 150;
+
+    for (guint i = 0; i < events; i++) {
+        VpTxn *txn = vp_txn_new();
+
+        add_event(txn, 'x', 60000);
+        commit(world->fixture->store, txn);
+    }
+    for (gboolean oldest_first = FALSE; oldest_first <= TRUE; oldest_first++) {
+        g_autofree char *token = g_strdup("");
+        guint found = 0;
+        guint pages = 0;
+
+        do {
+            g_autoptr(VpError) error = NULL;
+            vp_pb_auto PbListEventsResponse *page = list(world, token, 1000, oldest_first, &error);
+
+            assert_null(error);
+            assert_in_range(pb_list_events_response__get_packed_size(page), 1, VP_PAGE_MAX_BYTES + 1000);
+            for (gsize i = 0; i < page->n_events; i++, found++)
+                assert_int_equal(page->events[i]->revision, oldest_first ? found + 1 : events - found);
+            pages++;
+            g_free(token);
+            token = g_strdup(page->next_page_token);
+        } while (token[0]);
+        assert_int_equal(found, events);
+        assert_int_equal(pages, 3);
+    }
 }
 
 /* ---- many streams ---- */
@@ -344,6 +390,76 @@ static void many_streams_see_all(void **state)
     }
 }
 
+/* More streams than there are workers and places in their queue, all of them far behind: they take turns. */
+static void streams_that_are_behind_take_turns(void **state)
+{
+    World *world = *state;
+    VpClientStream *streams[100];
+    const guint changes = 500;
+
+    for (guint i = 0; i < changes; i++) {
+        VpTxn *txn = vp_txn_new();
+
+        add_event(txn, 'x', 500);
+        if (i + 1 < changes)
+            vp_store_commit(world->fixture->store, txn, NULL, NULL);
+        else
+            commit(world->fixture->store, txn);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(streams); i++)
+        streams[i] = watch(world->client, 1, i % 2 ? 1000 : 0);
+    for (guint i = 0; i < G_N_ELEMENTS(streams); i++) {
+        gint64 seen = 0;
+
+        while (seen < changes) {
+            vp_pb_auto PbWatchEventsResponse *message = next(streams[i]);
+
+            if (message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENT)
+                assert_int_equal(message->event->revision, ++seen);
+            else if (message->payload_case == PB_WATCH_EVENTS_RESPONSE__PAYLOAD_EVENTS)
+                for (gsize k = 0; k < message->events->n_events; k++)
+                    assert_int_equal(message->events->events[k]->revision, ++seen);
+        }
+        vp_client_stream_free(streams[i]);
+    }
+}
+
+/* A filter that lets nothing pass for long: the stream is looked at in parts, and what it waits for comes. */
+static void finds_a_needle(void **state)
+{
+    World *world = *state;
+    PbWatchEventsRequest request = PB_WATCH_EVENTS_REQUEST__INIT;
+    PbEventFilter filter = PB_EVENT_FILTER__INIT;
+    char *names[] = {(char *)"zz"};
+    VpError *error = NULL;
+    gint64 last = 0;
+
+    for (guint i = 0; i < 10000; i++) {
+        VpTxn *txn = vp_txn_new();
+
+        add_event(txn, i == 9000 ? 'z' : 'x', 2);
+        if (i % 1000 < 999)
+            vp_store_commit(world->fixture->store, txn, NULL, NULL);
+        else
+            last = commit(world->fixture->store, txn);
+    }
+    assert_int_equal(last, 10000);
+    filter.n_names = 1;
+    filter.names = names;
+    request.start_revision = 1;
+    request.filter = &filter;
+    g_autoptr(VpClientStream) stream =
+        vp_client_stream_new(world->client, &pb_event_service__descriptor, "WatchEvents", &request, 0, &error);
+    vp_pb_free(next(stream));
+    vp_pb_auto PbWatchEventsResponse *found = next(stream);
+    assert_int_equal(found->event->revision, 9001);
+    VpTxn *txn = vp_txn_new();
+    add_event(txn, 'z', 2);
+    commit(world->fixture->store, txn);
+    vp_pb_auto PbWatchEventsResponse *live = next(stream);
+    assert_int_equal(live->event->revision, 10001);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,7 +467,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(cuts_large_transactions, setup, teardown),
         cmocka_unit_test_setup_teardown(is_overtaken_by_compaction, setup, teardown),
         cmocka_unit_test_setup_teardown(tells_when_a_page_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(pages_are_bounded_in_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(many_streams_see_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(streams_that_are_behind_take_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(finds_a_needle, setup, teardown),
+        cmocka_unit_test_setup_teardown(finds_a_needle, setup_large_tail, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
