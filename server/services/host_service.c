@@ -8,6 +8,8 @@
 
 #include "base/pb.h"
 #include "server/services/services.h"
+#include "storage/probe/formats.h"
+#include "storage/probe/probe.h"
 #include "virtplane/v1/host_service.pb-c.h"
 
 /* /proc/meminfo's value of `key`, in bytes; 0 if it is not there. */
@@ -53,6 +55,20 @@ static void get_host(VpCall *call, const void *message, void *context)
     vp_call_reply(call, &response);
 }
 
+/* The formats that the probe reads, by the names that QEMU has for them. */
+static void add_image_formats(PbGetCapabilitiesResponse *response)
+{
+    const ProtobufCEnumDescriptor *formats = &pb_image_format__descriptor;
+
+    for (unsigned i = 0; i < formats->n_values; i++) {
+        const PbImageFormat format = (PbImageFormat)formats->values[i].value;
+
+        if (vp_probe_reads(format))
+            vp_pb_append(&response->n_image_formats, &response->image_formats,
+                         g_strdup(vp_format_qemu_name(format)));
+    }
+}
+
 static void get_capabilities(VpCall *call, const void *message, void *context)
 {
     const VpServices *services = context;
@@ -60,8 +76,7 @@ static void get_capabilities(VpCall *call, const void *message, void *context)
 
     (void)message;
     vp_domains_capabilities(services->domains, response);
-    vp_pb_append(&response->n_image_formats, &response->image_formats, g_strdup("raw"));
-    vp_pb_append(&response->n_image_formats, &response->image_formats, g_strdup("qcow2"));
+    add_image_formats(response);
     vp_pb_set(&response->daemon_version, VP_VERSION);
     vp_call_reply(call, response);
 }

@@ -184,6 +184,11 @@ static Parser parser_of(PbImageFormat format)
     return (guint)format < G_N_ELEMENTS(parsers) ? parsers[format] : NULL;
 }
 
+gboolean vp_probe_reads(PbImageFormat format)
+{
+    return format == PB_IMAGE_FORMAT_RAW || parser_of(format) != NULL;
+}
+
 /* What the marks are looked for in. A declared format needs its own mark alone. */
 static VpProbeRange needed_for_marks(const VpProbeInput *input, PbImageFormat declared)
 {

@@ -97,6 +97,9 @@ typedef struct VpProbe {
  */
 gboolean vp_probe(const VpProbeInput *input, PbImageFormat declared, VpProbe *probe);
 
+/* Whether this version reads headers of that format in full. */
+gboolean vp_probe_reads(PbImageFormat format);
+
 /* For the parsers: notes an issue; severity ERROR makes the image malformed. */
 void vp_probe_note(VpProbe *probe, PbFindingCode code, PbSeverity severity, const char *format, ...)
     G_GNUC_PRINTF(4, 5);

@@ -119,6 +119,8 @@ def test_the_host(client):
     assert drivers["qemu"].available and drivers["qemu"].version and "StartDomain" in drivers["qemu"].methods
     assert pb.ACCELERATOR_TCG in drivers["qemu"].accelerators
     assert "MigrateDomain" not in drivers["qemu"].methods
+    assert set(capabilities.image_formats) == {"raw", "qcow", "qcow2", "qed", "vmdk", "vdi", "vpc", "vhdx", "dmg", "bochs", "cloop", "luks",
+                                               "parallels"}
 
 
 def test_the_daemon_describes_itself(daemon, client):
