@@ -8,6 +8,7 @@
 #include "grpc/health/v1/health.pb-c.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "proto/descriptors.h"
+#include "server/rpc/bounds.h"
 #include "virtplane/v1/admin_service.pb-c.h"
 #include "virtplane/v1/auth_service.pb-c.h"
 #include "virtplane/v1/domain_service.pb-c.h"
@@ -18,11 +19,8 @@
 #include "virtplane/v1/secret_service.pb-c.h"
 #include "virtplane/v1/storage_service.pb-c.h"
 
-/* The field numbers of the extensions of FieldOptions and MethodOptions in rules.proto. */
-#define RULES_FIELD_NUMBER 50731
+/* The field number of `extend google.protobuf.MethodOptions` in rules.proto. */
 #define ACCESS_FIELD_NUMBER 50732
-
-const VpFieldBounds vp_default_bounds = {.max_bytes = 4096, .max_items = 1024};
 
 struct VpContract {
     GArray *methods;     /* of VpMethod */
@@ -59,43 +57,6 @@ static const ProtobufCServiceDescriptor *find_service(const char *name)
     return NULL;
 }
 
-/* The message of an extension, which protobuf-c keeps among the unknown fields; NULL if there is none. */
-static void *read_extension(const ProtobufCMessage *options, guint number, const ProtobufCMessageDescriptor *type)
-{
-    for (unsigned i = 0; options && i < options->n_unknown_fields; i++) {
-        const ProtobufCMessageUnknownField *field = &options->unknown_fields[i];
-        size_t skip = 0;
-
-        if (field->tag != number || field->wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED)
-            continue;
-        /* protobuf-c keeps the length prefix with the data. */
-        while (skip < field->len && (field->data[skip] & 0x80))
-            skip++;
-        skip++;
-        if (skip <= field->len)
-            return protobuf_c_message_unpack(type, NULL, field->len - skip, field->data + skip);
-    }
-    return NULL;
-}
-
-/* The rules of a field. */
-static gboolean read_rules(const Google__Protobuf__FieldOptions *options, VpFieldBounds *bounds)
-{
-    vp_pb_auto PbFieldRules *rules =
-        read_extension(options ? &options->base : NULL, RULES_FIELD_NUMBER, &pb_field_rules__descriptor);
-
-    if (!rules)
-        return FALSE;
-    if (rules->max_bytes)
-        bounds->max_bytes = rules->max_bytes;
-    if (rules->max_items)
-        bounds->max_items = rules->max_items;
-    bounds->min_value = rules->min_value;
-    bounds->max_value = rules->max_value;
-    bounds->form = rules->form;
-    return TRUE;
-}
-
 /* Who may call a method. A method of ours that does not say so must not be served: what is not asked for would be let pass. */
 static VpError *read_access(const char *package, const Google__Protobuf__MethodDescriptorProto *proto, VpMethod *method)
 {
@@ -106,8 +67,8 @@ static VpError *read_access(const char *package, const Google__Protobuf__MethodD
         method->resource = g_strdup("daemon");
         return NULL;
     }
-    vp_pb_auto PbMethodRules *rules = read_extension(proto->options ? &proto->options->base : NULL,
-                                                     ACCESS_FIELD_NUMBER, &pb_method_rules__descriptor);
+    vp_pb_auto PbMethodRules *rules = vp_bounds_extension(proto->options ? &proto->options->base : NULL,
+                                                          ACCESS_FIELD_NUMBER, &pb_method_rules__descriptor);
     if (!rules || !rules->role || !rules->scope || !rules->resource[0])
         return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH",
                             "%s does not say who may call it: add `option (access)` with role, resource and scope",
@@ -154,49 +115,6 @@ static VpError *add_service(VpContract *contract, const char *package,
     return NULL;
 }
 
-static const Google__Protobuf__DescriptorProto *find_message(const Google__Protobuf__FileDescriptorSet *set,
-                                                             const char *full_name)
-{
-    for (size_t f = 0; f < set->n_file; f++) {
-        const Google__Protobuf__FileDescriptorProto *file = set->file[f];
-        const size_t package = strlen(file->package);
-
-        if (strncmp(full_name, file->package, package) != 0 || full_name[package] != '.')
-            continue;
-        for (size_t m = 0; m < file->n_message_type; m++) {
-            if (g_str_equal(file->message_type[m]->name, full_name + package + 1))
-                return file->message_type[m];
-        }
-    }
-    return NULL;
-}
-
-/* Reads the bounds of a message and of those below it. Messages without rules (and the entries of maps) have no table. */
-static void add_bounds(VpContract *contract, const Google__Protobuf__FileDescriptorSet *set,
-                       const ProtobufCMessageDescriptor *descriptor, GHashTable *seen)
-{
-    if (!g_hash_table_add(seen, (gpointer)descriptor))
-        return;
-
-    const Google__Protobuf__DescriptorProto *proto = find_message(set, descriptor->name);
-    g_autofree VpFieldBounds *bounds = g_new(VpFieldBounds, descriptor->n_fields + 1);
-    gboolean any = FALSE;
-
-    for (unsigned i = 0; i < descriptor->n_fields; i++) {
-        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
-
-        bounds[i] = vp_default_bounds;
-        for (size_t p = 0; proto && p < proto->n_field; p++) {
-            if ((guint32)proto->field[p]->number == field->id && read_rules(proto->field[p]->options, &bounds[i]))
-                any = TRUE;
-        }
-        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
-            add_bounds(contract, set, field->descriptor, seen);
-    }
-    if (any)
-        g_hash_table_insert(contract->bounds, (gpointer)descriptor, g_steal_pointer(&bounds));
-}
-
 static void method_clear(gpointer data)
 {
     VpMethod *method = data;
@@ -208,7 +126,6 @@ static void method_clear(gpointer data)
 VpContract *vp_contract_new(VpError **error)
 {
     g_autoptr(VpContract) contract = g_new0(VpContract, 1);
-    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
 
     contract->methods = g_array_new(FALSE, FALSE, sizeof(VpMethod));
     g_array_set_clear_func(contract->methods, method_clear);
@@ -232,8 +149,13 @@ VpContract *vp_contract_new(VpError **error)
             }
         }
     }
-    for (guint m = 0; m < contract->methods->len; m++)
-        add_bounds(contract, set, g_array_index(contract->methods, VpMethod, m).input, seen);
+    for (guint m = 0; m < contract->methods->len; m++) {
+        VpError *failure = vp_bounds_add(contract->bounds, set, g_array_index(contract->methods, VpMethod, m).input);
+        if (failure) {
+            *error = failure;
+            return NULL;
+        }
+    }
     g_ptr_array_add(contract->services, NULL);
     return g_steal_pointer(&contract);
 }

@@ -12,6 +12,8 @@
 /* What one request may make us allocate, whatever its bytes say: nested messages, and fields that we do not know. */
 #define MAX_MESSAGES 65536
 #define MAX_UNKNOWN_FIELDS 1024
+/* And their bytes, which are kept with the message, as long as a stream is open. */
+#define MAX_UNKNOWN_BYTES (16u << 10)
 /* Single values that are given again, of which the last one counts: protobuf-c notes each before it drops it. */
 #define MAX_AGAIN 1024
 /* protobuf-c reads no longer ones: numbers take up to ten bytes, keys and lengths five. */
@@ -25,6 +27,7 @@ typedef struct Walk {
     guint depth;
     guint messages;
     guint unknown;
+    gsize unknown_bytes;
     guint again;
 } Walk;
 
@@ -139,15 +142,22 @@ static const char *form_words(PbStringForm form)
     }
 }
 
+/* Of a string, bytes or a message. */
+static VpError *check_length(const Walk *walk, const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds,
+                             guint32 item, gsize length)
+{
+    if (bounds->max_bytes == 0 || length <= bounds->max_bytes)
+        return NULL;
+    return violation(walk, field, item,
+                     g_strdup_printf("is %" G_GSIZE_FORMAT " bytes long; at most %u are taken", length,
+                                     bounds->max_bytes));
+}
+
 static VpError *check_string(const Walk *walk, const ProtobufCFieldDescriptor *field, const VpFieldBounds *bounds,
                              guint32 item, const guint8 *bytes, gsize length)
 {
     const char *text = (const char *)bytes;
 
-    if (length > bounds->max_bytes)
-        return violation(walk, field, item,
-                         g_strdup_printf("is %" G_GSIZE_FORMAT " bytes long; at most %u are taken", length,
-                                         bounds->max_bytes));
     if (field->type != PROTOBUF_C_TYPE_STRING)
         return NULL;
     /* With a length given, g_utf8_validate() refuses NUL as well. */
@@ -269,6 +279,8 @@ static VpError *check_field(Walk *walk, const ProtobufCMessageDescriptor *descri
             return check_packed(walk, descriptor, field, bounds, count, (Cursor){start, cursor->at});
         }
         VpError *error = count_value(walk, descriptor, field, bounds, count);
+        if (!error)
+            error = check_length(walk, field, bounds, *count - 1, (gsize)value);
         if (error)
             return error;
         if (field->type == PROTOBUF_C_TYPE_MESSAGE)
@@ -289,6 +301,7 @@ static VpError *check_field(Walk *walk, const ProtobufCMessageDescriptor *descri
 
 static VpError *skip_unknown(Walk *walk, const ProtobufCMessageDescriptor *descriptor, guint wire_type, Cursor *cursor)
 {
+    const guint8 *start = cursor->at;
     guint64 value;
     gboolean skipped;
 
@@ -310,7 +323,10 @@ static VpError *skip_unknown(Walk *walk, const ProtobufCMessageDescriptor *descr
     default:
         return malformed(descriptor, "groups are not taken");
     }
-    return skipped ? NULL : malformed(descriptor, "an unknown field is cut short");
+    if (!skipped)
+        return malformed(descriptor, "an unknown field is cut short");
+    walk->unknown_bytes += (gsize)(cursor->at - start);
+    return walk->unknown_bytes <= MAX_UNKNOWN_BYTES ? NULL : malformed(descriptor, "unknown fields are too long");
 }
 
 static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *descriptor, Cursor cursor)
@@ -318,9 +334,9 @@ static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *desc
     const VpFieldBounds *bounds = vp_contract_bounds(walk->contract, descriptor);
     guint32 counts[MAX_FIELDS];
 
-    if (descriptor->n_fields > MAX_FIELDS)
-        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s has more than %d fields", descriptor->name,
-                            MAX_FIELDS);
+    if (!bounds || descriptor->n_fields > MAX_FIELDS)
+        return vp_error_new(VP_INTERNAL, "CONTRACT_MISMATCH", "%s is in no request, or has more than %d fields",
+                            descriptor->name, MAX_FIELDS);
     memset(counts, 0, descriptor->n_fields * sizeof(counts[0]));
 
     while (cursor.at < cursor.end) {
@@ -333,8 +349,7 @@ static VpError *check_message(Walk *walk, const ProtobufCMessageDescriptor *desc
             protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(key >> 3));
         const gsize i = field ? (gsize)(field - descriptor->fields) : 0;
 
-        VpError *error = field ? check_field(walk, descriptor, field, bounds ? &bounds[i] : &vp_default_bounds,
-                                             &counts[i], wire_type, &cursor)
+        VpError *error = field ? check_field(walk, descriptor, field, &bounds[i], &counts[i], wire_type, &cursor)
                                : skip_unknown(walk, descriptor, wire_type, &cursor);
         if (error)
             return error;

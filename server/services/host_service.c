@@ -64,8 +64,7 @@ static void add_image_formats(PbGetCapabilitiesResponse *response)
         const PbImageFormat format = (PbImageFormat)formats->values[i].value;
 
         if (vp_probe_reads(format))
-            vp_pb_append(&response->n_image_formats, &response->image_formats,
-                         g_strdup(vp_format_qemu_name(format)));
+            vp_pb_append(&response->n_image_formats, &response->image_formats, g_strdup(vp_format_qemu_name(format)));
     }
 }
 

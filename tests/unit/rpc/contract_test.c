@@ -9,6 +9,7 @@
 
 #include "base/pb.h"
 #include "google/protobuf/descriptor.pb-c.h"
+#include "google/protobuf/field_mask.pb-c.h"
 #include "proto/descriptors.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/event_service.pb-c.h"
@@ -167,7 +168,7 @@ static void reads_the_bounds_of_fields(void **state)
     const VpFieldBounds *name = bounds_of(&pb_domain__descriptor, "name");
     assert_int_equal(name->form, PB_STRING_FORM_NAME);
     assert_int_equal(name->max_bytes, 63);
-    assert_int_equal(name->max_items, vp_default_bounds.max_items);
+    assert_int_equal(name->max_items, 0);
 
     assert_int_equal(bounds_of(&pb_domain__descriptor, "uid")->form, PB_STRING_FORM_UUID);
     assert_int_equal(bounds_of(&pb_domain_spec__descriptor, "vcpus")->max_value, 1024);
@@ -177,17 +178,55 @@ static void reads_the_bounds_of_fields(void **state)
     assert_int_equal(bounds_of(&pb_list_domains_request__descriptor, "page_size")->max_value, 1000);
     assert_int_equal(bounds_of(&pb_create_domain_request__descriptor, "request_id")->form, PB_STRING_FORM_LINE);
     assert_int_equal(bounds_of(&pb_create_domain_request__descriptor, "request_id")->max_bytes, 128);
-    /* A field without rules beside one with. */
-    const VpFieldBounds *note = bounds_of(&pb_domain_spec__descriptor, "description");
-    assert_memory_equal(note, &vp_default_bounds, sizeof(*note));
+    /* What a form implies, the entries of a map, a message as a whole, and a message of others. */
+    assert_int_equal(bounds_of(&pb_domain__descriptor, "uid")->max_bytes, 36);
+    assert_int_equal(bounds_of(&pb_disk__descriptor, "path")->max_bytes, 4096);
+    assert_int_equal(bounds_of(&pb_domain__descriptor, "labels")->max_items, 64);
+    assert_int_equal(bounds_of(&pb_domain__labels_entry__descriptor, "key")->max_bytes, 4096);
+    assert_int_equal(bounds_of(&pb_domain__labels_entry__descriptor, "value")->max_bytes, 4096);
+    assert_int_equal(bounds_of(&pb_watch_events_request__descriptor, "filter")->max_bytes, 16384);
+    assert_int_equal(bounds_of(&google__protobuf__field_mask__descriptor, "paths")->max_items, 128);
+    assert_int_equal(bounds_of(&google__protobuf__field_mask__descriptor, "paths")->max_bytes, 256);
 }
 
 /* What is only ever answered is not bounded. */
-static void messages_without_rules_have_the_defaults(void **state)
+static void answers_have_no_bounds(void **state)
 {
     (void)state;
-    assert_null(vp_contract_bounds(contract, &pb_domain__labels_entry__descriptor));
     assert_null(vp_contract_bounds(contract, &pb_get_domain_response__descriptor));
+}
+
+/* Whatever a client can make the daemon hold has a bound that was thought of; a stream's request is held for as long as it is open. */
+static void expect_bounds(const ProtobufCMessageDescriptor *descriptor, GHashTable *seen)
+{
+    const VpFieldBounds *bounds = vp_contract_bounds(contract, descriptor);
+
+    if (!g_hash_table_add(seen, (gpointer)descriptor))
+        return;
+    if (!bounds)
+        fail_msg("%s has no bounds", descriptor->name);
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        const gboolean text = field->type == PROTOBUF_C_TYPE_STRING || field->type == PROTOBUF_C_TYPE_BYTES;
+
+        if (text && (bounds[i].max_bytes == 0 || bounds[i].max_bytes > 1 << 20))
+            fail_msg("%s.%s: at most %u bytes", descriptor->name, field->name, bounds[i].max_bytes);
+        if (field->label == PROTOBUF_C_LABEL_REPEATED && (bounds[i].max_items == 0 || bounds[i].max_items > 1024))
+            fail_msg("%s.%s: at most %u items", descriptor->name, field->name, bounds[i].max_items);
+        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+            expect_bounds(field->descriptor, seen);
+    }
+}
+
+static void each_field_of_a_request_is_bounded(void **state)
+{
+    const GArray *methods = vp_contract_methods(contract);
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    (void)state;
+    for (guint i = 0; i < methods->len; i++)
+        expect_bounds(g_array_index(methods, VpMethod, i).input, seen);
+    assert_true(g_hash_table_size(seen) > 90);
 }
 
 /* protobuf-c recurses: no request may have a message that reaches itself. */
@@ -241,13 +280,10 @@ static void each_method_says_who_may_call_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_method_says_who_may_call_it),
-        cmocka_unit_test(has_each_method_of_the_descriptors),
-        cmocka_unit_test(streams_are_known_as_such),
-        cmocka_unit_test(lists_all_services),
-        cmocka_unit_test(reads_the_bounds_of_fields),
-        cmocka_unit_test(messages_without_rules_have_the_defaults),
-        cmocka_unit_test(no_request_is_recursive),
+        cmocka_unit_test(each_method_says_who_may_call_it),   cmocka_unit_test(has_each_method_of_the_descriptors),
+        cmocka_unit_test(streams_are_known_as_such),          cmocka_unit_test(lists_all_services),
+        cmocka_unit_test(reads_the_bounds_of_fields),         cmocka_unit_test(answers_have_no_bounds),
+        cmocka_unit_test(each_field_of_a_request_is_bounded), cmocka_unit_test(no_request_is_recursive),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

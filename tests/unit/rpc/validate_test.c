@@ -331,11 +331,11 @@ static void a_value_given_again(void **state)
 static void packed_and_unpacked_numbers_count_together(void **state)
 {
     g_autoptr(GByteArray) packed = g_byte_array_new();
-    guint8 states[1024];
+    guint8 states[64];
 
     (void)state;
     memset(states, 1, sizeof(states));
-    wire_bytes(packed, 1, states, 1023);
+    wire_bytes(packed, 1, states, 63);
     wire_number(packed, 1, 3);
     g_autoptr(GByteArray) unpacked_more = g_byte_array_new();
     g_autoptr(GByteArray) packed_more = g_byte_array_new();
@@ -347,8 +347,8 @@ static void packed_and_unpacked_numbers_count_together(void **state)
     wire_wrap(unpacked_more, 3);
     wire_wrap(packed_more, 3);
     passes(&pb_list_domains_request__descriptor, packed);
-    violates(&pb_list_domains_request__descriptor, unpacked_more, "filter.states[1024]", "at most 1024");
-    violates(&pb_list_domains_request__descriptor, packed_more, "filter.states[1024]", "at most 1024");
+    violates(&pb_list_domains_request__descriptor, unpacked_more, "filter.states[64]", "at most 64");
+    violates(&pb_list_domains_request__descriptor, packed_more, "filter.states[64]", "at most 64");
 }
 
 static void a_packed_field_that_is_cut(void **state)
@@ -430,6 +430,56 @@ static void text_has_a_length(void **state)
     passes(CREATE, in_spec(bytes));
     wire_text(beyond, 8, longer);
     violates(CREATE, in_spec(beyond), "domain.spec.description", "is 4097 bytes long; at most 4096");
+}
+
+/* A filter is held for as long as its stream is open. */
+static void a_filter_is_small(void **state)
+{
+    const ProtobufCMessageDescriptor *watch = &pb_watch_events_request__descriptor;
+    g_autofree char *path = g_strnfill(4000, 'x');
+    g_autofree char *longer = g_strnfill(4097, 'x');
+    g_autoptr(GByteArray) four = g_byte_array_new();
+    g_autoptr(GByteArray) five = g_byte_array_new();
+    g_autoptr(GByteArray) many = g_byte_array_new();
+    g_autoptr(GByteArray) uid = g_byte_array_new();
+    g_autoptr(GByteArray) label = g_byte_array_new();
+
+    (void)state;
+    for (guint i = 0; i < 4; i++)
+        wire_text(four, 3, path);
+    for (guint i = 0; i < 5; i++)
+        wire_text(five, 3, path);
+    wire_wrap(four, 2);
+    wire_wrap(five, 2);
+    passes(watch, four);
+    violates(watch, five, "filter", "at most 16384");
+    for (guint i = 0; i < 129; i++)
+        wire_text(many, 3, "x");
+    wire_wrap(many, 2);
+    violates(watch, many, "filter.names[128]", "at most 128");
+    wire_text(uid, 4, "0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e5");
+    wire_wrap(uid, 2);
+    violates(watch, uid, "filter.uids[0]", "UUID");
+    wire_text(label, 1, "tier");
+    wire_bytes(label, 2, longer, 4097);
+    wire_wrap(label, 6);
+    wire_wrap(label, 2);
+    violates(watch, label, "filter.labels[0].value", "at most 4096");
+}
+
+/* So are the fields that we do not know. */
+static void unknown_fields_are_short(void **state)
+{
+    g_autofree char *text = g_strnfill(16 << 10, 'x');
+    g_autoptr(GByteArray) passing = g_byte_array_new();
+    g_autoptr(GByteArray) beyond = g_byte_array_new();
+
+    (void)state;
+    wire_bytes(passing, 1000, text, 16000);
+    passes(GET, passing);
+    wire_bytes(beyond, 1000, text, 10000);
+    wire_bytes(beyond, 1001, text, 10000);
+    is_malformed(GET, beyond, "unknown fields are too long");
 }
 
 /* Field `field` of a GetDomainRequest, or a path or a line elsewhere. */
@@ -556,6 +606,8 @@ int main(void)
         cmocka_unit_test(unknown_values_of_enums_pass),
         cmocka_unit_test(text_is_utf8_without_nul),
         cmocka_unit_test(text_has_a_length),
+        cmocka_unit_test(a_filter_is_small),
+        cmocka_unit_test(unknown_fields_are_short),
         cmocka_unit_test(forms),
         cmocka_unit_test(entries_of_maps_are_checked),
         cmocka_unit_test(the_path_names_the_element),
