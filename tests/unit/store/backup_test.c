@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "server/store/offline.h"
+#include "server/store/schema.h"
 #include "tests/unit/store/fixture.h"
 
 static char *path_of(const Fixture *fixture, const char *name)
@@ -285,7 +286,7 @@ static void test_old_schemas(void **state)
 {
     Fixture *fixture = *state;
 
-    for (int version = 1; version <= 1; version++) {
+    for (int version = 1; version < VP_SCHEMA_VERSION; version++) {
         fixture_close(fixture);
         make_old_store(fixture, version, "store.db");
         fixture_open(fixture, 0, 0);
