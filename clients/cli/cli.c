@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clients/cli/complain.h"
+#include "clients/cli/completion.h"
 #include "clients/cli/text.h"
 #include "clients/cli/yaml.h"
 #include "clients/json/json.h"
@@ -19,6 +20,9 @@ static int take_output(VpCli *cli, const VpCommand *command)
 {
     static const char *const names[] = {"table", "json", "yaml", "name", NULL};
 
+    cli->wide = g_strcmp0(cli->output_name, "wide") == 0;
+    if (cli->wide)
+        return VP_EXIT_DONE;
     for (int i = 0; cli->output_name && names[i]; i++) {
         if (g_str_equal(cli->output_name, names[i])) {
             cli->output = (VpOutput)i;
@@ -26,7 +30,7 @@ static int take_output(VpCli *cli, const VpCommand *command)
         }
     }
     if (cli->output_name)
-        return vp_cli_usage(command, "--output is table, json, yaml or name, not \"%s\"", cli->output_name);
+        return vp_cli_usage(command, "--output is table, wide, json, yaml or name, not \"%s\"", cli->output_name);
     return VP_EXIT_DONE;
 }
 
@@ -46,19 +50,32 @@ static void forget(char **place, char **saved)
         g_free(*saved);
 }
 
-static gboolean parse(VpCli *cli, GOptionContext *context, const GOptionEntry *entries, int *argc, char ***argv,
-                      GError **error)
+enum {
+    GLOBAL_OPTIONS = 4,
+};
+
+static void global_options(VpCli *cli, GOptionEntry ret_entries[GLOBAL_OPTIONS + 1])
 {
-    const GOptionEntry globals[] = {
+    const GOptionEntry globals[GLOBAL_OPTIONS + 1] = {
         {"connect", 'c', 0, G_OPTION_ARG_FILENAME, &cli->address, "The daemon's address: unix:PATH or HOST:PORT",
          "ADDRESS"},
-        {"output", 'o', 0, G_OPTION_ARG_FILENAME, &cli->output_name, "table (default), json, yaml or name", "FORM"},
+        {"output", 'o', 0, G_OPTION_ARG_FILENAME, &cli->output_name, "table (default), wide, json, yaml or name",
+         "FORM"},
         {"timeout", 't', 0, G_OPTION_ARG_FILENAME, &cli->timeout_text, "Give up after this time (default 60s)", "TIME"},
         {"help", 'h', 0, G_OPTION_ARG_NONE, &cli->help, "Show this help", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
+
+    memcpy(ret_entries, globals, sizeof(globals));
+}
+
+static gboolean parse(VpCli *cli, GOptionContext *context, const GOptionEntry *entries, int *argc, char ***argv,
+                      GError **error)
+{
+    GOptionEntry globals[GLOBAL_OPTIONS + 1];
     char *saved[] = {cli->address, cli->output_name, cli->timeout_text};
 
+    global_options(cli, globals);
     g_option_context_set_help_enabled(context, FALSE);
     if (entries)
         g_option_context_add_main_entries(context, entries, NULL);
@@ -70,11 +87,26 @@ static gboolean parse(VpCli *cli, GOptionContext *context, const GOptionEntry *e
     return ok;
 }
 
+/* For completion: instead of parsing. */
+static gboolean list_options(VpCli *cli, const GOptionEntry *entries)
+{
+    GOptionEntry globals[GLOBAL_OPTIONS + 1];
+
+    if (!cli->complete)
+        return FALSE;
+    global_options(cli, globals);
+    vp_completion_add_options(cli->complete, entries);
+    vp_completion_add_options(cli->complete, globals);
+    return TRUE;
+}
+
 gboolean vp_cli_parse_globals(VpCli *cli, int *argc, char ***argv, int *ret_exit)
 {
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_autoptr(GError) wrong = NULL;
 
+    if (list_options(cli, NULL))
+        return FALSE;
     g_option_context_set_strict_posix(context, TRUE);
     if (parse(cli, context, NULL, argc, argv, &wrong))
         return TRUE;
@@ -103,6 +135,8 @@ gboolean vp_cli_parse(VpCli *cli, const VpCommand *command, const GOptionEntry *
     g_autoptr(GError) wrong = NULL;
 
     *ret_exit = VP_EXIT_DONE;
+    if (list_options(cli, entries))
+        return FALSE;
     if (!parse(cli, context, entries, argc, argv, &wrong)) {
         *ret_exit = vp_cli_usage(command, "%s", wrong->message);
         return FALSE;
@@ -176,13 +210,16 @@ int vp_cli_fail(VpCli *cli, VpError *error, const char *doing, ...)
     va_start(args, doing);
     g_autofree char *what = g_strdup_vprintf(doing, args);
     va_end(args);
-    g_autofree char *text = vp_complain(error, what, cli->timeout_ms);
+    const gboolean for_program = cli->output == VP_OUTPUT_JSON || cli->output == VP_OUTPUT_YAML;
+    const char *address = cli->client ? vp_client_address(cli->client) : NULL;
+    g_autofree char *text = for_program ? vp_complain_json(error) : vp_complain(error, what, address, cli->timeout_ms);
+    const gboolean no_address = g_strcmp0(error->reason, "BAD_ADDRESS") == 0;
 
     /* What was answered so far comes first where both go to one place. */
     fflush(stdout);
     fputs(text, stderr);
     vp_error_free(error);
-    return VP_EXIT_FAILED;
+    return no_address ? VP_EXIT_USAGE : VP_EXIT_FAILED;
 }
 
 int vp_cli_usage(const VpCommand *command, const char *format, ...)

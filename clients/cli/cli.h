@@ -48,9 +48,11 @@ struct VpCli {
     VpOutput output;
     gint64 timeout_ms; /* of one call */
     gboolean timeout_given;
-    gboolean color;   /* stdout is a terminal and NO_COLOR is not set */
-    gboolean unicode; /* the terminal shows more than ASCII */
-    gboolean library; /* gRPC has been started */
+    gboolean wide;     /* --output wide: a table with all columns */
+    GString *complete; /* for a shell: vp_cli_parse() only lists the command's options in it (completion.h) */
+    gboolean color;    /* stdout is a terminal and NO_COLOR is not set */
+    gboolean unicode;  /* the terminal shows more than ASCII */
+    gboolean library;  /* gRPC has been started */
     VpClient *client;
 };
 
@@ -72,7 +74,8 @@ void vp_cli_disconnect(VpCli *cli);
 void *vp_cli_call(VpCli *cli, const ProtobufCServiceDescriptor *service, const char *method, const void *request,
                   VpError **error);
 
-/* Says "vpctl: cannot DOING: ..." with all that the error tells; frees it. Answers VP_EXIT_FAILED. */
+/* Says "vpctl: cannot DOING: ..." with all that the error tells, as JSON with --output json or yaml; frees it. Answers
+ * VP_EXIT_FAILED, or VP_EXIT_USAGE if the daemon's address is none. */
 int vp_cli_fail(VpCli *cli, VpError *error, const char *doing, ...) G_GNUC_PRINTF(3, 4);
 /* Says "vpctl: ..." and where help is. Answers VP_EXIT_USAGE. */
 int vp_cli_usage(const VpCommand *command, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -19,7 +19,7 @@ const VpCommand vp_commands[] = {
      "  vpctl domain show web -o yaml | vpctl domain create web2 --from-file -   (take the uid out first)\n",
      vp_domain_create},
     {"domain", "list", "[PATTERN...]", 0, ANY, "List domains",
-     "  vpctl domain list --all\n"
+     "  vpctl domain list --output wide\n"
      "  vpctl domain list 'web*' --state running --label tier=front\n"
      "  vpctl domain list -o name\n",
      vp_domain_list},
@@ -36,38 +36,41 @@ const VpCommand vp_commands[] = {
     {"domain", "pause", NAMES, 1, ANY, "Halt the CPUs of domains", "  vpctl domain pause web\n", vp_domain_verb},
     {"domain", "resume", NAMES, 1, ANY, "Let the CPUs run again", "  vpctl domain resume web\n", vp_domain_verb},
     {"domain", "update", "NAME", 1, 1, "Change a domain",
-     "  vpctl domain update web --vcpus 4 --memory 2G\n  vpctl domain update web --label tier=front --remove-label "
-     "old\n",
+     "  vpctl domain update web --vcpus 4 --memory 2G\n"
+     "  vpctl domain update web --disk web.qcow2,format=qcow2 --disk more.qcow2,format=qcow2\n"
+     "  vpctl domain update web --label tier=front --remove-label old\n",
      vp_domain_update},
     {"domain", "delete", NAMES, 1, ANY, "Delete domains that are shut off; their images stay",
      "  vpctl domain delete web\n", vp_domain_delete},
 
-    {"image", "inspect", "PATH", 1, 1,
-     "Walk an image's backing chain and tell whether it is safe to open (exit code 1: it is not)",
+    {"image", "inspect", "PATH", 1, 1, "Prove an image's backing chain (exit code 1: it is not safe to open)",
      "  vpctl image inspect overlay.qcow2\n  vpctl image inspect disk.img --format raw\n  vpctl image inspect "
      "overlay.qcow2 -o json\n",
      vp_image_inspect},
-    {"image", "list", "FOLDER", 1, 1, "Inspect every image below a folder; what several share is told once",
+    {"image", "list", "FOLDER", 1, 1, "Inspect every image below a folder",
      "  vpctl image list /srv/images\n  vpctl image list /srv/images --format qcow2 --unsafe\n", vp_image_list},
-    {"image", "graph", "PATH...", 1, ANY, "Draw the chains of images, or of all in a folder, as SVG (with graphviz)",
+    {"image", "graph", "PATH...", 1, ANY, "Draw images or folders and what they name, as SVG",
      "  vpctl image graph overlay.qcow2 --format qcow2 --file chain.svg\n  vpctl image graph /srv/images --format "
      "qcow2 >images.svg\n",
      vp_image_graph},
     {"image", "probe", "PATH", 1, 1, "Tell what one file is, from its header alone", "  vpctl image probe disk.img\n",
      vp_image_probe},
-    {"image", "record-backing-format", "PATH", 1, 1,
-     "Write the format of the backing file into an overlay that lacks it",
+    {"image", "record-backing-format", "PATH", 1, 1, "Write the missing format of the backing file",
      "  vpctl image record-backing-format overlay.qcow2 --dry-run\n"
      "  vpctl image record-backing-format overlay.qcow2 --backing-format qcow2\n",
      vp_image_record},
-    {"image", "explain", "CODE", 1, 1, "Explain a finding: its cause, its danger, its remedy",
-     "  vpctl image explain PROBE_REFUSED_BACKING_FILE\n", vp_image_explain},
+    {"image", "explain", "[CODE]", 0, 1, "Explain a finding: its cause, its danger, its remedy",
+     "  vpctl image explain\n  vpctl image explain PROBE_REFUSED_BACKING_FILE\n", vp_image_explain},
 
     {"operation", "list", "", 0, 0, "List slow work, the newest first", "  vpctl operation list --active\n",
      vp_operation_list},
-    {"operation", "show", "UID", 1, 1, "Show an operation", NULL, vp_operation_show},
-    {"operation", "cancel", "UID", 1, 1, "Ask an operation to end early", NULL, vp_operation_cancel},
-    {"operation", "watch", "UID", 1, 1, "Follow an operation to its end (exit code 1: it failed)", NULL,
+    {"operation", "show", "UID", 1, 1, "Show an operation",
+     "  vpctl operation show 0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e55\n", vp_operation_show},
+    {"operation", "cancel", "UID", 1, 1, "Ask an operation to end early",
+     "  vpctl operation cancel $(vpctl operation list --active --output name | head -1)\n", vp_operation_cancel},
+    {"operation", "watch", "UID", 1, 1, "Follow an operation to its end (exit code 1: it failed)",
+     "  vpctl domain start web --no-wait\n"
+     "  vpctl operation watch 0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e55\n",
      vp_operation_watch},
 
     {"admin", "backup", "FILE", 1, 1, "Copy the daemon's store, as of one moment, while it goes on",
@@ -85,8 +88,8 @@ const VpCommand vp_commands[] = {
      vp_events},
     {NULL, "host", "", 0, 0, "Describe the host and what its drivers can do", "  vpctl host -o json\n", vp_host},
     {NULL, "daemon", "", 0, 0, "Describe the daemon", "  vpctl daemon\n", vp_daemon},
-    {NULL, "version", "", 0, 0, "Show the versions of vpctl and of the daemon", NULL, vp_version},
-    {NULL, "completion", "SHELL", 1, 1, "Print the completion script of a shell (bash)",
-     "  source <(vpctl completion bash)\n", vp_completion},
+    {NULL, "version", "", 0, 0, "Show the versions of vpctl and of the daemon", "  vpctl version\n", vp_version},
+    {NULL, "completion", "SHELL", 1, 1, "Print the completion script of bash or zsh",
+     "  source <(vpctl completion bash)\n  vpctl completion zsh >~/.zfunc/_vpctl\n", vp_completion},
     {NULL, NULL, NULL, 0, 0, NULL, NULL, NULL},
 };

@@ -7,9 +7,10 @@
 #include "clients/cli/text.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 
+/* What the options say. */
 typedef struct Wish {
     char *driver;
-    int vcpus;
+    int vcpus; /* NOT_GIVEN */
     char *memory;
     char **disks;
     char **interfaces;
@@ -21,6 +22,10 @@ typedef struct Wish {
     gboolean start;
     gboolean dry_run;
 } Wish;
+
+enum {
+    NOT_GIVEN = G_MININT,
+};
 
 static void wish_clear(Wish *wish)
 {
@@ -38,11 +43,12 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Wish, wish_clear)
 
 static VpError *apply_sizes(PbDomainSpec *spec, const Wish *wish)
 {
-    if (wish->vcpus < 0)
+    if (wish->vcpus != NOT_GIVEN && wish->vcpus < 1)
         return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--vcpus is a number from 1 on, not %d", wish->vcpus);
-    if (wish->vcpus)
+    if (wish->vcpus != NOT_GIVEN)
         spec->vcpus = (guint32)wish->vcpus;
-    if (wish->memory && !vp_text_parse_size(wish->memory, &spec->memory_bytes))
+    /* 0 means the default in the contract; who types it does not mean that. */
+    if (wish->memory && (!vp_text_parse_size(wish->memory, &spec->memory_bytes) || spec->memory_bytes == 0))
         return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--memory is a size like 512M or 2GiB, not \"%s\"",
                             wish->memory);
     return NULL;
@@ -153,7 +159,7 @@ static int create(VpCli *cli, const Wish *wish, PbCreateDomainRequest *request)
 
 int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
-    g_auto(Wish) wish = {0};
+    g_auto(Wish) wish = {.vcpus = NOT_GIVEN};
     const GOptionEntry entries[] = {
         {"from-file", 'f', 0, G_OPTION_ARG_FILENAME, &wish.file,
          "Take the domain from a file in YAML or JSON (-: standard input)", "FILE"},
@@ -193,9 +199,9 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
 
 /* ---- update ---- */
 
-/* Labels are replaced as a whole by an update: the ones that stay, and the revision that they were read at, come
- * from the daemon. */
-static VpError *fetch_labels(VpCli *cli, const char *who, PbDomain *domain)
+/* Labels and disks are replaced as a whole by an update: the ones that stay, and the revision that they were read at,
+ * come from the daemon. */
+static VpError *fetch_lists(VpCli *cli, const char *who, PbDomain *domain)
 {
     vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
@@ -211,6 +217,47 @@ static VpError *fetch_labels(VpCli *cli, const char *who, PbDomain *domain)
     domain->n_labels = answer->domain->n_labels;
     domain->labels = g_steal_pointer(&answer->domain->labels);
     answer->domain->n_labels = 0;
+    if (answer->domain->spec) {
+        domain->spec->n_disks = answer->domain->spec->n_disks;
+        domain->spec->disks = g_steal_pointer(&answer->domain->spec->disks);
+        answer->domain->spec->n_disks = 0;
+    }
+    return NULL;
+}
+
+/* A disk with the same target, or the same path where no target was named, takes the new one's place; a new one comes
+ * last. */
+static void put_disk(PbDomainSpec *spec, PbDisk *disk)
+{
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        PbDisk *old = spec->disks[i];
+
+        if (!g_str_equal(*disk->target ? disk->target : disk->path, *disk->target ? old->target : old->path))
+            continue;
+        /* What the option does not say stays. */
+        vp_pb_set(&disk->target, old->target);
+        disk->bus = disk->bus ? disk->bus : old->bus;
+        disk->format = disk->format ? disk->format : old->format;
+        disk->read_only = disk->read_only || old->read_only;
+        vp_pb_free(old);
+        spec->disks[i] = disk;
+        return;
+    }
+    vp_pb_append(&spec->n_disks, &spec->disks, disk);
+}
+
+static VpError *apply_disks(PbDomain *domain, char **disks)
+{
+    g_autofree char *folder = g_get_current_dir();
+    VpError *error = NULL;
+
+    for (char **disk = disks; disk && *disk; disk++) {
+        PbDisk *parsed = vp_disk_parse(*disk, folder, &error);
+        if (!parsed)
+            return error;
+        put_disk(domain->spec, parsed);
+    }
+    vp_disk_name_targets(domain->spec);
     return NULL;
 }
 
@@ -221,10 +268,12 @@ static void add_path(PbUpdateDomainRequest *request, const char *path)
 
 int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
-    g_auto(Wish) wish = {0};
+    g_auto(Wish) wish = {.vcpus = NOT_GIVEN};
     const GOptionEntry entries[] = {
         {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs", "N"},
         {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB", "SIZE"},
+        {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.disks,
+         "Add a disk, or change the one of that path: PATH[,format=F][,target=T][,bus=B][,readonly]", "DISK"},
         {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "Set a label", "KEY=VALUE"},
         {"remove-label", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.unlabels, "Take a label away", "KEY"},
         {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
@@ -243,7 +292,7 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
     VpError *error = apply_sizes(request->domain->spec, &wish);
     if (error)
         return vp_cli_usage_error(command, error);
-    if (wish.vcpus)
+    if (wish.vcpus != NOT_GIVEN)
         add_path(request, "spec.vcpus");
     if (wish.memory)
         add_path(request, "spec.memory_bytes");
@@ -251,14 +300,19 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
         vp_pb_set(&request->domain->spec->description, wish.description);
         add_path(request, "spec.description");
     }
-    if (wish.labels || wish.unlabels) {
-        error = fetch_labels(cli, argv[1], request->domain);
+    if (wish.labels || wish.unlabels || wish.disks) {
+        error = fetch_lists(cli, argv[1], request->domain);
         if (error)
             return vp_cli_fail(cli, error, "update domain \"%s\"", argv[1]);
         error = apply_labels(request->domain, &wish);
+        if (!error)
+            error = apply_disks(request->domain, wish.disks);
         if (error)
             return vp_cli_usage_error(command, error);
-        add_path(request, "labels");
+        if (wish.disks)
+            add_path(request, "spec.disks");
+        if (wish.labels || wish.unlabels)
+            add_path(request, "labels");
     }
     if (request->update_mask->n_paths == 0)
         return vp_cli_usage(command, "nothing to change was named");

@@ -40,7 +40,7 @@ static char *labels_text(const PbDomain *domain)
 
 /* ---- list ---- */
 
-static void add_row(VpTable *table, const PbDomain *domain, gboolean all)
+static void add_row(VpTable *table, const PbDomain *domain, gboolean wide)
 {
     const PbDomainSpec empty = PB_DOMAIN_SPEC__INIT;
     const PbDomainSpec *spec = domain->spec ? domain->spec : &empty;
@@ -50,7 +50,7 @@ static void add_row(VpTable *table, const PbDomain *domain, gboolean all)
     g_autofree char *memory = vp_text_size(spec->memory_bytes);
     g_autofree char *disks = g_strdup_printf("%zu", spec->n_disks);
 
-    if (!all) {
+    if (!wide) {
         vp_table_add(table, domain->name, state, vcpus, spec->memory_bytes ? memory : "", disks, spec->driver,
                      status && status->job ? status->job->type : "");
         return;
@@ -65,7 +65,7 @@ static void add_row(VpTable *table, const PbDomain *domain, gboolean all)
                  created, revision, domain->uid, labels);
 }
 
-static void print_domains(VpCli *cli, const PbListDomainsResponse *answer, gboolean all)
+static void print_domains(VpCli *cli, const PbListDomainsResponse *answer, gboolean wide)
 {
     static const char *const few[] = {"NAME", "STATE", ">VCPUS", ">MEMORY", ">DISKS", "DRIVER", "JOB", NULL};
     static const char *const every[] = {"NAME", "STATE", ">VCPUS",  ">MEMORY",   ">DISKS", "DRIVER", "JOB", "REASON",
@@ -76,9 +76,9 @@ static void print_domains(VpCli *cli, const PbListDomainsResponse *answer, gbool
         fprintf(stderr, "no domains\n");
         return;
     }
-    VpTable *table = vp_table_new(cli, all ? every : few);
+    VpTable *table = vp_table_new(cli, wide ? every : few);
     for (size_t i = 0; i < answer->n_domains; i++)
-        add_row(table, answer->domains[i], all);
+        add_row(table, answer->domains[i], wide);
     vp_table_print(table);
 }
 
@@ -140,8 +140,9 @@ int vp_domain_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
     g_auto(GStrv) labels = NULL;
     gboolean all = FALSE;
     const GOptionEntry entries[] = {
-        {"all", 'a', 0, G_OPTION_ARG_NONE, &all, "Show all columns", NULL},
-        {"state", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &states, "Only domains in this state", "STATE"},
+        {"all", 'a', 0, G_OPTION_ARG_NONE, &all, "As in virsh: domains in any state, which are listed anyhow", NULL},
+        {"state", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &states, "Only domains in this state; may be given again",
+         "STATE"},
         {"driver", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &drivers, "Only domains of this driver", "DRIVER"},
         {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &labels, "Only domains with this label", "KEY=VALUE"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -164,7 +165,7 @@ int vp_domain_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (vp_cli_print(cli, answer, /* stream= */ FALSE))
         return VP_EXIT_DONE;
     if (cli->output == VP_OUTPUT_TABLE) {
-        print_domains(cli, answer, all);
+        print_domains(cli, answer, cli->wide);
         return VP_EXIT_DONE;
     }
     for (size_t i = 0; i < answer->n_domains; i++) {

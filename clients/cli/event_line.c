@@ -33,6 +33,21 @@ char *vp_event_line(const PbEvent *event, gboolean color)
     return g_string_free(out, FALSE);
 }
 
+const char *const vp_event_resource_types[] = {"domain", "image", "daemon", "operation", NULL};
+
+/* A type that no event has would be a filter that silently shows nothing. */
+static VpError *add_resource(PbEventFilter *filter, const char *value)
+{
+    if (!g_strv_contains(vp_event_resource_types, value)) {
+        g_autofree char *known = g_strjoinv(", ", (char **)vp_event_resource_types);
+
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION",
+                            "--filter resource=%s: no event is about that; there is %s", value, known);
+    }
+    vp_pb_append(&filter->n_resource_types, &filter->resource_types, g_strdup(value));
+    return NULL;
+}
+
 VpError *vp_event_filter_add(PbEventFilter *filter, const char *text)
 {
     const char *equals = strchr(text, '=');
@@ -47,7 +62,7 @@ VpError *vp_event_filter_add(PbEventFilter *filter, const char *text)
         filter->types = g_realloc_n(filter->types, filter->n_types + 1, sizeof(*filter->types));
         filter->types[filter->n_types++] = (PbEventType)type;
     } else if (g_str_equal(key, "resource")) {
-        vp_pb_append(&filter->n_resource_types, &filter->resource_types, g_strdup(value));
+        return add_resource(filter, value);
     } else if (g_str_equal(key, "name")) {
         vp_pb_append(&filter->n_names, &filter->names, g_strdup(value));
     } else if (g_str_equal(key, "uid")) {

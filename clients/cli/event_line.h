@@ -8,6 +8,9 @@
 /* "    42  2026-01-02 03:04:05.678  domain-started        domain/web  REQUESTED  detail", with no newline. */
 char *vp_event_line(const PbEvent *event, gboolean color);
 
+/* What events are about (EventFilter.resource_types), NULL at the end. */
+extern const char *const vp_event_resource_types[];
+
 /* Adds "KEY=VALUE" to the filter: type, resource, name, uid, driver; "label=KEY=VALUE". */
 VpError *vp_event_filter_add(PbEventFilter *filter, const char *text);
 

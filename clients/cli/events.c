@@ -34,6 +34,7 @@ typedef struct Reader {
     VpEventPlace saved; /* the place in it */
     gint64 saved_us;
     gint64 told;            /* the last bookmark that was printed */
+    gint64 shown;           /* events */
     VpInterrupt *interrupt; /* --follow */
     gint64 bookmark_ms;
     guint backoff_ms;
@@ -92,8 +93,10 @@ static VpError *take(Reader *reader, const PbWatchEventsResponse *item, gboolean
         *ret_end = TRUE;
         return save_cursor(reader, /* now= */ TRUE);
     }
-    if (vp_event_place_event(&reader->place, item->event->revision))
+    if (vp_event_place_event(&reader->place, item->event->revision)) {
         print_event(reader, item);
+        reader->shown++;
+    }
     return save_cursor(reader, /* now= */ FALSE);
 }
 
@@ -192,6 +195,37 @@ static VpError *find_end(Reader *reader)
     return error;
 }
 
+/* A place that the journal has not reached would be waited for, or passed over in silence. */
+static VpError *check_place(const Reader *reader)
+{
+    const gint64 next = reader->until + 1;
+    const gint64 wanted = reader->place.complete + 1;
+
+    if (wanted <= next)
+        return NULL;
+    return vp_error_new(VP_OUT_OF_RANGE, "REVISION_IN_FUTURE",
+                        "revision %" G_GINT64_FORMAT " is not there yet; the journal ends at %" G_GINT64_FORMAT "%s",
+                        wanted, reader->until,
+                        reader->cursor ? ": the cursor is of another daemon, or the store was restored since" : "");
+}
+
+static int show_history(Reader *reader)
+{
+    VpError *error = find_end(reader);
+    int code = VP_EXIT_DONE;
+
+    if (!error)
+        error = check_place(reader);
+    if (error)
+        return vp_cli_fail(reader->cli, error, "read the events");
+    if (reader->place.complete < reader->until)
+        code = run(reader);
+    /* Not on stdout: who reads that wants events. */
+    if (code == VP_EXIT_DONE && reader->shown == 0 && reader->cli->output == VP_OUTPUT_TABLE)
+        fprintf(stderr, "no events\n");
+    return code;
+}
+
 static int start(Reader *reader)
 {
     VpError *error = NULL;
@@ -208,10 +242,7 @@ static int start(Reader *reader)
         return run(reader);
     }
 
-    error = find_end(reader);
-    if (error)
-        return vp_cli_fail(reader->cli, error, "read the events");
-    return reader->place.complete >= reader->until ? VP_EXIT_DONE : run(reader);
+    return show_history(reader);
 }
 
 int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
@@ -225,7 +256,7 @@ int vp_events(VpCli *cli, const VpCommand *command, int argc, char **argv)
         {"from", 0, 0, G_OPTION_ARG_INT64, &from,
          "The first revision wanted (default: the oldest; with --follow: from now on)", "REVISION"},
         {"filter", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &filters,
-         "Only these: type=, resource=, name=, uid=, driver=, label=KEY=", "KEY=VALUE"},
+         "Only these: type=, resource=, name=, uid=, driver=, label=KEY=; may be given again", "KEY=VALUE"},
         {"cursor", 0, 0, G_OPTION_ARG_FILENAME, &cursor,
          "Keep the last revision in this file, and go on after it the next time", "FILE"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

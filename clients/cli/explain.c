@@ -63,6 +63,33 @@ char **vp_explain_codes(const char *markdown)
     return (char **)g_ptr_array_steal(codes, NULL);
 }
 
+static void print_codes(const char *markdown)
+{
+    g_auto(GStrv) codes = vp_explain_codes(markdown);
+
+    for (char **code = codes; *code; code++)
+        puts(*code);
+}
+
+/* "; did you mean A or B?": one mistyped, or those that have the text in them. */
+static char *suggest(const char *text, char **codes)
+{
+    g_autofree char *upper = g_ascii_strup(text, -1);
+    g_strdelimit(upper, "-", '_');
+    const char *nearest = vp_text_nearest(upper, (const char *const *)codes);
+    GString *out = g_string_new(NULL);
+
+    if (nearest)
+        g_string_append_printf(out, "; did you mean %s?", nearest);
+    for (char **code = codes; !nearest && *upper && *code; code++) {
+        if (strstr(*code, upper) || strstr(upper, *code))
+            g_string_append_printf(out, "%s%s", out->len ? ", " : "; did you mean ", *code);
+    }
+    if (!nearest && out->len)
+        g_string_append_c(out, '?');
+    return g_string_free(out, FALSE);
+}
+
 int vp_image_explain(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     const char *markdown = vp_explain_page();
@@ -70,18 +97,21 @@ int vp_image_explain(VpCli *cli, const VpCommand *command, int argc, char **argv
 
     if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))
         return code;
+    if (argc < 2) {
+        print_codes(markdown);
+        return VP_EXIT_DONE;
+    }
     g_autofree char *section = vp_explain_section(markdown, argv[1]);
     if (section) {
+        g_autofree char *upper = g_ascii_strup(argv[1], -1);
+        if (vp_cli_print_value(cli, json_pack("{s:s,s:s}", "code", upper, "explanation", section), /* stream= */ FALSE))
+            return VP_EXIT_DONE;
         puts(section);
         return VP_EXIT_DONE;
     }
 
-    g_autofree char *upper = g_ascii_strup(argv[1], -1);
     g_auto(GStrv) codes = vp_explain_codes(markdown);
-    const char *nearest = vp_text_nearest(upper, (const char *const *)codes);
-    g_autofree char *all = g_strjoinv("\n    ", codes);
-    g_autofree char *hint = nearest ? g_strdup_printf("; did you mean %s?", nearest) : g_strdup("");
-    vp_cli_usage(command, "there is no finding \"%s\"%s", argv[1], hint);
-    fprintf(stderr, "The findings are:\n    %s\n", all);
-    return VP_EXIT_FAILED;
+    g_autofree char *hint = suggest(argv[1], codes);
+    return vp_cli_usage(command, "there is no finding \"%s\"%s (vpctl image explain, without a code, lists all)",
+                        argv[1], hint);
 }

@@ -158,6 +158,10 @@ int vp_version(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (vp_cli_print_value(cli, json_pack("{s:s,s:s}", "clientVersion", VP_VERSION, "daemonVersion", daemon_version),
                            FALSE))
         return VP_EXIT_DONE;
+    if (cli->output == VP_OUTPUT_NAME) {
+        puts(VP_VERSION);
+        return VP_EXIT_DONE;
+    }
     printf("vpctl %s\n", VP_VERSION);
     if (*daemon_version)
         printf("virtplaned %s at %s\n", daemon_version, vp_client_address(cli->client));

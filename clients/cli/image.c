@@ -6,6 +6,10 @@
 #include "clients/cli/text.h"
 #include "virtplane/v1/image_service.pb-c.h"
 
+enum {
+    NO_LIMIT = G_MININT,
+};
+
 char *vp_image_absolute(const char *path)
 {
     g_autofree char *folder = g_get_current_dir();
@@ -77,7 +81,7 @@ static VpError *read_chain(VpCli *cli, const PbInspectChainRequest *request, gbo
 int vp_image_inspect(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     g_autofree char *format = NULL;
-    int max_depth = 0;
+    int max_depth = NO_LIMIT;
     gboolean watch = FALSE;
     const GOptionEntry entries[] = {
         {"format", 'F', 0, G_OPTION_ARG_FILENAME, &format, "The top's format (default: not declared)", "FORMAT"},
@@ -94,8 +98,10 @@ int vp_image_inspect(VpCli *cli, const VpCommand *command, int argc, char **argv
     VpError *error = vp_image_take_format("--format", format, &request->format);
     if (error)
         return vp_cli_usage_error(command, error);
+    if (max_depth != NO_LIMIT && max_depth < 1)
+        return vp_cli_usage(command, "--max-depth is a number from 1 on, not %d", max_depth);
     vp_pb_set(&request->path, path);
-    request->max_depth = max_depth > 0 ? (guint32)max_depth : 0;
+    request->max_depth = max_depth == NO_LIMIT ? 0 : (guint32)max_depth;
 
     g_autoptr(VpImageTree) tree = vp_image_tree_new();
     gboolean safe = FALSE;

@@ -163,6 +163,11 @@ int vp_image_graph(VpCli *cli, const VpCommand *command, int argc, char **argv)
     VpError *error = vp_image_take_format("--format", format_text, &format);
     if (error)
         return vp_cli_usage_error(command, error);
+    if (cli->output != VP_OUTPUT_TABLE)
+        return vp_cli_usage(command, "a picture has no --output %s; image list and image inspect have",
+                            cli->output_name);
+    if (!file && !dot && isatty(STDOUT_FILENO))
+        return vp_cli_usage(command, "an SVG is nothing to read; say --file FILE or >FILE");
 
     g_autoptr(VpGraph) graph = vp_graph_new();
     error = collect(cli, argv + 1, argc - 1, format, graph);

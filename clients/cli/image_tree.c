@@ -174,8 +174,28 @@ static const char *bare_message(const PbFinding *finding)
     return finding->message;
 }
 
+/* One cure may be that of several findings: it is told once, at the gravest, the first of those. */
+static gboolean tells_remedy(const VpImageTree *tree, const PbFinding *finding)
+{
+    gboolean before = TRUE;
+
+    if (!*finding->remedy)
+        return FALSE;
+    for (guint i = 0; i < tree->findings->len; i++) {
+        const PbFinding *other = g_ptr_array_index(tree->findings, i);
+
+        if (other == finding)
+            before = FALSE;
+        else if (g_str_equal(other->remedy, finding->remedy) &&
+                 (other->severity > finding->severity || (before && other->severity == finding->severity)))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 static void draw_finding(Pen *pen, const PbFinding *finding, guint depth, gboolean more)
 {
+    const gboolean has_remedy = tells_remedy(pen->tree, finding);
     g_autofree char *severity = vp_text_code(&pb_severity__descriptor, (int)finding->severity);
     g_autofree char *code = vp_text_code(&pb_finding_code__descriptor, (int)finding->code);
     g_autofree char *head = g_strdup_printf("%s %s", severity, code);
@@ -190,7 +210,7 @@ static void draw_finding(Pen *pen, const PbFinding *finding, guint depth, gboole
     g_string_append(pen->out, ": ");
     append_text(pen, bare_message(finding));
     g_string_append_c(pen->out, '\n');
-    for (char **line = remedy; *finding->remedy && *line; line++) {
+    for (char **line = remedy; has_remedy && *line; line++) {
         begin_line(pen, depth, more);
         g_string_append(pen->out, line == remedy ? "  remedy: " : "          ");
         append_text(pen, *line);

@@ -9,6 +9,7 @@
 
 enum {
     MAX_LISTED = 1000,
+    MAX_MESSAGE = 60, /* characters in a table; --output wide and show have all */
 };
 
 static void line(const char *key, const char *text)
@@ -82,9 +83,11 @@ int vp_operation_list(VpCli *cli, const VpCommand *command, int argc, char **arg
         g_autofree char *created = vp_text_time(operation->create_time, /* fraction= */ FALSE);
         g_autofree char *uid = vp_text_escape(operation->uid);
 
+        const char *message = operation->error ? operation->error->message : operation->message;
+        g_autofree char *shown = cli->wide ? g_strdup(message) : vp_text_shorten(message, MAX_MESSAGE);
+
         if (table)
-            vp_table_add(table, uid, operation->type, resource, state, percent, created, operation->caller,
-                         operation->error ? operation->error->message : operation->message);
+            vp_table_add(table, uid, operation->type, resource, state, percent, created, operation->caller, shown);
         else
             puts(uid);
     }

@@ -60,6 +60,16 @@ char *vp_text_escape_json(const char *json)
     return g_string_free(out, FALSE);
 }
 
+char *vp_text_shorten(const char *text, guint most)
+{
+    g_autofree char *safe = vp_text_escape(text);
+
+    if (g_utf8_strlen(safe, -1) <= (glong)most)
+        return g_steal_pointer(&safe);
+    g_autofree char *start = g_utf8_substring(safe, 0, (glong)most - 3);
+    return g_strconcat(start, "...", NULL);
+}
+
 char *vp_text_size(guint64 bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

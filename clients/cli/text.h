@@ -14,6 +14,9 @@ char *vp_text_escape(const char *text);
 /* The same for text that is JSON or YAML: those that JSON's own escaping lets pass come out as \uNNNN. */
 char *vp_text_escape_json(const char *json);
 
+/* At most `most` characters of the text, "..." at the end if there is more of it. */
+char *vp_text_shorten(const char *text, guint most);
+
 /* "512 MiB", "1.5 GiB", "196 KiB", "17 B". */
 char *vp_text_size(guint64 bytes);
 

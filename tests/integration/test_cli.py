@@ -1,13 +1,16 @@
 """vpctl, as a person and as a script use it: output, exit codes, what it says when something is wrong."""
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 
 import pytest
 
 from harness import images
-from harness.client import pb
+from harness.client import TOP, pb
 from harness.daemon import Lines, program, wait_until
 from harness.domains import act, create, state
 
@@ -163,16 +166,145 @@ def test_what_is_wrong_is_said(client, vpctl):
     assert "nobody" in done.stderr and "DOMAIN_NOT_FOUND" in done.stderr
     done = vpctl("domain", "create", "vm", "--driver", "test", code=1)
     assert "vm" in done.stderr
-    assert "try" in vpctl("domain", "frobnicate", code=2).stderr.lower() or vpctl("domain", "frobnicate", code=2).stderr
+    assert "Try 'vpctl domain --help'" in vpctl("domain", "frobnicate", code=2).stderr
     vpctl("domain", "create", "x", "--memory", "many", code=2)
     vpctl("--output", "xml", "domain", "list", code=2)
     vpctl("domain", "show", code=2)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ("domain create x --driver test --vcpus 0", "--vcpus is a number from 1 on"),
+    ("domain create x --driver test --vcpus -1", "--vcpus is a number from 1 on"),
+    ("domain create x --driver test --memory 0", "--memory is a size"),
+    ("domain update x --vcpus 0", "--vcpus is a number from 1 on"),
+    ("image inspect --max-depth 0 x.qcow2", "--max-depth is a number from 1 on"),
+    ("image graph x.qcow2 -o json", "a picture has no --output json"),
+    ("events --filter resource=typo", "there is domain, image, daemon, operation"),
+    ("events --filter type=typo", "there is domain-created"),
+    ("events --filter typo=x", "the keys are type"),
+    ("image explain NOSUCHCODE", "there is no finding"),
+    ("image explain PROBE_USE", "did you mean PROBE_USED?"),
+    ("image explain REFUSED", "PROBE_REFUSED_BACKING_FILE, PROBE_REFUSED_DATA_FILE"),
+    ("completion fish", "bash and zsh"),
+    ("--connect nonsense host", "use unix:PATH or HOST:PORT"),
+    ("domain", "a command is missing after \"domain\""),
+    ("inspect x.qcow2", "there is vpctl image inspect"),
+    ("domain lst", "did you mean \"list\"?"),
+])
+def test_wrong_usage_is_refused(client, vpctl, arguments, says):
+    """With exit code 2, and nothing is asked of the daemon that was not meant."""
+    create(client, "x")
+    done = vpctl(*arguments.split(), code=2)
+    assert says in done.stderr and not done.stdout
+    assert vpctl("domain", "list", "-o", "name").stdout.split() == ["x"]
+    assert client.domain.GetDomain(pb.GetDomainRequest(name="x")).domain.spec.vcpus == 1
+
+
+def test_revisions_that_are_not_there_yet(daemon, client, vpctl):
+    """Also those of a cursor that is of another store; and where nothing matches, that is said."""
+    create(client, "vm")
+    for arguments in (["events", "--from", "99999"], ["events", "--from", "99999", "--follow"]):
+        done = vpctl(*arguments, code=1)
+        assert "99999 is not there yet" in done.stderr and "REVISION_IN_FUTURE" in done.stderr and not done.stdout
+    with open(daemon.path("cursor"), "w", encoding="utf-8") as file:
+        file.write("99999\n")
+    assert "another daemon" in vpctl("events", "--cursor", "cursor", code=1).stderr
+    done = vpctl("events", "--filter", "name=nobody")
+    assert done.stderr == "no events\n" and done.stdout == ""
+    last = json.loads(vpctl("daemon", "-o", "json").stdout)["daemon"]["revision"]
+    assert vpctl("events", "--from", str(int(last) + 1)).stderr == "no events\n"
+
+
+def test_words_of_virsh(vpctl):
+    """Each is answered with ours, which is there."""
+    for word in ("define", "destroy", "undefine", "dominfo", "domstate", "dumpxml", "suspend", "setmem", "domblklist"):
+        for words in ([word], ["domain", word]):
+            said = vpctl(*words, "x", code=2).stderr
+            ours = re.search(rf"virsh's {word} is here:  vpctl (.*)", said).group(1).split()
+            assert "sage" in vpctl(*[part for part in ours if not re.match("[A-Z-]", part)][:2], "--help").stdout
+    for words in (["list", "--all"], ["start", "web"], ["nodeinfo"], ["vol-list"]):
+        assert f"virsh's {words[0]} is here:  vpctl " in vpctl(*words, code=2).stderr
+
+
+def test_every_virsh_word_leads_to_a_command(vpctl):
+    with open(os.path.join(TOP, "clients/cli/virsh.c"), encoding="utf-8") as file:
+        words = re.findall(r'^    \{"([a-z-]+)", "vpctl ([a-z -]+)', file.read(), flags=re.M)
+    assert len(words) > 20
+    for ours in {tuple(part for part in ours.split() if not part.startswith("-")) for _, ours in words}:
+        assert "sage" in vpctl(*ours, "--help").stdout, ours
+
+
+def test_nothing_is_said_twice(daemon, client, vpctl):
+    """Neither the remedy, nor what the message says already."""
+    images.raw(daemon.path("secret.raw"))
+    images.qcow2(daemon.path("base.qcow2"), backing="secret.raw", backing_format="raw")
+    images.qcow2(daemon.path("top.qcow2"), backing="base.qcow2", declare=False)
+    remedy = "record-backing-format --backing-format qcow2 " + daemon.path("top.qcow2")
+    done = vpctl("image", "inspect", "--format", "qcow2", "top.qcow2", code=1)
+    assert done.stdout.count(remedy) == 1
+    vpctl("domain", "create", "vm", "--disk", "top.qcow2,format=qcow2")
+    said = vpctl("domain", "start", "vm", code=1).stderr
+    assert said.count(remedy) == said.count("emedy: ") == 1 and said.count("PROBE_REFUSED_BACKING_FILE") == 1
+    assert said.count(daemon.path("base.qcow2")) == 1
+
+    create(client, "test")
+    act(client, "Start", "test")
+    said = vpctl("domain", "start", "test", code=1).stderr
+    assert said.count("cannot start") == said.count("RUNNING") == said.count("test") == 1
+    said = vpctl("domain", "create", "many", "--vcpus", "5000", code=1).stderr
+    assert said.count("must be between") == 1 and "domain.spec.vcpus" in said
+    assert vpctl("image", "probe", "/dev/null", code=1).stderr.count("/dev/null") == 1
+
+
+def test_an_undeclared_disk_is_mended_as_the_remedy_says(daemon, client, vpctl):
+    images.qcow2(daemon.path("base.qcow2"))
+    images.qcow2(daemon.path("top.qcow2"), backing="base.qcow2")
+    vpctl("domain", "create", "vm", "--disk", "top.qcow2", "--memory", "64M")
+    said = vpctl("domain", "start", "vm", code=1).stderr
+    option = re.search(r"--disk (\S+,format=qcow2)", said).group(1)
+    vpctl("domain", "update", "vm", "--disk", option)
+    disk, = client.domain.GetDomain(pb.GetDomainRequest(name="vm")).domain.spec.disks
+    assert (disk.path, disk.target, disk.format) == (daemon.path("top.qcow2"), "vda", pb.IMAGE_FORMAT_QCOW2)
+    vpctl("domain", "start", "vm")
+    vpctl("domain", "poweroff", "vm")
+
+    images.raw(daemon.path("more.raw"))
+    vpctl("domain", "update", "vm", "--disk", "more.raw,format=raw,bus=scsi", "--disk", "other.raw,target=vda,format=raw")
+    disks = client.domain.GetDomain(pb.GetDomainRequest(name="vm")).domain.spec.disks
+    assert [(disk.target, os.path.basename(disk.path)) for disk in disks] == [("vda", "other.raw"), ("sda", "more.raw")]
+
+
+def test_errors_for_programs(client, vpctl):
+    """With --output json or yaml: one object on stderr, with all that the daemon said."""
+    create(client, "vm")
+    error = json.loads(vpctl("domain", "show", "nobody", "-o", "json", code=1).stderr)["error"]
+    assert error["code"] == "NOT_FOUND" and error["reason"] == "DOMAIN_NOT_FOUND" and "nobody" in error["message"]
+    error = json.loads(vpctl("domain", "create", "many", "--vcpus", "5000", "-o", "yaml", code=1).stderr)["error"]
+    assert error["violations"][0]["field"] == "domain.spec.vcpus"
+    vpctl.env["VIRTPLANE_ENDPOINT"] = "unix:/nonexistent"
+    error = json.loads(vpctl("host", "-o", "json", code=1).stderr)["error"]
+    assert error["code"] == "UNAVAILABLE" and error["reason"] == "NO_DAEMON"
 
 
 def test_no_daemon(daemon, vpctl):
     daemon.stop()
     done = vpctl("domain", "list", code=1)
     assert daemon.socket in done.stderr and "virtplaned" in done.stderr
+
+
+def test_no_way_to_the_daemon(daemon, client, vpctl):
+    """Each cause has its advice."""
+    said = vpctl("--connect", "unix:/nonexistent/sock", "host", code=1).stderr
+    assert "no such socket" in said and "virtplaned" in said
+    said = vpctl("--connect", "127.0.0.1:1", "host", code=1).stderr
+    assert "Check the host and the port" in said
+    if os.getuid() == 0:
+        os.chmod(daemon.folder, 0o755)
+        copy = daemon.path("vpctl")
+        subprocess.run(["install", "-m", "755", vpctl.binary, copy], check=True)
+        done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "host"], env=vpctl.env, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode == 1 and "belongs to another user" in done.stderr and "sudo vpctl" in done.stderr
 
 
 def test_connect_before_and_after(daemon, client, vpctl):
@@ -182,11 +314,86 @@ def test_connect_before_and_after(daemon, client, vpctl):
     assert "vm" in vpctl("domain", "list", "--all", "--connect", daemon.address).stdout
 
 
+def commands(vpctl):
+    """All commands, as the help lists them: ("domain", "create"), ("events",)."""
+    lines = re.findall(r"^  ([a-z][a-z -]*?) (?: |[A-Z\[])", vpctl("--help").stdout, flags=re.M)
+    return [tuple(line.split()) for line in lines]
+
+
 def test_help(vpctl):
     for arguments in ([], ["domain"], ["domain", "create"], ["events"]):
         done = vpctl(*arguments, "--help")
         assert "sage" in done.stdout
+        assert vpctl("help", *arguments).stdout.replace("\u2026", "...") == done.stdout.replace("\u2026", "...")
+    assert all(len(line) < 120 for line in vpctl("help").stdout.split("\n"))
     assert vpctl("--version").stdout.strip() or vpctl("version").stdout.strip()
+
+
+def test_each_command_has_an_example(vpctl):
+    found = commands(vpctl)
+    assert len(found) > 25 and ("admin", "backup") in found and ("events",) in found
+    for words in found:
+        text = vpctl(*words, "--help").stdout
+        assert f"  vpctl {' '.join(words)}" in text.split("Examples:")[1], text
+
+
+def test_what_answers_in_every_form(daemon, client, vpctl):
+    """-o json and yaml wherever there is an answer; -o name without a heading."""
+    images.qcow2(daemon.path("disk.qcow2"))
+    create(client, "vm")
+    act(client, "Start", "vm")
+    uid = vpctl("operation", "list", "-o", "name").stdout.split()[0]
+    for words in (["domain", "list"], ["domain", "show", "vm"], ["image", "inspect", "disk.qcow2"], ["image", "list", "."], ["image", "probe", "disk.qcow2"],
+                  ["image", "explain", "LOOP"], ["operation", "list"], ["operation", "show", uid], ["operation", "watch", uid], ["admin", "check"],
+                  ["admin", "backup", "copy.db"], ["events"], ["host"], ["daemon"], ["version"], ["domain", "pause", "vm"],
+                  ["domain", "update", "vm", "--description", "x"], ["domain", "create", "other", "--driver", "test"]):
+        text = vpctl(*words, "-o", "json").stdout
+        try:
+            json.loads(text)
+        except ValueError:
+            assert [json.loads(line) for line in text.splitlines()], words
+        if words[:2] not in (["domain", "pause"], ["domain", "create"]):
+            assert re.match(r"(---\n)?[a-zA-Z]+:", vpctl(*words, "-o", "yaml").stdout), words
+            assert vpctl(*words, "-o", "name").stdout.strip() or words == ["admin", "check"], words
+
+
+def test_columns(client, vpctl):
+    """Those of a table stay; more come with -o wide; --all, which virsh's users type, changes nothing."""
+    create(client, "vm", labels={"tier": "front"})
+    heading = vpctl("domain", "list").stdout.split("\n", maxsplit=1)[0].split()
+    assert heading == ["NAME", "STATE", "VCPUS", "MEMORY", "DISKS", "DRIVER", "JOB"]
+    wide = vpctl("domain", "list", "-o", "wide").stdout
+    assert wide.split("\n", maxsplit=1)[0].split()[:7] == heading and "UID" in wide and "tier=front" in wide
+    assert vpctl("domain", "list", "--all").stdout == vpctl("domain", "list").stdout
+
+
+def test_long_messages_leave_the_table_in_shape(daemon, vpctl):
+    vpctl("domain", "create", "vm", "--disk", daemon.path("nowhere" * 10) + ",format=qcow2")
+    vpctl("domain", "start", "vm", code=1)
+    short, wide = vpctl("operation", "list").stdout, vpctl("operation", "list", "-o", "wide").stdout
+    assert "..." in short and max(map(len, short.split("\n"))) < 200 < max(map(len, wide.split("\n")))
+
+
+def test_colours_on_a_terminal_alone(daemon, vpctl):
+    images.qcow2(daemon.path("disk.qcow2"))
+
+    def on_a_terminal(*arguments, **env):
+        master, slave = pty.openpty()
+        done = subprocess.run([vpctl.binary, *arguments], env=dict(vpctl.env, TERM="xterm", **env), cwd=daemon.folder, stdout=slave, stderr=slave,
+                              stdin=slave, timeout=30)
+        os.close(slave)
+        said = b""
+        with contextlib.suppress(OSError):
+            while part := os.read(master, 65536):
+                said += part
+        os.close(master)
+        return done.returncode, said.decode()
+
+    inspect = ["image", "inspect", "disk.qcow2"]
+    assert "\x1b[" in on_a_terminal(*inspect)[1]
+    assert "\x1b[" not in on_a_terminal(*inspect, NO_COLOR="1")[1] and "\x1b[" not in vpctl(*inspect).stdout
+    code, said = on_a_terminal("image", "graph", "disk.qcow2")
+    assert code == 2 and "--file FILE" in said, "an SVG on a terminal"
 
 
 def test_host_and_daemon(daemon, vpctl):

@@ -158,7 +158,7 @@ static void tells_all_of_an_error(void **state)
     vp_error_with(error, "path", "/i/x");
     vp_error_violation(error, "domain.name", "is empty");
     vp_error_retry(error, 1500);
-    g_autofree char *text = vp_complain(error, "start domain \"web\"", 1000);
+    g_autofree char *text = vp_complain(error, "start domain \"web\"", "unix:/x", 1000);
     assert_string_equal(text, "vpctl: cannot start domain \"web\": a \\x1b[31mloop\n"
                               "  domain.name: is empty\n"
                               "  reason: LOOP\n"
@@ -168,14 +168,62 @@ static void tells_all_of_an_error(void **state)
                               "  try again in 1.5 s\n");
 
     g_autoptr(VpError) nobody = vp_error_new(VP_UNAVAILABLE, VP_CLIENT_NO_DAEMON, "no daemon answers at unix:/x");
-    g_autofree char *start = vp_complain(nobody, "list domains", 1000);
+    g_autofree char *start = vp_complain(nobody, "list domains", "unix:/x", 1000);
     assert_non_null(strstr(start, "at unix:/x\n"));
     assert_non_null(strstr(start, "virtplaned\n"));
     assert_non_null(strstr(start, "--connect"));
 
     g_autoptr(VpError) late = vp_error_new(VP_DEADLINE_EXCEEDED, NULL, "Deadline Exceeded");
-    g_autofree char *waited = vp_complain(late, "list domains", 1500);
+    g_autofree char *waited = vp_complain(late, "list domains", "unix:/x", 1500);
     assert_non_null(strstr(waited, "no answer within 1.5 s\n"));
+}
+
+/* What the message says is not said again below it. */
+static void tells_each_thing_once(void **state)
+{
+    (void)state;
+    g_autoptr(VpError) refusal =
+        vp_error_new(VP_FAILED_PRECONDITION, "PROBE_FAILED", "disk vda: /i/a.q: is not clear. Remedy: do this  # so");
+    vp_error_with(refusal, "path", "/i/a.q");
+    vp_error_with(refusal, "disk", "vda");
+    vp_error_with(refusal, "domain", "web");
+    vp_error_with(refusal, "overlay", "/i/a");
+    vp_error_with(refusal, "remedy", "do this  # so");
+    g_autofree char *text = vp_complain(refusal, "start domain \"web\"", NULL, 1000);
+    assert_string_equal(text, "vpctl: cannot start domain \"web\": disk vda: /i/a.q: is not clear\n"
+                              "  reason: PROBE_FAILED\n"
+                              "  overlay: /i/a\n"
+                              "  remedy: do this  # so\n");
+
+    g_autoptr(VpError) invalid = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "domain.name: must be set");
+    vp_error_violation(invalid, "domain.name", "must be set");
+    vp_error_violation(invalid, "domain.spec.vcpus", "must be small");
+    g_autofree char *fields = vp_complain(invalid, "create domain \"\"", NULL, 1000);
+    assert_string_equal(fields, "vpctl: cannot create domain \"\": domain.name: must be set\n"
+                                "  domain.spec.vcpus: must be small\n"
+                                "  reason: INVALID_REQUEST\n");
+
+    g_autoptr(VpError) state_error = vp_error_new(VP_FAILED_PRECONDITION, "X", "cannot start the domain web: it runs");
+    g_autofree char *once = vp_complain(state_error, "start domain \"web\"", NULL, 1000);
+    assert_string_equal(once, "vpctl: cannot start the domain web: it runs\n  reason: X\n");
+
+    g_autoptr(VpError) named = vp_error_new(VP_FAILED_PRECONDITION, "X", "/dev/null: is a device");
+    g_autofree char *path = vp_complain(named, "probe /dev/null", NULL, 1000);
+    assert_string_equal(path, "vpctl: cannot probe /dev/null: is a device\n  reason: X\n");
+}
+
+static void tells_programs_all(void **state)
+{
+    (void)state;
+    g_autoptr(VpError) error = vp_error_new(VP_NOT_FOUND, "GONE", "a \033 \"b\"");
+    vp_error_with(error, "name", "web");
+    vp_error_violation(error, "name", "is wrong");
+    vp_error_retry(error, 1500);
+    g_autofree char *text = vp_complain_json(error);
+    assert_string_equal(text,
+                        "{\"error\":{\"code\":\"NOT_FOUND\",\"message\":\"a \\u001B \\\"b\\\"\",\"reason\":\"GONE\","
+                        "\"metadata\":{\"name\":\"web\"},"
+                        "\"violations\":[{\"field\":\"name\",\"description\":\"is wrong\"}],\"retryAfterMs\":1500}}\n");
 }
 
 int main(void)
@@ -184,6 +232,7 @@ int main(void)
         cmocka_unit_test(yaml_comes_back),       cmocka_unit_test(yaml_is_refused),
         cmocka_unit_test(yaml_does_not_explode), cmocka_unit_test(reads_files),
         cmocka_unit_test(finds_sections),        cmocka_unit_test(explains_every_finding),
+        cmocka_unit_test(tells_each_thing_once), cmocka_unit_test(tells_programs_all),
         cmocka_unit_test(tells_all_of_an_error),
     };
 

@@ -62,6 +62,8 @@ static void reads_filters(void **state)
     g_autoptr(VpError) type = vp_event_filter_add(filter, "type=x");
     g_autoptr(VpError) key = vp_event_filter_add(filter, "colour=red");
     g_autoptr(VpError) value = vp_event_filter_add(filter, "name");
+    g_autoptr(VpError) resource = vp_event_filter_add(filter, "resource=typo");
+    assert_non_null(strstr(resource->message, "operation"));
     assert_non_null(type);
     assert_non_null(key);
     assert_non_null(value);

@@ -127,6 +127,23 @@ static void draws_findings_under_their_layer(void **state)
                  "NOT SAFE to open: 2 layers, 1 error, 1 warning\n");
 }
 
+/* The same cure for several findings stands at the gravest, the first of those. */
+static void tells_a_remedy_once(void **state)
+{
+    (void)state;
+    g_autoptr(VpImageTree) tree = vp_image_tree_new();
+
+    add_layer(tree, 0, "/i/top.qcow2", PB_IMAGE_FORMAT_QCOW2, PB_FORMAT_SOURCE_PROBED);
+    add_finding(tree, 0, "/i/top.qcow2", PB_FINDING_CODE_FORMAT_NOT_DECLARED, PB_SEVERITY_WARNING, "no format", "cure");
+    add_finding(tree, 0, "/i/top.qcow2", PB_FINDING_CODE_LOOP, PB_SEVERITY_ERROR, "one", "cure");
+    add_finding(tree, 0, "/i/top.qcow2", PB_FINDING_CODE_LOOP, PB_SEVERITY_ERROR, "two", "cure");
+    add_finding(tree, 0, "/i/top.qcow2", PB_FINDING_CODE_DIRTY, PB_SEVERITY_INFO, "three", "another");
+    g_autofree char *drawing = vp_image_tree_draw(tree, /* color= */ FALSE, /* unicode= */ FALSE);
+    assert_non_null(strstr(drawing, "  ERROR LOOP: one\n    remedy: cure\n  ERROR LOOP: two\n  INFO DIRTY: three\n"
+                                    "    remedy: another\n"));
+    assert_null(strstr(strstr(drawing, "cure") + 1, "cure"));
+}
+
 static void draws_data_files(void **state)
 {
     (void)state;
@@ -183,7 +200,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_a_safe_chain),   cmocka_unit_test(draws_findings_under_their_layer),
         cmocka_unit_test(draws_data_files),     cmocka_unit_test(colours_the_verdict),
-        cmocka_unit_test(bounds_what_it_draws),
+        cmocka_unit_test(bounds_what_it_draws), cmocka_unit_test(tells_a_remedy_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

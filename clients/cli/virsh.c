@@ -1,0 +1,51 @@
+/* The words of virsh: see virsh.h. */
+#include "clients/cli/virsh.h"
+
+/* Words that mean the same in "vpctl domain" stand here too: virsh has no groups. */
+static const struct {
+    const char *word;
+    const char *ours;
+} WORDS[] = {
+    {"capabilities", "vpctl host"},
+    {"create", "vpctl domain create NAME --start"},
+    {"define", "vpctl domain create --from-file FILE"},
+    {"desc", "vpctl domain update NAME --description TEXT"},
+    {"destroy", "vpctl domain poweroff NAME"},
+    {"domblklist", "vpctl domain show NAME"},
+    {"domcapabilities", "vpctl host"},
+    {"domid", "vpctl domain show NAME"},
+    {"domiflist", "vpctl domain show NAME"},
+    {"dominfo", "vpctl domain show NAME"},
+    {"domjobabort", "vpctl operation cancel UID"},
+    {"domjobinfo", "vpctl operation list --active"},
+    {"domname", "vpctl domain show UID"},
+    {"domstate", "vpctl domain show NAME"},
+    {"domuuid", "vpctl domain show NAME"},
+    {"dumpxml", "vpctl domain show NAME --output yaml"},
+    {"edit", "vpctl domain update NAME"},
+    {"event", "vpctl events --follow"},
+    {"hostname", "vpctl host --output name"},
+    {"list", "vpctl domain list"},
+    {"nodeinfo", "vpctl host"},
+    {"reboot", "vpctl domain reboot NAME"},
+    {"reset", "vpctl domain reset NAME"},
+    {"resume", "vpctl domain resume NAME"},
+    {"setmem", "vpctl domain update NAME --memory SIZE"},
+    {"setvcpus", "vpctl domain update NAME --vcpus N"},
+    {"shutdown", "vpctl domain shutdown NAME"},
+    {"start", "vpctl domain start NAME"},
+    {"suspend", "vpctl domain pause NAME"},
+    {"undefine", "vpctl domain delete NAME"},
+    {"uri", "vpctl daemon"},
+    {"vol-info", "vpctl image inspect PATH"},
+    {"vol-list", "vpctl image list FOLDER"},
+};
+
+const char *vp_virsh_translate(const char *word)
+{
+    for (gsize i = 0; i < G_N_ELEMENTS(WORDS); i++) {
+        if (g_str_equal(WORDS[i].word, word))
+            return WORDS[i].ours;
+    }
+    return NULL;
+}
