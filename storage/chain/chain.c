@@ -40,17 +40,23 @@ void vp_walk_tell_layer(VpWalk *walk, const PbImageLayer *layer)
     }
 }
 
-static gboolean is_same(const VpShareKey *a, const VpShareKey *b)
+static gboolean ends_before(const VpShareKey *a, const VpShareKey *b)
 {
-    return a->inode == b->inode && a->device == b->device && a->start == b->start;
+    return a->size > 0 && a->start + a->size <= b->start;
 }
 
-/* FALSE: that file, or that window of it, is in the chain already. */
+/* Two windows of a file may be two layers, as long as they have no byte in common. */
+static gboolean overlap(const VpShareKey *a, const VpShareKey *b)
+{
+    return a->inode == b->inode && a->device == b->device && !ends_before(a, b) && !ends_before(b, a);
+}
+
+/* FALSE: that file, or a part of it, is in the chain already. */
 static gboolean is_new(const VpWalk *walk, const VpShareKey *key)
 {
     for (guint i = 0; i < walk->traces->len; i++) {
         const VpWalkTrace *trace = &g_array_index(walk->traces, VpWalkTrace, i);
-        if ((trace->has_key && is_same(&trace->key, key)) || (trace->has_data_key && is_same(&trace->data_key, key))) {
+        if ((trace->has_key && overlap(&trace->key, key)) || (trace->has_data_key && overlap(&trace->data_key, key))) {
             return FALSE;
         }
     }
@@ -59,7 +65,14 @@ static gboolean is_new(const VpWalk *walk, const VpShareKey *key)
 
 static VpShareKey key_of(const VpNext *next, const VpOpened *file)
 {
-    return (VpShareKey){file->st.st_dev, file->st.st_ino, file->start, next->is_window ? file->size : 0, next->format};
+    const gboolean device = S_ISBLK(file->st.st_mode);
+    return (VpShareKey){
+        .device = device ? file->st.st_rdev : file->st.st_dev,
+        .inode = device ? 0 : file->st.st_ino, /* a device may have many names; no file has this number */
+        .start = file->start,
+        .size = next->is_window ? file->size : 0,
+        .format = next->format,
+    };
 }
 
 static void tell_refusal(VpWalk *walk, const VpNext *next, const VpOpenRefusal *refusal)
@@ -122,7 +135,7 @@ static VpError *open_file(VpWalk *walk, const VpNext *next, gboolean write, VpOp
     if (ok && !is_new(walk, &key)) {
         vp_walk_find(walk, vp_finding_new(PB_FINDING_CODE_LOOP, PB_SEVERITY_ERROR, next->depth, next->path,
                                           vp_remedy_rebase(next->overlay),
-                                          "is in this chain already, and %s names it again as %s: the chain has no end",
+                                          "is in this chain already, all of it or a part, and %s names it again as %s",
                                           next->overlay, next->name));
         ok = FALSE;
     }

@@ -1,6 +1,7 @@
 /* See policy.h. */
 #include "storage/chain/policy.h"
 
+#include <fnmatch.h>
 #include <string.h>
 
 #include "storage/chain/reference.h"
@@ -151,7 +152,7 @@ gboolean vp_image_policy_allows_device(const VpImagePolicy *policy, const char *
 {
     g_autofree char *plain = g_canonicalize_filename(path, "/");
     for (char **pattern = policy->block_devices; pattern && *pattern; pattern++) {
-        if (g_pattern_match_simple(*pattern, plain) || g_pattern_match_simple(*pattern, real)) {
+        if (fnmatch(*pattern, plain, FNM_PATHNAME) == 0 || fnmatch(*pattern, real, FNM_PATHNAME) == 0) {
             return TRUE;
         }
     }

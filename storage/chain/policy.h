@@ -18,7 +18,7 @@ typedef enum VpOwnership {
 typedef struct VpImagePolicy {
     char **roots;         /* absolute folders, NULL at the end; NULL: any place */
     char **protocols;     /* remote layers that may be named: "nbd", "rbd"; NULL: none */
-    char **block_devices; /* glob patterns of names under /dev; NULL: none */
+    char **block_devices; /* glob patterns of names under /dev, where `*` is no `/`; NULL: none */
     guint32 max_depth;    /* of the deepest layer, the top having 0; 0: VP_CHAIN_MAX_DEPTH, which is also the most */
     guint32 max_header_bytes; /* of a layer that may be read; 0: what its format needs (at most 2 MiB) */
     VpOwnership ownership;

@@ -44,7 +44,9 @@ static void flatten(Options *options, json_t *object, const char *prefix, guint 
     json_object_foreach(object, key, value)
     {
         g_autofree char *full = g_strconcat(prefix, key, NULL);
-        if (json_is_object(value)) {
+        if (json_is_object(value) && json_object_size(value) == 0) {
+            refuse(options, "a json reference with an empty object");
+        } else if (json_is_object(value)) {
             g_autofree char *below = g_strconcat(full, ".", NULL);
             flatten(options, value, below, level + 1);
         } else if (json_is_array(value)) {
@@ -139,6 +141,9 @@ static void take_window(Options *options, const char *prefix, VpReference *ret)
     }
     ret->is_window = TRUE;
     ret->offset += inner_offset;
+    if (ret->size > (guint64)G_MAXINT64 - ret->offset) {
+        refuse(options, "a json reference to a window beyond the end of any file");
+    }
 }
 
 static gboolean is_harmless(const char *name)

@@ -2,6 +2,7 @@
 #include "storage/probe/parse.h"
 
 #define TRAILER_SIZE 512u
+#define SEARCH_SIZE 1023u
 
 /* Bounds that QEMU has for the list of blocks. */
 #define MAX_PART_BYTES (16u << 20)
@@ -14,11 +15,28 @@ static void check_part(VpProbe *probe, guint64 trailer, guint64 offset, guint64 
     }
 }
 
+/* Files may have odd sizes, so that QEMU looks for the mark in the last two sectors and takes the first: there has to be one alone. */
+static gboolean has_decoy(const VpProbeInput *input, VpProbe *probe, guint64 trailer)
+{
+    guint64 end = (input->file_size + 511) & ~(guint64)511;
+    guint64 from = end > SEARCH_SIZE ? end - SEARCH_SIZE : 0;
+    if (from >= trailer) {
+        return FALSE;
+    }
+    gsize size = (gsize)(trailer - from) + 3; /* one that begins before the trailer may end in it */
+    const guint8 *bytes = vp_probe_at(input, probe, from, size, "its trailer");
+    if (bytes && memmem(bytes, size, "koly", 4)) {
+        CORRUPT(probe, "it has two trailers, and programs differ in which one they take");
+        return TRUE;
+    }
+    return bytes == NULL;
+}
+
 void vp_dmg_parse(const VpProbeInput *input, VpProbe *probe)
 {
     guint64 trailer = input->file_size - TRAILER_SIZE; /* the mark is there */
     const guint8 *koly = vp_probe_at(input, probe, trailer, TRAILER_SIZE, "its trailer");
-    if (!koly) {
+    if (!koly || has_decoy(input, probe, trailer)) {
         return;
     }
     guint64 sectors = vp_be64(koly + 492);

@@ -37,7 +37,31 @@ static void parse_v1(const VpProbeInput *input, VpProbe *probe)
                   payload);
         return;
     }
-    probe->virtual_size = input->file_size - payload;
+    /* As with a raw disk, QEMU shows a part of a sector as a whole one. */
+    probe->virtual_size = (input->file_size - payload + 511) & ~(guint64)511;
+}
+
+static gboolean skip_to(const char **at, const char *end, const char *word)
+{
+    const char *found = memmem(*at, (gsize)(end - *at), word, strlen(word));
+    *at = found ? found + strlen(word) : end;
+    return found != NULL;
+}
+
+/* Where the data begins: the offset of the first segment, in the JSON behind the binary header. 0: it does not say. */
+static guint64 find_data(const guint8 *json, gsize size)
+{
+    const char *at = (const char *)json;
+    const char *end = at + strnlen(at, size);
+    guint64 offset = 0;
+
+    if (!skip_to(&at, end, "\"segments\"") || !skip_to(&at, end, "\"offset\"") || !skip_to(&at, end, "\"")) {
+        return 0;
+    }
+    while (at < end && g_ascii_isdigit(*at) && offset < (guint64)G_MAXINT64 / 10 - 1) {
+        offset = offset * 10 + (guint64)(*at++ - '0');
+    }
+    return at < end && *at == '"' ? offset : 0;
 }
 
 static void parse_v2(const VpProbeInput *input, VpProbe *probe)
@@ -52,8 +76,23 @@ static void parse_v2(const VpProbeInput *input, VpProbe *probe)
         CORRUPT(probe, "its header is said to have %" PRIu64 " bytes at %" PRIu64, size, offset);
         return;
     }
-    /* Two headers of that size, one after the other. Where the data begins is in JSON, which is not read: nothing here opens this version. */
+    /* Two headers of that size, one after the other. */
     vp_probe_holds(input, probe, 0, 2 * size, "its second header");
+    gsize json_size = (gsize)MIN(size - V2_HEADER_SIZE, (guint64)VP_PROBE_WINDOW_MAX);
+    const guint8 *json = vp_probe_at(input, probe, V2_HEADER_SIZE, json_size, "its JSON");
+    if (!json) {
+        return;
+    }
+    if (json[0] != '{') {
+        CORRUPT(probe, "there is no JSON behind its header");
+        return;
+    }
+    guint64 data = find_data(json, json_size);
+    if (data % 512 != 0 || (data > 0 && data < 2 * size)) {
+        CORRUPT(probe, "its data is said to begin at %" PRIu64, data);
+    } else if (data > 0 && vp_probe_holds(input, probe, data, 0, "its headers")) {
+        probe->virtual_size = (input->file_size - data + 511) & ~(guint64)511;
+    }
     UNSUPPORTED(probe,
                 "it is LUKS of version 2, which QEMU does not open; declared as raw, the guest sees it encrypted");
 }

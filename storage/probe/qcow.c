@@ -22,7 +22,7 @@ void vp_qcow_parse(const VpProbeInput *input, VpProbe *probe)
     guint64 l1_offset = vp_be64(header + 40);
 
     probe->version = 1;
-    probe->virtual_size = size;
+    probe->virtual_size = size & ~(guint64)511; /* QEMU shows whole sectors */
     if (cluster_bits < MIN_CLUSTER_BITS || cluster_bits > MAX_CLUSTER_BITS) {
         CORRUPT(probe, "its cluster size is 2^%u bytes; 2^9 to 2^16 are allowed", cluster_bits);
         return;

@@ -465,7 +465,7 @@ gsize vp_qcow2_parse(const VpProbeInput *input, VpProbe *probe)
     }
     header.cluster_size = 1ull << header.cluster_bits;
     probe->cluster_size = header.cluster_size;
-    probe->virtual_size = header.size;
+    probe->virtual_size = header.size & ~(guint64)511; /* QEMU shows whole sectors */
     if (header.header_length > input->file_size) {
         TRUNCATED(probe, "the file has %" PRIu64 " bytes and ends within its qcow2 header", input->file_size);
         return 0;

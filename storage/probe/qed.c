@@ -56,7 +56,7 @@ void vp_qed_parse(const VpProbeInput *input, VpProbe *probe)
     }
     guint64 header_bytes = header_clusters * cluster; /* below 2^58 */
     guint64 entries = cluster * table_clusters / 8;   /* at most 2^27 */
-    if (size % 512 != 0 || size / cluster / entries > entries ||
+    if (size % 512 != 0 || size > (guint64)G_MAXINT64 || size / cluster / entries > entries ||
         (size / cluster / entries == entries && size % (cluster * entries) != 0)) {
         CORRUPT(probe, "its virtual size is %" PRIu64 " bytes, too many for its tables or no whole sectors", size);
     }

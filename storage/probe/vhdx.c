@@ -100,7 +100,7 @@ static void check_log(const VpProbeInput *input, VpProbe *probe, const guint8 *h
 }
 
 /* The one header that is valid, or the newer one of two. FALSE: none, or bytes are missing. */
-static gboolean read_headers(const VpProbeInput *input, VpProbe *probe)
+static gboolean read_headers(const VpProbeInput *input, VpProbe *probe, Place *ret_log)
 {
     const guint8 *first = vp_probe_at(input, probe, HEADER1, HEADER_SIZE, "its first header");
     const guint8 *second = first ? vp_probe_at(input, probe, HEADER2, HEADER_SIZE, "its second header") : NULL;
@@ -130,6 +130,7 @@ static gboolean read_headers(const VpProbeInput *input, VpProbe *probe)
         return FALSE;
     }
     check_log(input, probe, current);
+    *ret_log = (Place){vp_le64(current + 72), vp_le32(current + 68)};
     return TRUE;
 }
 
@@ -316,14 +317,24 @@ static void check_disk(const VpProbeInput *input, VpProbe *probe, const Place fo
     }
 }
 
+static gboolean overlap(const Place *one, const Place *two)
+{
+    return one->offset < two->offset + two->size && two->offset < one->offset + one->size;
+}
+
 void vp_vhdx_parse(const VpProbeInput *input, VpProbe *probe)
 {
+    Place log;
     Place table;
     Place metadata;
     Place found[ITEMS] = {{0}};
 
-    if (read_headers(input, probe) && read_regions(input, probe, &table, &metadata) &&
-        read_items(input, probe, &metadata, found)) {
+    if (!read_headers(input, probe, &log) || !read_regions(input, probe, &table, &metadata)) {
+        return;
+    }
+    if (probe->well_formed && (overlap(&log, &table) || overlap(&log, &metadata) || overlap(&table, &metadata))) {
+        CORRUPT(probe, "its log, its block table and its metadata overlap");
+    } else if (read_items(input, probe, &metadata, found)) {
         check_disk(input, probe, found, &table);
     }
 }

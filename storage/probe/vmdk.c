@@ -16,6 +16,11 @@
 #define MAX_TABLE_ENTRIES 512u
 #define MAX_DIRECTORY (32u << 20)
 
+#define COWD_HEADER_SIZE 2048u
+#define COWD_PARENT_SIZE 1024u
+#define COWD_TABLE_ENTRIES 4096u
+#define COWD_FLAG_ROOT 1u
+
 #define FLAG_REDUNDANT (1u << 1)
 #define FLAG_COMPRESSED (1u << 16)
 #define FLAG_MARKERS (1u << 17)
@@ -209,6 +214,47 @@ static void parse_sparse(const VpProbeInput *input, VpProbe *probe)
     }
 }
 
+/*
+ * ESX's COWD: part of a disk whose descriptor is another file, or an overlay, which names its parent in its header as well. QEMU takes it as an
+ * extent only.
+ */
+static void parse_cowd(const VpProbeInput *input, VpProbe *probe)
+{
+    vp_probe_feature(probe, "cowd");
+    const guint8 *header = vp_probe_at(input, probe, 0, COWD_HEADER_SIZE, "its header");
+    if (!header) {
+        return;
+    }
+    guint64 sectors = vp_le32(header + 12);
+    guint64 grain = vp_le32(header + 16);
+    guint64 directory = vp_le32(header + 20);
+    guint64 entries = vp_le32(header + 24);
+
+    probe->version = vp_le32(header + 4);
+    if (probe->version != 1) {
+        UNKNOWN_FEATURE(probe, "it is COWD of version %" PRIu32 "; version 1 is known here", probe->version);
+        return;
+    }
+    probe->virtual_size = sectors * 512;
+    guint64 covered = grain * COWD_TABLE_ENTRIES; /* below 2^44 */
+    if (grain == 0 || grain > MAX_GRAIN_SECTORS || entries < sectors / covered + (sectors % covered != 0) ||
+        directory * 512 < COWD_HEADER_SIZE) {
+        CORRUPT(probe,
+                "its %" PRIu64 " sectors in grains of %" PRIu64 " do not fit its directory of %" PRIu64
+                " entries at sector %" PRIu64,
+                sectors, grain, entries, directory);
+        return;
+    }
+    probe->cluster_size = grain * 512;
+    vp_probe_holds(input, probe, directory * 512, entries * 4, "its grain directory");
+    if (vp_le32(header + 8) & COWD_FLAG_ROOT) {
+        UNSUPPORTED(probe,
+                    "it is one extent of a disk of ESX (COWD), without the descriptor that says what it belongs to");
+    } else {
+        vp_probe_other(probe, "parent", (const char *)header + 32, COWD_PARENT_SIZE);
+    }
+}
+
 void vp_vmdk_parse(const VpProbeInput *input, VpProbe *probe)
 {
     const guint8 *mark = vp_probe_at(input, probe, 0, 4, "its header");
@@ -218,10 +264,7 @@ void vp_vmdk_parse(const VpProbeInput *input, VpProbe *probe)
     if (memcmp(mark, "KDMV", 4) == 0) {
         parse_sparse(input, probe);
     } else if (memcmp(mark, "COWD", 4) == 0) {
-        /* Part of a disk of ESX, whose descriptor is another file; or an overlay whose parent is. */
-        vp_probe_feature(probe, "cowd");
-        UNSUPPORTED(probe,
-                    "it is one extent of a disk of ESX (COWD), without the descriptor that says what it belongs to");
+        parse_cowd(input, probe);
     } else {
         parse_text(input, probe);
     }

@@ -163,6 +163,15 @@ def dmg(path, segments="1"):
     write(path, body + xml + trailer)
 
 
+def dmg_decoy(path):
+    """Writes a second, other trailer over the bytes before the real one."""
+    data = read(path)
+    real = data[-512:]
+    decoy = bytearray(real)
+    struct.pack_into(">Q", decoy, 492, 8)
+    write(path, data[:-512] + decoy[:300] + bytes(-(len(data) + 300) % 512) + real)
+
+
 def bochs(path, version="2", subtype="Growing"):
     """An empty growing image of 4 MiB with extents of 64 KiB."""
     header = struct.pack("<32s16s16s", b"Bochs Virtual HD Image", b"Redolog", subtype.encode())
@@ -191,10 +200,25 @@ def luks1(path):
     write(path, header + bytes((2 << 20) - len(header) + (4 << 20)))
 
 
-def luks2(path):
-    """The binary header of LUKS 2, twice, and nothing more."""
-    header = struct.pack(">6sHQQ48s32s64s40s48sQ", b"LUKS\xba\xbe", 2, 16384, 1, b"", b"sha256", b"", b"", b"", 0)
-    write(path, header.ljust(16384, b"\0") * 2)
+def luks2(path, offset=""):
+    """The binary header of LUKS 2 with its JSON, twice; with an offset of the data as well, and 16 KiB of that."""
+    segment = '"0":{"type":"crypt","offset":"%s","size":"dynamic","encryption":"aes-xts-plain64"}' % offset if offset else ""
+    text = ('{"keyslots":{},"tokens":{},"segments":{%s},"digests":{},"config":{"json_size":"12288"}}' % segment).encode()
+    both = b""
+    for mark in (b"LUKS\xba\xbe", b"SKUL\xba\xbe"):
+        place = len(both)
+        header = struct.pack(">6sHQQ48s32s64s40s48sQ", mark, 2, 16384, 1, b"", b"sha256", b"", b"", b"", place)
+        both += (header.ljust(4096, b"\0") + text).ljust(16384, b"\0")
+    write(path, both.ljust(int(offset) + 16384, b"\0") if offset else both)
+
+
+def cowd(path, parent=""):
+    """ESX's sparse extent of 4 MiB, with a directory of grain tables and no grains; with a name it is an overlay."""
+    header = bytearray(2048)
+    struct.pack_into("<4sIIIIIII", header, 0, b"COWD", 1, 2 if parent else 3, 8192, 1, 4, 2, 8)
+    if parent:
+        header[32 : 32 + len(parent)] = parent.encode()
+    write(path, bytes(header) + bytes(2048))
 
 
 def vmdk_text(path, create_type, *lines):

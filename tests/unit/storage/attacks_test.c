@@ -272,6 +272,46 @@ static void a_chain_that_forks_into_itself(void **state)
     assert_safe(fine, 3);
 }
 
+/* A window of a file that the chain has already: what is written to the one changes the other. Windows side by side are fine. */
+static void parts_that_overlap(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *window; /* of `box`, below another window of it from 1 MiB to 2 MiB */
+        gboolean safe;
+    } windows[] = {
+        {"\"offset\":0,\"size\":1048576", TRUE},        {"\"offset\":2097152", TRUE},
+        {"\"offset\":0,\"size\":1049088", FALSE},       {"\"offset\":2096640", FALSE},
+        {"\"offset\":1049088,\"size\":512", FALSE},     {"\"size\":4194304", FALSE},
+        {"\"offset\":1048576,\"size\":1048576", FALSE},
+    };
+    must_run(
+        "qemu-img create -q -f qcow2 self.q 1M; truncate -s 1M self.q; qemu-img rebase -q -u -f qcow2 -F raw -b "
+        "\"json:{\\\"driver\\\":\\\"raw\\\",\\\"offset\\\":65536,\\\"file.filename\\\":\\\"$PWD/self.q\\\"}\" self.q");
+    g_autoptr(VpChain) itself = walk("self.q", QCOW2);
+    assert_refused(itself, CODE(LOOP), 1);
+
+    g_autofree char *box = path_of("box");
+    for (gsize i = 0; i < G_N_ELEMENTS(windows); i++) {
+        g_autofree char *below =
+            g_strdup_printf("json:{\"driver\":\"raw\",%s,\"file.filename\":\"%s\"}", windows[i].window, box);
+        must_run("qemu-img create -q -u -f qcow2 -F raw -b '%s' inner.q 1M; truncate -s 1M inner.q box;"
+                 "cat inner.q >>box; truncate -s 4M box; qemu-img create -q -u -f qcow2 -F qcow2 -b "
+                 "'json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"raw\",\"offset\":1048576,\"size\":1048576,\"file."
+                 "filename\":\"%s\"}}' "
+                 "over.q 1M",
+                 below, box);
+        print_message("%s\n", windows[i].window);
+        g_autoptr(VpChain) chain = walk("over.q", QCOW2);
+        if (windows[i].safe) {
+            assert_safe(chain, 3);
+        } else {
+            assert_refused(chain, CODE(LOOP), 2);
+        }
+        must_run("rm box");
+    }
+}
+
 /* The name is swapped between good and evil while walks go on: what a walk calls safe is what its descriptor is. */
 typedef struct Swap {
     gint stop;
@@ -394,7 +434,26 @@ static void block_devices(void **state)
     const VpChainOptions options = {.format = QCOW2, .policy = &policy};
     g_autoptr(VpChain) named = walk_with("dev.q", &options);
     g_autoptr(VpChain) unnamed = walk("dev.q", QCOW2);
+    /* The same device by another name is the same file. */
+    struct stat st;
+    assert_int_equal(stat(output, &st), 0);
+    g_autofree char *twin = g_strdup_printf("/dev/vp-twin-%d", (int)getpid());
+    g_autoptr(VpChain) twice = NULL;
+    if (mknod(twin, S_IFBLK | 0600, st.st_rdev) == 0) {
+        g_autofree char *overlay_of_twin = g_strdup_printf("host_device:%s", twin);
+        must_run("qemu-img create -q -u -f qcow2 -F qcow2 -b '%s' dev0.q 1M; qemu-img create -q -u -f qcow2 -F raw -b "
+                 "'%s' %s 1M; qemu-img create -q -u -f qcow2 -F qcow2 -b '%s' dev1.q 1M",
+                 overlay, overlay_of_twin, output, overlay);
+        char *both[] = {output, twin, NULL};
+        const VpImagePolicy two = {.block_devices = both};
+        const VpChainOptions options_of_two = {.format = QCOW2, .policy = &two};
+        twice = walk_with("dev1.q", &options_of_two);
+        unlink(twin);
+    }
     must_run("losetup -d %s", output);
+    if (twice) {
+        assert_refused(twice, CODE(LOOP), 2);
+    }
     assert_safe(named, 2);
     assert_int_equal(file_at(named, 1)->layer->virtual_size_bytes, 4 << 20);
     assert_refused(unnamed, CODE(NOT_REGULAR_FILE), 1);
@@ -450,6 +509,11 @@ static void bounds_of_the_policy(void **state)
             assert_true(vp_image_policy_allows_device(&policy, "/dev/vg0/lv", "/dev/dm-3"));
             assert_false(vp_image_policy_allows_device(&policy, "/dev/vg0/../sda", "/dev/sda"));
             assert_false(vp_image_policy_allows_device(&policy, "/home/u/link", "/dev/sda"));
+            /* A star stays in its folder: everybody may make links in /dev/shm. */
+            char *stars[] = {(char *)"/dev/s*", NULL};
+            const VpImagePolicy star = {.block_devices = stars};
+            assert_true(vp_image_policy_allows_device(&star, "/dev/sda", "/dev/sda"));
+            assert_false(vp_image_policy_allows_device(&star, "/dev/shm/link", "/dev/nvme0n1"));
         }
     }
     g_key_file_free(file);
@@ -474,6 +538,7 @@ int main(void)
         cmocka_unit_test(a_deputy),
         cmocka_unit_test(ten_thousand_layers),
         cmocka_unit_test(a_chain_that_forks_into_itself),
+        cmocka_unit_test(parts_that_overlap),
         cmocka_unit_test(a_base_that_is_swapped),
         cmocka_unit_test(windows),
         cmocka_unit_test(remote_layers),

@@ -386,6 +386,26 @@ static void declared_formats(void **state)
     assert_false(probe.readable);
 }
 
+/* Tables so large that they could hold more bytes than a disk can have. */
+static void qed_of_too_many_bytes(void **state)
+{
+    (void)state;
+    guint8 header[4096] = "QED";
+    VpProbe probe;
+    VpProbeInput input = {.head = header, .head_size = sizeof(header), .file_size = 8ull << 30};
+
+    header[7] = 4;         /* clusters of 64 MiB */
+    header[8] = 16;        /* tables of 16 clusters */
+    header[12] = 1;        /* the header has one */
+    header[40 + 3] = 4;    /* the L1 table is behind it */
+    header[48 + 7] = 0x80; /* 8 EiB */
+    assert_true(vp_probe(&input, PB_IMAGE_FORMAT_QED, &probe));
+    assert_true(has_issue(&probe, PB_FINDING_CODE_HEADER_CORRUPT));
+    header[48 + 7] = 0x40;
+    assert_true(vp_probe(&input, PB_IMAGE_FORMAT_QED, &probe));
+    assert_true(probe.well_formed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +423,7 @@ int main(void)
         cmocka_unit_test(raw_and_what_is_in_it),
         cmocka_unit_test(polyglots),
         cmocka_unit_test(declared_formats),
+        cmocka_unit_test(qed_of_too_many_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
