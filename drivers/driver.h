@@ -30,6 +30,9 @@ typedef struct VpObservation {
     PbDiskStatus *const
         *disks; /* borrowed; kept in the status. With n_disks 0 the status keeps those it has, unless pid is 0 */
     gsize n_disks;
+    /* Borrowed; kept in the status as the disks are. */
+    PbDomainEndpoint *const *endpoints;
+    gsize n_endpoints;
     PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */
     gsize n_findings;
 } VpObservation;
@@ -58,6 +61,10 @@ struct VpDriverOps {
 
     /* Fills in what can be done here now, but for `name` and `methods`, which come from this table. May block for a moment. */
     void (*capabilities)(VpDriver *driver, PbDriverCapabilities *capabilities);
+
+    /* Fills in what a spec leaves to the driver and what must stay as it is from now on (the machine's version, addresses). May block for a moment.
+     * May be NULL. */
+    void (*complete)(VpDriver *driver, PbDomainSpec *spec);
 
     /* Checks a spec that is to be created or changed: INVALID_ARGUMENT with violations, paths from "domain.spec". Never blocks. */
     VpError *(*validate)(VpDriver *driver, const PbDomainSpec *spec);

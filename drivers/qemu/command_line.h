@@ -24,6 +24,12 @@ typedef struct VpDiskFds {
     gsize n_layers;
 } VpDiskFds;
 
+/* A port by the numbers of its descriptors in the QEMU process. */
+typedef struct VpPortFds {
+    int socket_fd; /* a listening socket */
+    int log_fd;    /* opened to append; -1: no log */
+} VpPortFds;
+
 typedef struct VpCommandLine {
     const char *binary;
     const char *uid;
@@ -31,13 +37,19 @@ typedef struct VpCommandLine {
     const PbDomainSpec *spec;
     const char *architecture; /* "x86_64", "aarch64": the machine where the spec names none */
     PbAccelerator accelerator;
-    const char *cpu;        /* the CPU model */
-    int qmp_fd;             /* a listening socket */
-    const VpDiskFds *disks; /* as many as the spec has */
+    const char *cpu;               /* the CPU model */
+    int qmp_fd;                    /* a listening socket */
+    const VpDiskFds *disks;        /* as many as the spec has */
+    const VpPortFds *serial_ports; /* the same */
+    int kernel_fd;                 /* with a kernel in the spec */
+    int initrd_fd;                 /* -1: none */
 } VpCommandLine;
 
 /* `ret_argv` (g_strfreev) is set on NULL alone. FAILED_PRECONDITION, reason UNSUPPORTED_FORMAT, for a layer that QEMU would be let loose on. */
 VpError *vp_command_line(const VpCommandLine *line, char ***ret_argv);
+
+/* Fills in what a spec leaves open and what must not change once it was chosen. What is there stays, so that it may be called again. */
+void vp_spec_complete_qemu(PbDomainSpec *spec);
 
 /* INVALID_ARGUMENT with violations for what can be told to be wrong without looking at any file. */
 VpError *vp_spec_validate(const PbDomainSpec *spec);

@@ -32,6 +32,7 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->links_down = g_ptr_array_new_with_free_func(g_free);
     domain->disks = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->findings = g_ptr_array_new_with_free_func(vp_pb_free);
+    domain->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->ops = g_ptr_array_new();
     vp_qemu_driver_live(driver, 1);
     return domain;
@@ -53,6 +54,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     g_ptr_array_unref(domain->links_down);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
+    g_ptr_array_unref(domain->endpoints);
     g_ptr_array_unref(domain->ops);
     vp_error_free(domain->prepare_error);
     vp_error_free(domain->start_error);
@@ -108,6 +110,8 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
         .n_disks = started ? domain->disks->len : 0,
         .findings = started ? (PbFinding *const *)domain->findings->pdata : NULL,
         .n_findings = started ? domain->findings->len : 0,
+        .endpoints = started ? (PbDomainEndpoint *const *)domain->endpoints->pdata : NULL,
+        .n_endpoints = started ? domain->endpoints->len : 0,
     };
 
     domain->driver->host->report(domain->driver->host->data, domain->uid, &observation);

@@ -96,6 +96,7 @@ struct VpQemuDomain {
     GPtrArray *links_down; /* devices whose link has to be taken down, by id */
     GPtrArray *disks;      /* of PbDiskStatus */
     GPtrArray *findings;   /* of PbFinding */
+    GPtrArray *endpoints;  /* of PbDomainEndpoint */
     VpQemuOp *first_op;    /* the start or the adoption */
     VpError *prepare_error;
 

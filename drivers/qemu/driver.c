@@ -317,6 +317,12 @@ static void qemu_capabilities(VpDriver *driver, PbDriverCapabilities *capabiliti
     vp_qemu_probe_capabilities(((VpQemuDriver *)driver)->probe, capabilities);
 }
 
+static void qemu_complete(VpDriver *driver, PbDomainSpec *spec)
+{
+    (void)driver;
+    vp_spec_complete_qemu(spec);
+}
+
 static VpError *qemu_validate(VpDriver *driver, const PbDomainSpec *spec)
 {
     (void)driver;
@@ -336,6 +342,7 @@ const VpDriverOps vp_qemu_driver = {
     .open = qemu_open,
     .close = qemu_close,
     .capabilities = qemu_capabilities,
+    .complete = qemu_complete,
     .validate = qemu_validate,
     .adopt = qemu_adopt,
     .start = qemu_start,

@@ -13,12 +13,25 @@
 
 #define GROUP "process"
 #define TAIL_BYTES 4096
+#define QMP_SOCKET "qmp.sock"
+#define LOG "qemu.log"
 
 static void remove_file(const char *dir, const char *name)
 {
     g_autofree char *path = g_build_filename(dir, name, NULL);
 
     unlink(path);
+}
+
+/* Removes those files whose names end so. */
+static void remove_files(const char *dir, const char *suffix)
+{
+    g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
+
+    for (const char *name = entries ? g_dir_read_name(entries) : NULL; name; name = g_dir_read_name(entries)) {
+        if (g_str_has_suffix(name, suffix))
+            remove_file(dir, name);
+    }
 }
 
 VpError *vp_folder_make(const char *dir)
@@ -31,15 +44,13 @@ VpError *vp_folder_make(const char *dir)
 
 void vp_folder_ended(const char *dir)
 {
-    remove_file(dir, "qmp.sock");
+    remove_files(dir, ".sock");
     remove_file(dir, "process");
 }
 
 void vp_folder_remove(const char *dir)
 {
-    vp_folder_ended(dir);
-    remove_file(dir, "qemu.log");
-    remove_file(dir, "qemu.log.1");
+    remove_files(dir, "");
     rmdir(dir);
 }
 
@@ -93,15 +104,15 @@ VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record)
 /* ---- the socket ---- */
 
 /* bind() or connect() by way of an open folder: a path below /proc/self/fd is short, however long the folder's is. */
-static VpError *socket_at(const char *dir, int (*call)(int, const struct sockaddr *, socklen_t), const char *what,
-                          int *ret_fd)
+static VpError *socket_at(const char *dir, const char *name, int (*call)(int, const struct sockaddr *, socklen_t),
+                          const char *what, int *ret_fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     if (dir_fd < 0)
         return vp_error_errno(errno, "STATE_DIR", "cannot open the folder %s", dir);
-    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/qmp.sock", dir_fd);
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir_fd, name);
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     const int r = fd < 0 ? -1 : call(fd, (struct sockaddr *)&address, sizeof(address));
     const int errnum = errno;
@@ -109,36 +120,46 @@ static VpError *socket_at(const char *dir, int (*call)(int, const struct sockadd
     if (r < 0) {
         if (fd >= 0)
             close(fd);
-        return vp_error_errno(errnum, "QMP_SOCKET", "cannot %s the socket %s/qmp.sock", what, dir);
+        return vp_error_errno(errnum, "QMP_SOCKET", "cannot %s the socket %s/%s", what, dir, name);
     }
     *ret_fd = fd;
     return NULL;
 }
 
-VpError *vp_folder_listen(const char *dir, int *ret_fd)
+VpError *vp_folder_listen_at(const char *dir, const char *name, int *ret_fd)
 {
-    VpError *error = socket_at(dir, bind, "bind", ret_fd);
+    VpError *error = socket_at(dir, name, bind, "bind", ret_fd);
 
     if (error)
         return error;
     if (listen(*ret_fd, 8) == 0)
         return NULL;
-    error = vp_error_errno(errno, "QMP_SOCKET", "cannot listen on %s/qmp.sock", dir);
+    error = vp_error_errno(errno, "QMP_SOCKET", "cannot listen on %s/%s", dir, name);
     close(*ret_fd);
     return error;
 }
 
-VpError *vp_folder_connect(const char *dir, int *ret_fd)
+VpError *vp_folder_connect_to(const char *dir, const char *name, int *ret_fd)
 {
-    return socket_at(dir, connect, "connect to", ret_fd);
+    return socket_at(dir, name, connect, "connect to", ret_fd);
 }
 
-/* ---- the log ---- */
-
-VpError *vp_folder_open_log(const char *dir, int *ret_fd)
+VpError *vp_folder_listen(const char *dir, int *ret_fd)
 {
-    g_autofree char *path = g_build_filename(dir, "qemu.log", NULL);
-    g_autofree char *old = g_build_filename(dir, "qemu.log.1", NULL);
+    return vp_folder_listen_at(dir, QMP_SOCKET, ret_fd);
+}
+
+VpError *vp_folder_connect(const char *dir, int *ret_fd)
+{
+    return vp_folder_connect_to(dir, QMP_SOCKET, ret_fd);
+}
+
+/* ---- the logs ---- */
+
+VpError *vp_folder_open_log_at(const char *dir, const char *name, int *ret_fd)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    g_autofree char *old = g_strconcat(path, ".1", NULL);
 
     if (rename(path, old) < 0 && errno != ENOENT)
         return vp_error_errno(errno, "STATE_DIR", "cannot put aside %s", path);
@@ -147,6 +168,11 @@ VpError *vp_folder_open_log(const char *dir, int *ret_fd)
         return vp_error_errno(errno, "STATE_DIR", "cannot make %s", path);
     *ret_fd = fd;
     return NULL;
+}
+
+VpError *vp_folder_open_log(const char *dir, int *ret_fd)
+{
+    return vp_folder_open_log_at(dir, LOG, ret_fd);
 }
 
 /* The last `size` bytes of a file, NUL-terminated; NULL if it cannot be read. */
@@ -168,10 +194,10 @@ static char *read_end(int fd, gsize size, gsize *ret_length)
     return text;
 }
 
-void vp_folder_bound_log(const char *dir)
+static void bound_one(const char *dir, const char *name)
 {
-    g_autofree char *path = g_build_filename(dir, "qemu.log", NULL);
-    g_autofree char *old = g_build_filename(dir, "qemu.log.1", NULL);
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    g_autofree char *old = g_strconcat(path, ".1", NULL);
     struct stat status;
     gsize length;
 
@@ -189,6 +215,16 @@ void vp_folder_bound_log(const char *dir)
     close(fd);
 }
 
+void vp_folder_bound_log(const char *dir)
+{
+    g_autoptr(GDir) entries = g_dir_open(dir, 0, NULL);
+
+    for (const char *name = entries ? g_dir_read_name(entries) : NULL; name; name = g_dir_read_name(entries)) {
+        if (g_str_has_suffix(name, ".log"))
+            bound_one(dir, name);
+    }
+}
+
 /* Cuts "2026-01-02T03:04:05.678901Z " off the front. */
 static const char *without_timestamp(const char *line)
 {
@@ -198,7 +234,7 @@ static const char *without_timestamp(const char *line)
 
 char *vp_folder_log_tail(const char *dir, guint max_lines)
 {
-    g_autofree char *path = g_build_filename(dir, "qemu.log", NULL);
+    g_autofree char *path = g_build_filename(dir, LOG, NULL);
     gsize length = 0;
 
     const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);

@@ -24,22 +24,28 @@ VpError *vp_folder_write_record(const char *dir, const VpRecord *record);
 /* NOT_FOUND if there is none, or none of this host's run: PROCESS_GONE. */
 VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record);
 
-/* Removes socket and record after the process has ended; the log stays. */
+/* Removes sockets and record after the process has ended; the rest stays. */
 void vp_folder_ended(const char *dir);
 
-/* Removes the folder. */
+/* Removes the folder and all that is in it. */
 void vp_folder_remove(const char *dir);
 
 /* The QMP socket, listening, for QEMU; and a connection to it, non-blocking. The path may be longer than a socket's address can hold. */
 VpError *vp_folder_listen(const char *dir, int *ret_fd);
 VpError *vp_folder_connect(const char *dir, int *ret_fd);
 
+/* The same for another socket of the folder, that of a port of the domain; `name` ends in ".sock". */
+VpError *vp_folder_listen_at(const char *dir, const char *name, int *ret_fd);
+VpError *vp_folder_connect_to(const char *dir, const char *name, int *ret_fd);
+
 /* The log, for the process' stderr; that of the run before is kept as qemu.log.1. */
 VpError *vp_folder_open_log(const char *dir, int *ret_fd);
+/* The same for a port's; `name` ends in ".log". */
+VpError *vp_folder_open_log_at(const char *dir, const char *name, int *ret_fd);
 
-/* Keeps the log below VP_LOG_MAX_BYTES, with its end kept in qemu.log.1. */
+/* Keeps every log below VP_LOG_MAX_BYTES, with its end kept in NAME.1. */
 void vp_folder_bound_log(const char *dir);
 #define VP_LOG_MAX_BYTES (1024 * 1024)
 
-/* The last lines of the log, at most `max_lines` and 4 KiB, as valid UTF-8 without timestamps; NULL if it is empty. */
+/* The last lines of the process' log, at most `max_lines` and 4 KiB, as valid UTF-8 without timestamps; NULL if it is empty. */
 char *vp_folder_log_tail(const char *dir, guint max_lines);

@@ -1,6 +1,7 @@
 /* Checks of a spec that need no file: the rest of command_line.h. */
 #include <string.h>
 
+#include "base/pb.h"
 #include "command_line.h"
 #include "image_format.h"
 
@@ -74,6 +75,28 @@ static void check_interface(const PbDomainSpec *spec, size_t index, VpError **er
     }
 }
 
+static void check_kernel(const PbDomainSpec *spec, VpError **error)
+{
+    const PbKernelBoot *kernel = spec->kernel;
+
+    if (!kernel || kernel->kernel_path[0])
+        return;
+    if (kernel->initrd_path[0])
+        violation(error, NULL, 0, "kernel.initrd_path", "needs a kernel: set kernel_path as well");
+    if (kernel->command_line[0])
+        violation(error, NULL, 0, "kernel.command_line", "needs a kernel: set kernel_path as well");
+}
+
+void vp_spec_complete_qemu(PbDomainSpec *spec)
+{
+    if (spec->n_serial_ports == 0)
+        vp_pb_append(&spec->n_serial_ports, &spec->serial_ports, vp_pb_new(&pb_serial_port__descriptor));
+    for (size_t i = 0; i < spec->n_serial_ports; i++) {
+        if (spec->serial_ports[i]->model == PB_SERIAL_PORT_MODEL_UNSPECIFIED)
+            spec->serial_ports[i]->model = PB_SERIAL_PORT_MODEL_UART;
+    }
+}
+
 VpError *vp_spec_validate(const PbDomainSpec *spec)
 {
     VpError *error = NULL;
@@ -86,5 +109,10 @@ VpError *vp_spec_validate(const PbDomainSpec *spec)
         check_disk(spec, i, &error);
     for (size_t i = 0; i < spec->n_interfaces; i++)
         check_interface(spec, i, &error);
+    for (size_t i = 0; i < spec->n_serial_ports; i++) {
+        if (!protobuf_c_enum_descriptor_get_value(&pb_serial_port_model__descriptor, (int)spec->serial_ports[i]->model))
+            violation(&error, "serial_ports", i, "model", "is no model that is known");
+    }
+    check_kernel(spec, &error);
     return error;
 }

@@ -6,6 +6,7 @@
 #include "base/pb.h"
 #include "command_line.h"
 #include "domain.h"
+#include "equipment.h"
 #include "image_format.h"
 #include "storage/chain/chain.h"
 
@@ -14,6 +15,8 @@ typedef struct Start {
     VpQemuDomain *domain;
     const PbDomain *model;
     VpQemuFound found;
+    PbDomainSpec *spec; /* complete */
+    VpEquipment equipment;
     GPtrArray *chains; /* of VpChain, one a disk */
     GArray *fds;       /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
     int listen_fd;
@@ -170,7 +173,7 @@ static VpError *make_command_line(Start *start)
         .binary = start->found.binary,
         .uid = start->model->uid,
         .name = start->model->name,
-        .spec = start->model->spec,
+        .spec = start->spec,
         .architecture = start->found.architecture,
         .accelerator = start->found.accelerator,
         .cpu = start->found.cpu,
@@ -178,6 +181,7 @@ static VpError *make_command_line(Start *start)
         .disks = disks,
     };
 
+    vp_equipment_give(&start->equipment, start->fds, &line);
     for (guint i = 0; i < start->chains->len; i++) {
         const VpChain *chain = g_ptr_array_index(start->chains, i);
         VpLayerFds *layers = give_chain(start, chain);
@@ -236,6 +240,8 @@ static VpError *make_in_folder(Start *start, VpQemuOp *op)
     if (!error)
         error = vp_folder_listen(dir, &start->listen_fd);
     if (!error)
+        error = vp_equipment_make(&start->equipment, start->spec, dir);
+    if (!error)
         error = make_command_line(start);
     if (!error)
         error = make_process(start, op);
@@ -276,15 +282,24 @@ VpError *vp_qemu_start_prepare(VpQemuDomain *domain, VpQemuOp *op)
         .log_fd = -1,
     };
 
+    vp_equipment_init(&start.equipment);
+    start.spec = vp_pb_dup(start.model->spec);
+    vp_spec_complete_qemu(start.spec);
     keep_links_down(domain, start.model->spec);
     VpError *error = vp_qemu_probe_find(domain->driver->probe, start.model->spec->accelerator, &start.found);
     if (!error)
         error = prove_disks(&start, op);
     if (!error)
+        error = vp_equipment_open(&start.equipment, start.spec, domain->driver->host->images);
+    if (!error)
         error = make_in_folder(&start, op);
     /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
     close_fd(start.listen_fd);
     close_fd(start.log_fd);
+    if (!error)
+        g_ptr_array_extend_and_steal(domain->endpoints, g_steal_pointer(&start.equipment.endpoints));
+    vp_equipment_clear(&start.equipment);
+    vp_pb_free(start.spec);
     g_strfreev(start.argv);
     vp_qemu_found_clear(&start.found);
     return error;

@@ -106,6 +106,8 @@ static VpError *validate(VpDomains *domains, PbDomain *domain, VpDriver **ret_dr
     }
     if (ret_driver)
         *ret_driver = driver;
+    if (driver->ops->complete)
+        driver->ops->complete(driver, domain->spec);
     return driver->ops->validate ? driver->ops->validate(driver, domain->spec) : NULL;
 }
 

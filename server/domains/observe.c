@@ -16,6 +16,7 @@ typedef struct Seen {
     char *detail;
     PbDiskStatus **disks;
     PbFinding **findings;
+    PbDomainEndpoint **endpoints;
     gint64 wall_us;
 } Seen;
 
@@ -51,6 +52,7 @@ static Seen *seen_new(const VpObservation *observation)
     seen->reason = g_strdup(observation->reason);
     seen->detail = text_of(observation->detail);
     seen->disks = dup_messages((void *const *)observation->disks, observation->n_disks);
+    seen->endpoints = dup_messages((void *const *)observation->endpoints, observation->n_endpoints);
     seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
     seen->wall_us = vp_wall_us();
     return seen;
@@ -61,6 +63,7 @@ static void seen_free(void *data)
     Seen *seen = data;
 
     free_messages(seen->disks, seen->observation.n_disks);
+    free_messages(seen->endpoints, seen->observation.n_endpoints);
     free_messages(seen->findings, seen->observation.n_findings);
     g_free(seen->reason);
     g_free(seen->detail);
@@ -75,6 +78,16 @@ static void set_disks(PbDomainStatus *status, PbDiskStatus *const *disks, gsize 
     status->n_disks = 0;
     for (gsize i = 0; i < n_disks; i++)
         vp_pb_append(&status->n_disks, &status->disks, vp_pb_dup(disks[i]));
+}
+
+static void set_endpoints(PbDomainStatus *status, PbDomainEndpoint *const *endpoints, gsize n_endpoints)
+{
+    for (size_t i = 0; i < status->n_endpoints; i++)
+        vp_pb_free(status->endpoints[i]);
+    g_clear_pointer(&status->endpoints, g_free);
+    status->n_endpoints = 0;
+    for (gsize i = 0; i < n_endpoints; i++)
+        vp_pb_append(&status->n_endpoints, &status->endpoints, vp_pb_dup(endpoints[i]));
 }
 
 static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
@@ -96,6 +109,8 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     status->accelerator = observation->accelerator;
     if (observation->pid == 0 || observation->n_disks > 0)
         set_disks(status, seen->disks, observation->n_disks);
+    if (observation->pid == 0 || observation->n_endpoints > 0)
+        set_endpoints(status, seen->endpoints, observation->n_endpoints);
 
     for (gsize i = 0; i < observation->n_findings; i++) {
         const PbFinding *finding = seen->findings[i];

@@ -1,0 +1,31 @@
+/*
+ * What a QEMU process is given besides its disks: the kernel that it loads, sockets and logs of its ports. Opened before the process is made, by the
+ * blocking part of a start (start.c), and closed once it has been.
+ */
+#pragma once
+
+#include "command_line.h"
+#include "storage/chain/policy.h"
+
+typedef struct VpEquipment {
+    GArray *fds;          /* of int; owned */
+    GArray *serial_ports; /* of VpPortFds */
+    int kernel_fd;
+    int initrd_fd;
+    GPtrArray *endpoints; /* of PbDomainEndpoint: where the far ends are */
+} VpEquipment;
+
+void vp_equipment_init(VpEquipment *equipment);
+/* Closes all that is open; what was told of the endpoints stays until vp_equipment_clear(). */
+void vp_equipment_close(VpEquipment *equipment);
+void vp_equipment_clear(VpEquipment *equipment);
+
+/* Opens the files that the spec names, as the policy allows. May hang with the disk that they are on. FAILED_PRECONDITION with violations naming the
+ * field. */
+VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const VpImagePolicy *policy);
+
+/* Makes what lies in the domain's own folder, which exists. */
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir);
+
+/* Appends the descriptors to `fds`, the child's from VP_PROCESS_FIRST_FD on, and tells the command line their numbers there. */
+void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line);
