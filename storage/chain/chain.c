@@ -190,6 +190,18 @@ static void check_ownership(VpWalk *walk, const VpNext *next, const struct stat 
     check_owner(walk, next, st);
 }
 
+/* The overlay as large as its backing file, where its format lets that be done. */
+static char *resize_remedy(const VpNext *next, guint64 size)
+{
+    if (next->overlay_format != PB_IMAGE_FORMAT_QCOW2 && next->overlay_format != PB_IMAGE_FORMAT_QED) {
+        return NULL;
+    }
+    g_autofree char *word = vp_text_shell(next->overlay);
+    return g_strdup_printf("qemu-img resize -f %s %s %" G_GUINT64_FORMAT
+                           "  # if the guest is to see all of it, and no program uses the overlay",
+                           vp_format_qemu_name(next->overlay_format), word, size);
+}
+
 static void compare_sizes(VpWalk *walk, const VpNext *next, guint64 size)
 {
     if (!next->overlay || size == next->overlay_size) {
@@ -198,7 +210,8 @@ static void compare_sizes(VpWalk *walk, const VpNext *next, guint64 size)
     gboolean larger = size > next->overlay_size;
     vp_walk_find(walk,
                  vp_finding_new(larger ? PB_FINDING_CODE_BACKING_LARGER : PB_FINDING_CODE_BACKING_SMALLER,
-                                larger ? PB_SEVERITY_WARNING : PB_SEVERITY_INFO, next->depth, next->path, NULL,
+                                larger ? PB_SEVERITY_WARNING : PB_SEVERITY_INFO, next->depth, next->path,
+                                larger ? resize_remedy(next, size) : NULL,
                                 "has %" G_GUINT64_FORMAT " bytes and its overlay %s has %" G_GUINT64_FORMAT ": %s",
                                 size, next->overlay, next->overlay_size,
                                 larger ? "the guest does not see what is beyond" : "the rest reads as zeroes"));

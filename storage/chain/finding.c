@@ -101,7 +101,7 @@ static char *issue_remedy(const VpProbeIssue *issue, PbImageFormat format, const
         if (format == PB_IMAGE_FORMAT_VMDK || format == PB_IMAGE_FORMAT_VPC) {
             return g_strdup("nothing, if no program uses it; check it with the program that made it");
         }
-        return g_strdup_printf("if no program uses it: qemu-img check -f %s -r all %s", vp_format_qemu_name(format),
+        return g_strdup_printf("qemu-img check -f %s -r all %s  # if no program uses it", vp_format_qemu_name(format),
                                word);
     case PB_FINDING_CODE_HEADER_CORRUPT:
         if (format != PB_IMAGE_FORMAT_QCOW2) {
