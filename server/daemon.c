@@ -10,6 +10,7 @@
 /* Workers block on disks for moments: a few more than cores keep a slow disk from holding up the rest. */
 #define WORKERS 4
 #define MAX_QUEUED_WORK 4096
+#define MAX_QUEUED_SLOW 64
 #define KEEP_OPERATIONS 1000
 #define MAX_WAITING_JOBS 64
 #define ADOPT_US (3 * G_USEC_PER_SEC)
@@ -19,6 +20,7 @@ struct VpDaemon {
     const VpConfig *config;
     VpLoop *loop;
     VpPool *pool;
+    VpPool *slow_pool;
     VpStore *store;
     VpJobs *jobs;
     VpDomains *domains;
@@ -63,6 +65,8 @@ static VpError *open_parts(VpDaemon *daemon)
         daemon->loop = vp_loop_new("vp-loop", &error);
     if (!error)
         daemon->pool = vp_pool_new("vp-worker", WORKERS, MAX_QUEUED_WORK, &error);
+    if (!error)
+        daemon->slow_pool = vp_pool_new("vp-slow", VP_SLOW_THREADS, MAX_QUEUED_SLOW, &error);
     if (error)
         return error;
 
@@ -113,6 +117,7 @@ static VpError *start(VpDaemon *daemon)
         .listen = (const char *const *)config->listen,
         .threads = config->rpc_threads,
         .pool = daemon->pool,
+        .slow_pool = daemon->slow_pool,
         .loop = daemon->loop,
         .tables = daemon->tables,
     };
@@ -161,6 +166,7 @@ void vp_daemon_free(VpDaemon *daemon)
     vp_event_hub_free(daemon->services.events);
     vp_rpc_server_free(daemon->server);
     vp_pool_free(daemon->pool);
+    vp_pool_free(daemon->slow_pool);
     vp_loop_free(daemon->loop);
     vp_store_close(daemon->store);
     g_free(daemon->tables);

@@ -78,6 +78,7 @@ static void run_handler(void *data)
 static void dispatch(VpCall *call)
 {
     const VpEndpoint *endpoint = call->endpoint;
+    VpPool *pool = vp_server_pool(call->server, endpoint->flags);
 
     if (endpoint->method->client_streaming || endpoint->method->server_streaming) {
         if (!vp_server_add_stream(call->server, call)) {
@@ -87,7 +88,7 @@ static void dispatch(VpCall *call)
         }
         vp_call_watch_close(call);
     }
-    if (!(endpoint->flags & VP_RPC_WORKER)) {
+    if (!pool) {
         endpoint->handler(call, call->request, endpoint->context);
         /* Not answered at once: from now on its client may go away. */
         vp_call_watch_close(call);
@@ -96,7 +97,7 @@ static void dispatch(VpCall *call)
     }
 
     vp_call_watch_close(call);
-    if (!vp_pool_submit(vp_server_pool(call->server), run_handler, call)) {
+    if (!vp_pool_submit(pool, run_handler, call)) {
         VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon has too much to do; try again");
         vp_call_fail(call, vp_error_retry(error, 1000));
         vp_call_unref(call);

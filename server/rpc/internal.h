@@ -156,6 +156,7 @@ struct VpRpcServer {
     VpContract *contract;
     VpHealth *health;
     VpPool *pool;
+    VpPool *slow_pool;
     VpLoop *loop;
     guint max_calls;
     guint stalled_write_ms;
@@ -183,7 +184,8 @@ struct VpRpcServer {
 void vp_server_enter(VpRpcServer *server, VpError **ret_error);
 void vp_server_leave(VpRpcServer *server);
 const VpContract *vp_server_contract(const VpRpcServer *server);
-VpPool *vp_server_pool(const VpRpcServer *server);
+/* The threads for a handler of these flags; NULL: the RPC thread itself. */
+VpPool *vp_server_pool(const VpRpcServer *server, VpRpcFlags flags);
 VpHealth *vp_server_health(VpRpcServer *server);
 
 /* ---- requests.c ---- */

@@ -5,8 +5,9 @@
  * table names the handlers. A method without one answers UNIMPLEMENTED. Before a handler runs, the request was checked against its
  * descriptor (server/rpc/validate.h) and unpacked.
  *
- * A handler runs on an RPC thread (and must not block: no disk, no hypervisor, no lock held across a call down) or, marked VP_RPC_WORKER, on
- * a worker thread. It ends its call with vp_call_reply(), vp_call_finish() or vp_call_fail(), at once or later, from any thread. What goes on after
+ * A handler runs on an RPC thread (and must not block: no disk, no hypervisor, no lock held across a call down) or, marked VP_RPC_WORKER or VP_RPC_SLOW, on
+ * a thread of one of the pools; a pool that has too much to do sheds the call with RESOURCE_EXHAUSTED. It ends its call with vp_call_reply(),
+ * vp_call_finish() or vp_call_fail(), at once or later, from any thread. What goes on after
  * the handler has returned holds a reference until it has ended the call; a call whose last reference goes without that is ended with INTERNAL.
  */
 #pragma once
@@ -23,6 +24,7 @@ typedef struct VpCall VpCall;
 typedef enum VpRpcFlags {
     VP_RPC_INLINE = 0,
     VP_RPC_WORKER = 1 << 0, /* the handler blocks for a moment: run it on the worker pool */
+    VP_RPC_SLOW = 1 << 1,   /* it works for long, or waits for its reader: run it on the slow pool */
 } VpRpcFlags;
 
 /* `context` is the one of the table. `request` lives as long as the call; NULL for methods whose client streams. */
@@ -92,7 +94,7 @@ gboolean vp_call_write(VpCall *call, const void *message, gboolean more,
 /* The same for a message whose one field, number `field`, is the packed message `packed`: an event in its answer. Copies. */
 gboolean vp_call_write_wrapped(VpCall *call, guint field, GBytes *packed, gboolean more,
                                void (*written)(VpCall *call, void *data, gboolean ok), void *data);
-/* The same for VP_RPC_WORKER handlers: waits while too much is under way, for at most 10 s. FALSE: the client has gone or does not read; return. */
+/* The same for VP_RPC_SLOW handlers: waits while too much is under way, for at most 10 s. FALSE: the client has gone or does not read; return. */
 gboolean vp_call_write_wait(VpCall *call, const void *message);
 
 /* Client streams and bidirectional ones: asks for the next message. `got(call, data, message)` is called once on an RPC thread; message (owned by the callee,
@@ -107,6 +109,7 @@ typedef struct VpRpcOptions {
     guint max_calls;           /* calls in flight; more are shed with RESOURCE_EXHAUSTED. 0: 20,000 */
     gsize max_request_bytes;   /* 0: 4 MiB */
     VpPool *pool;              /* for VP_RPC_WORKER handlers */
+    VpPool *slow_pool;         /* for VP_RPC_SLOW handlers */
     VpLoop *loop;              /* for the timer that finds stalled writes */
     guint
         stalled_write_ms; /* a stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED. 0: 120,000 */

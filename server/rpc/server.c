@@ -33,9 +33,9 @@ const VpContract *vp_server_contract(const VpRpcServer *server)
     return server->contract;
 }
 
-VpPool *vp_server_pool(const VpRpcServer *server)
+VpPool *vp_server_pool(const VpRpcServer *server, VpRpcFlags flags)
 {
-    return server->pool;
+    return flags & VP_RPC_SLOW ? server->slow_pool : flags & VP_RPC_WORKER ? server->pool : NULL;
 }
 
 VpHealth *vp_server_health(VpRpcServer *server)
@@ -212,6 +212,7 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
     server->credentials = grpc_insecure_server_credentials_create();
     server->health = vp_health_new();
     server->pool = options->pool;
+    server->slow_pool = options->slow_pool;
     server->loop = options->loop;
     server->max_calls = options->max_calls ? options->max_calls : DEFAULT_MAX_CALLS;
     server->stalled_write_ms = options->stalled_write_ms ? options->stalled_write_ms : DEFAULT_STALLED_WRITE_MS;

@@ -58,46 +58,64 @@ static VpError *send_file(VpCall *call, int fd, GChecksum *sum, guint64 *ret_siz
     return got < 0 ? vp_error_errno(errno, "STORE_FAILED", "cannot read the copy of the store") : NULL;
 }
 
-static void backup_store(VpCall *call, const void *message, void *context)
+static VpError *enter(VpServices *services)
 {
-    const VpServices *services = context;
+    return vp_slow_enter(&services->copying, VP_MAX_COPYING, "backups and checks of the store are under way");
+}
+
+static VpError *send_backup(VpCall *call, VpServices *services)
+{
     PbBackupStoreResponse last = PB_BACKUP_STORE_RESPONSE__INIT;
     PbStoreBackup backup = PB_STORE_BACKUP__INIT;
     VpError *error = NULL;
     gboolean gone = FALSE;
     const int fd = vp_store_backup(services->store, is_cancelled, call, &backup.revision, &error);
 
-    (void)message;
-    if (fd < 0) {
-        vp_call_fail(call, error);
-        return;
-    }
+    if (fd < 0)
+        return error;
     GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
 
     error = send_file(call, fd, sum, &backup.size_bytes, &gone);
     close(fd);
     backup.sha256 = (char *)g_checksum_get_string(sum);
     last.backup = &backup;
+    if (!error && (gone || !vp_call_write_wait(call, &last)))
+        error = vp_error_new(VP_CANCELLED, "BACKUP_CANCELLED", "the client does not read the copy");
+    g_checksum_free(sum);
+    return error;
+}
+
+static void backup_store(VpCall *call, const void *message, void *context)
+{
+    VpServices *services = context;
+
+    (void)message;
+    VpError *error = enter(services);
+    if (!error) {
+        error = send_backup(call, services);
+        vp_slow_leave(&services->copying);
+    }
     if (error)
         vp_call_fail(call, error);
-    else if (gone || !vp_call_write_wait(call, &last))
-        vp_call_fail(call, vp_error_new(VP_CANCELLED, "BACKUP_CANCELLED", "the client does not read the copy"));
     else
         vp_call_finish(call);
-    g_checksum_free(sum);
 }
 
 /* ---- CheckStore, on a worker ---- */
 
 static void check_store(VpCall *call, const void *message, void *context)
 {
-    const VpServices *services = context;
+    VpServices *services = context;
     PbCheckStoreResponse response = PB_CHECK_STORE_RESPONSE__INIT;
     PbStoreCheck check = PB_STORE_CHECK__INIT;
     g_auto(VpStoreReport) report = {0};
 
     (void)message;
-    VpError *error = vp_store_check(services->store, is_cancelled, call, &report);
+    VpError *error = enter(services);
+    if (!error) {
+        error = vp_store_check(services->store, is_cancelled, call, &report);
+        vp_slow_leave(&services->copying);
+    }
     if (error) {
         vp_call_fail(call, error);
         return;
@@ -114,7 +132,7 @@ static void check_store(VpCall *call, const void *message, void *context)
 
 const VpMethodHandler vp_admin_handlers[] = {
     {"virtplane.v1.AdminService/GetDaemon", get_daemon, VP_RPC_INLINE},
-    {"virtplane.v1.AdminService/BackupStore", backup_store, VP_RPC_WORKER},
-    {"virtplane.v1.AdminService/CheckStore", check_store, VP_RPC_WORKER},
+    {"virtplane.v1.AdminService/BackupStore", backup_store, VP_RPC_SLOW},
+    {"virtplane.v1.AdminService/CheckStore", check_store, VP_RPC_SLOW},
     {0},
 };

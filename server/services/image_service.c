@@ -64,14 +64,16 @@ static void inspect_chain(VpCall *call, const void *message, void *context)
     PbInspectChainResponse response = PB_INSPECT_CHAIN_RESPONSE__INIT;
     response.payload_case = PB_INSPECT_CHAIN_RESPONSE__PAYLOAD_SUMMARY;
     response.summary = chain->summary;
-    vp_call_write_wait(call, &response);
-    vp_call_finish(call);
+    /* Without its summary a chain that was not told to its end would look like one. */
+    if (vp_call_write_wait(call, &response))
+        vp_call_finish(call);
+    else
+        vp_call_fail(call, vp_error_new(VP_CANCELLED, "READER_GONE",
+                                        "the walk of the chain was stopped by its reader, who takes nothing"));
 }
 
 /* ---- InspectPath ---- */
 
-/* Each has threads of its own and holds one of the workers. */
-#define MAX_INSPECTING 2
 #define DOMAINS_A_PAGE 500
 
 /* What the domains say of a file that one of them has as a disk. */
@@ -158,12 +160,9 @@ static void inspect_path(VpCall *call, const void *message, void *context)
     const PbInspectPathRequest *request = message;
     VpServices *services = context;
 
-    if (g_atomic_int_add(&services->inspecting, 1) >= MAX_INSPECTING) {
-        g_atomic_int_add(&services->inspecting, -1);
-        vp_call_fail(call,
-                     vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_INSPECTIONS",
-                                                 "%d folders are being inspected already; try again", MAX_INSPECTING),
-                                    1000));
+    VpError *error = vp_slow_enter(&services->inspecting, VP_MAX_INSPECTING, "folders are being inspected");
+    if (error) {
+        vp_call_fail(call, error);
         return;
     }
     g_autoptr(GHashTable) disks = list_disks(services->domains);
@@ -176,9 +175,9 @@ static void inspect_path(VpCall *call, const void *message, void *context)
         .declared = declared_by_domain,
         .declared_data = &inspection,
     };
-    VpError *error = vp_folder_inspect(request->path, &options, send_images, &inspection);
+    error = vp_folder_inspect(request->path, &options, send_images, &inspection);
 
-    g_atomic_int_add(&services->inspecting, -1);
+    vp_slow_leave(&services->inspecting);
     if (error)
         vp_call_fail(call, error);
     else
@@ -233,8 +232,8 @@ static void record_backing_format(VpCall *call, const void *message, void *conte
 
 const VpMethodHandler vp_image_handlers[] = {
     {"virtplane.v1.ImageService/ProbeImage", probe_image, VP_RPC_WORKER},
-    {"virtplane.v1.ImageService/InspectChain", inspect_chain, VP_RPC_WORKER},
-    {"virtplane.v1.ImageService/InspectPath", inspect_path, VP_RPC_WORKER},
+    {"virtplane.v1.ImageService/InspectChain", inspect_chain, VP_RPC_SLOW},
+    {"virtplane.v1.ImageService/InspectPath", inspect_path, VP_RPC_SLOW},
     {"virtplane.v1.ImageService/RecordBackingFormat", record_backing_format, VP_RPC_WORKER},
     {0},
 };

@@ -22,6 +22,7 @@ typedef struct VpServices {
     const char *state_dir;
     const VpImagePolicy *images;
     gint inspecting;              /* InspectPath calls under way; atomic */
+    gint copying;                 /* and those that read all of the store */
     const char *const *addresses; /* set once they are bound, while calls are served: atomic */
     gint64 start_wall_us;
 } VpServices;
@@ -38,6 +39,15 @@ extern const VpMethodHandler vp_operation_handlers[];
 
 /* What a page has at most, but for one larger entry: clients take messages of 4 MiB by default. */
 #define VP_PAGE_MAX_BYTES (3u << 20)
+
+/* How many of the calls that may take minutes run at once. They have threads of their own, more than these together, so that shorter ones get through. */
+#define VP_MAX_INSPECTING 2
+#define VP_MAX_COPYING 2
+#define VP_SLOW_THREADS (VP_MAX_INSPECTING + VP_MAX_COPYING + 2)
+
+/* Counts such a call in: RESOURCE_EXHAUSTED, reason TOO_BUSY, if `most` are under way. `what`: "folders are being inspected". */
+VpError *vp_slow_enter(gint *count, gint most, const char *what);
+void vp_slow_leave(gint *count);
 
 /* The page size to use for what a client asked (the bound of 1,000 is the validator's). */
 static inline guint vp_page_size(guint32 asked)

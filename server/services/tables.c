@@ -1,4 +1,4 @@
-/* The list of all services. A new one is one line here. */
+/* The list of all services (a new one is one line here), and what they share. */
 #include "server/services/services.h"
 
 VpHandlerTable *vp_services_tables(VpServices *services)
@@ -12,4 +12,18 @@ VpHandlerTable *vp_services_tables(VpServices *services)
     for (gsize i = 0; i < G_N_ELEMENTS(all); i++)
         tables[i] = (VpHandlerTable){.handlers = all[i], .context = services};
     return tables;
+}
+
+VpError *vp_slow_enter(gint *count, gint most, const char *what)
+{
+    if (g_atomic_int_add(count, 1) < most)
+        return NULL;
+    vp_slow_leave(count);
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "%d %s already; try again", most, what),
+                          1000);
+}
+
+void vp_slow_leave(gint *count)
+{
+    g_atomic_int_add(count, -1);
 }

@@ -28,6 +28,7 @@ typedef struct Bench {
     char *address;
     VpLoop *loop;
     VpPool *pool;
+    VpPool *slow_pool; /* one thread, and room for one call that waits */
     VpRpcServer *server;
     VpClient *client;
 
@@ -52,6 +53,7 @@ static int setup(void **state)
     bench->address = g_strdup_printf("unix:%s/socket", bench->dir);
     bench->loop = vp_loop_new("loop", &error);
     bench->pool = vp_pool_new("worker", 2, 100, &error);
+    bench->slow_pool = vp_pool_new("slow", 1, 1, &error);
     vp_client_library_init();
     *state = bench;
     return error ? -1 : 0;
@@ -72,6 +74,7 @@ static int teardown(void **state)
     stop(bench);
     vp_client_library_shutdown();
     vp_pool_free(bench->pool);
+    vp_pool_free(bench->slow_pool);
     vp_loop_free(bench->loop);
     g_autofree char *path = g_build_filename(bench->dir, "socket", NULL);
     g_unlink(path);
@@ -234,7 +237,7 @@ static VpError *start_on(Bench *bench, const char *const *addresses, VpHandler u
                          VpRpcFlags flags, guint max_calls)
 {
     const VpMethodHandler handlers[] = {
-        {"virtplane.v1.DomainService/GetDomain", unary, VP_RPC_INLINE},
+        {"virtplane.v1.DomainService/GetDomain", unary, flags & VP_RPC_SLOW ? VP_RPC_WORKER : VP_RPC_INLINE},
         {"virtplane.v1.EventService/WatchEvents", stream, flags},
         {0},
     };
@@ -244,6 +247,7 @@ static VpError *start_on(Bench *bench, const char *const *addresses, VpHandler u
         .threads = 1,
         .max_calls = max_calls,
         .pool = bench->pool,
+        .slow_pool = bench->slow_pool,
         .loop = bench->loop,
         .stalled_write_ms = 300,
         .tables = tables,
@@ -432,7 +436,7 @@ static void a_worker_waits_for_its_reader(void **state)
 {
     Bench *bench = *state;
     const char *const addresses[] = {bench->address, NULL};
-    VpError *error = start_on(bench, addresses, drop, write_and_wait, VP_RPC_WORKER, 0);
+    VpError *error = start_on(bench, addresses, drop, write_and_wait, VP_RPC_SLOW, 0);
 
     assert_null(error);
     bench->client = vp_client_new(bench->address, &error);
@@ -464,6 +468,44 @@ static void too_many_writes_are_refused(void **state)
         pthread_cond_wait(&bench->changed, &bench->mutex);
     pthread_mutex_unlock(&bench->mutex);
     assert_int_equal(bench->written + bench->not_written, taken);
+}
+
+static void hold_thread(VpCall *call, const void *message, void *context)
+{
+    Bench *bench = context;
+
+    (void)message;
+    pthread_mutex_lock(&bench->mutex);
+    bench->written++;
+    pthread_cond_broadcast(&bench->changed);
+    while (bench->drained == 0)
+        pthread_cond_wait(&bench->changed, &bench->mutex);
+    pthread_mutex_unlock(&bench->mutex);
+    vp_call_finish(call);
+}
+
+/* One that has taken its pool's thread, one that waits for it: a third is refused, and calls of another kind are answered. */
+static void slow_calls_take_no_workers(void **state)
+{
+    Bench *bench = *state;
+    const char *const addresses[] = {bench->address, NULL};
+    VpError *error = start_on(bench, addresses, answer_name, hold_thread, VP_RPC_SLOW, 0);
+
+    assert_null(error);
+    bench->client = vp_client_new(bench->address, &error);
+    g_autoptr(VpClientStream) first = watch(bench);
+    wait_for(bench, &bench->written, 1);
+    g_autoptr(VpClientStream) second = watch(bench);
+    g_autoptr(VpClientStream) third = watch(bench);
+    ends(third, VP_RESOURCE_EXHAUSTED, "TOO_BUSY");
+    vp_pb_auto PbGetDomainResponse *response = get(bench, "web", SOON_MS, &error);
+    assert_null(error);
+    pthread_mutex_lock(&bench->mutex);
+    bench->drained = 1;
+    pthread_cond_broadcast(&bench->changed);
+    pthread_mutex_unlock(&bench->mutex);
+    ends(first, VP_OK, NULL);
+    ends(second, VP_OK, NULL);
 }
 
 /* Its reader takes nothing: after a while the stream is ended, and its source told. */
@@ -640,6 +682,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(writes_keep_their_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_worker_waits_for_its_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(too_many_writes_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(slow_calls_take_no_workers, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stalled_stream_is_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(a_drain_ends_streams, setup, teardown),
         cmocka_unit_test_setup_teardown(a_closed_stream_is_not_drained, setup, teardown),
