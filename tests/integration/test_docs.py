@@ -2,6 +2,7 @@
 import glob
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -12,26 +13,46 @@ from harness.daemon import program
 PAGES = sorted(path for pattern in ("*.md", "docs/**/*.md", "clients/**/*.md") for path in glob.glob(os.path.join(TOP, pattern), recursive=True))
 
 
+# What a page takes for granted, and a program that a block needs beside ours.
+DEFAULT_SOCKET = "/run/virtplane/virtplaned.sock"
+NEEDED = {"grpcurl": os.path.join(TOP, ".cache/go/grpcurl")}
+
+
 def blocks():
-    """(page, number, commands) of each block that is to be run."""
+    """(commands, needs) of each block that is to be run: a whole one is one script, for what it starts and the variables that it sets."""
     for page in PAGES:
         with open(page, encoding="utf-8") as file:
-            found = re.findall(r"<!-- run -->\n```console\n(.*?)```", file.read(), flags=re.S)
-        for number, block in enumerate(found, 1):
+            found = re.findall(r"<!-- run(?: with (\w+))? -->\n```console\n(.*?)```", file.read(), flags=re.S)
+        for number, (needs, block) in enumerate(found, 1):
             text = re.sub(r"\\\n\s*", " ", block)
             commands = [line[2:] for line in text.split("\n") if line.startswith("$ ")]
-            yield pytest.param(commands, id=f"{os.path.relpath(page, TOP)} {number}")
+            yield pytest.param(commands, needs, id=f"{os.path.relpath(page, TOP)} {number}")
 
 
-@pytest.mark.parametrize("commands", list(blocks()))
-def test_commands(daemon, commands):
-    folders = {os.path.dirname(program("VPCTL", "clients/cli/vpctl")), os.path.dirname(program("VIRTPLANED", "server/virtplaned"))}
+@pytest.mark.parametrize("commands, needs", list(blocks()))
+def test_commands(daemon, commands, needs):
+    if needs and not os.path.exists(NEEDED[needs]):
+        pytest.skip(f"there is no {needs}")
+    folders = {os.path.dirname(path) for path in (program("VPCTL", "clients/cli/vpctl"), program("VIRTPLANED", "server/virtplaned"), *NEEDED.values())}
     env = dict(daemon.env, VIRTPLANE_ENDPOINT=daemon.address, PATH=os.pathsep.join([*folders, os.environ["PATH"]]))
+    script = "\n".join(commands).replace(DEFAULT_SOCKET, daemon.socket)
     assert commands
-    for command in commands:
-        done = subprocess.run(["bash", "-c", command], cwd=daemon.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, timeout=60)
-        assert done.returncode == 0, f"$ {command}\n{done.stdout}"
+    # To a file: what a block starts in the background may hold it open for longer than the script runs.
+    with open(daemon.path("said"), "w+", encoding="utf-8", errors="replace") as said:
+        shell = subprocess.Popen(["bash", "-evm", "-o", "pipefail", "-c", script], cwd=daemon.folder, env=env, stdin=subprocess.DEVNULL, stdout=said,
+                                 stderr=said, start_new_session=True)
+        try:
+            code = shell.wait(60)
+        except subprocess.TimeoutExpired:
+            shell.kill()
+            code = shell.wait()
+        left = [int(pid) for pid in subprocess.run(["pgrep", "-s", str(shell.pid)], stdout=subprocess.PIPE, text=True).stdout.split()]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        said.seek(0)
+        text = said.read()
+    assert code == 0, f"ended with {code}:\n{text}"
+    assert not left, f"left something running:\n{text}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: os.path.relpath(page, TOP))
