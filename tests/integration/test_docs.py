@@ -9,6 +9,7 @@ import pytest
 
 from harness.client import TOP
 from harness.daemon import program
+from test_protocol import BUILT, later_methods
 
 PAGES = sorted(path for pattern in ("*.md", "docs/**/*.md", "clients/**/*.md") for path in glob.glob(os.path.join(TOP, pattern), recursive=True))
 
@@ -53,6 +54,17 @@ def test_commands(daemon, commands, needs):
         text = said.read()
     assert code == 0, f"ended with {code}:\n{text}"
     assert not left, f"left something running:\n{text}"
+
+
+def test_what_is_not_built_is_said():
+    """README.md's table has exactly the methods that answer UNIMPLEMENTED (test_protocol.py asks for each)."""
+    later = {}
+    for method in later_methods():
+        later.setdefault(method.containing_service.name, []).append(method.name)
+    rows = [f"| {service} | {' '.join(names) if service in BUILT else 'all'} |" for service, names in later.items()]
+    with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
+        said = file.read().split("<!-- not built -->")[1].split("\n\n")[0].strip().split("\n")[2:]
+    assert sorted(said) == sorted(rows), "README.md should say:\n" + "\n".join(sorted(rows))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: os.path.relpath(page, TOP))
