@@ -33,13 +33,14 @@ static gboolean is_driver(const char *name)
 /* A group that is misspelt would be a setting that silently does nothing. */
 static VpError *check_groups(VpConfig *config, const char *path)
 {
-    static const char *const own[] = {"daemon", "events", "images", NULL};
+    static const char *const own[] = {"daemon", "events", "images", "auth", "tls", "tokens", "audit", "secrets", NULL};
     g_auto(GStrv) groups = g_key_file_get_groups(config->file, NULL);
 
     for (char **group = groups; *group; group++) {
         if (!g_strv_contains(own, *group) && !is_driver(*group))
             return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG",
-                                "%s: there is no group [%s]; [daemon], [events], [images] and one for each driver are",
+                                "%s: there is no group [%s]; [daemon], [events], [images], [auth], [tls], [tokens], "
+                                "[audit], [secrets] and one for each driver are",
                                 path, *group);
     }
     return NULL;
@@ -47,7 +48,8 @@ static VpError *check_groups(VpConfig *config, const char *path)
 
 static VpError *load_file(VpConfig *config, const char *path)
 {
-    static const char *const daemon_keys[] = {"state_dir", "listen", "rpc_threads", "drain_ms", NULL};
+    static const char *const daemon_keys[] = {"state_dir",   "listen",       "rpc_threads",  "drain_ms",
+                                              "socket_mode", "socket_group", "insecure_tcp", NULL};
     static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
                                               "keep_count", "keep_age_seconds", NULL};
     g_autoptr(GError) why = NULL;
@@ -160,11 +162,17 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         error = read_events(config);
     if (!error)
         error = vp_image_policy_read(config->file, &config->images);
+    if (!error)
+        error = vp_config_read_security(config, arguments, arguments->config);
     if (error)
         return error;
 
     config->listen = arguments->listen ? g_strdupv(arguments->listen)
                                        : g_key_file_get_string_list(config->file, "daemon", "listen", NULL, NULL);
+    /* Sockets that systemd listens on stand for the default address. */
+    const gboolean given = arguments->sockets && arguments->sockets[0] >= 0;
+    if (!config->listen && given)
+        config->listen = g_new0(char *, 1);
     if (!config->listen) {
         g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
         g_autofree char *address = g_strdup_printf("unix:%s/virtplaned.sock", config->run_dir);
@@ -172,7 +180,7 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         g_strv_builder_add(builder, address);
         config->listen = g_strv_builder_end(builder);
     }
-    if (!config->listen[0])
+    if (!config->listen[0] && !given)
         return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG",
                             "[daemon] listen: names no address; unix:PATH or HOST:PORT is one");
     return NULL;
@@ -199,6 +207,8 @@ void vp_config_free(VpConfig *config)
     g_free(config->state_dir);
     g_free(config->run_dir);
     g_strfreev(config->listen);
+    g_free(config->sockets);
+    vp_config_clear_security(&config->security);
     vp_image_policy_clear(&config->images);
     g_key_file_unref(config->file);
     g_free(config);

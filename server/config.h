@@ -2,12 +2,36 @@
 #pragma once
 
 #include "base/error.h"
+#include "server/auth/auth.h"
 #include "storage/chain/policy.h"
+
+/* Who may come in, and how: the groups [auth], [tls], [tokens], [audit] and [secrets], and the socket's part of [daemon]. */
+typedef struct VpSecurityConfig {
+    VpAuthOptions auth; /* its strings are those that follow */
+    char *policy;
+    char *certificate;
+    char *key;
+    char *ca;
+    char *crl;
+    char **identity_kinds;
+    char *jwks;
+    char *issuer;
+    char *audience;
+    char *groups;
+    char *audit_file; /* NULL: none */
+    guint64 audit_max_bytes;
+    guint audit_keep;
+    char *secrets_key; /* the file; NULL: a systemd credential, or one in the state folder */
+    guint socket_mode;
+    gint64 socket_group; /* 0: the daemon's own */
+} VpSecurityConfig;
 
 typedef struct VpConfig {
     char *state_dir;
     char *run_dir;
     char **listen; /* addresses, NULL at the end */
+    int *sockets;  /* that the daemon was started with, -1 at the end */
+    VpSecurityConfig security;
     VpImagePolicy images;
     /* [events]: how much of the journal is kept, and what of it in any case (docs/store.md). 0: no such limit. */
     guint64 events_max_count;
@@ -25,9 +49,15 @@ typedef struct VpConfigArguments {
     const char *config;
     const char *state_dir;
     char **listen;
+    const int *sockets; /* listening ones, -1 at the end */
+    gboolean insecure_tcp;
 } VpConfigArguments;
 
 /* Settings for this user; the folders are made. */
 VpConfig *vp_config_new(const VpConfigArguments *arguments, VpError **error);
 void vp_config_free(VpConfig *config);
+
+/* config_security.c; after the folders are known. */
+VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *arguments, const char *path);
+void vp_config_clear_security(VpSecurityConfig *security);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpConfig, vp_config_free)

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "server/guard.h"
 #include "server/services/services.h"
 
 /* Workers block on disks for moments: a few more than cores keep a slow disk from holding up the rest. */
@@ -26,6 +27,7 @@ struct VpDaemon {
     VpDomains *domains;
     VpServices services;
     VpHandlerTable *tables;
+    VpGuard *guard;
     VpRpcServer *server;
 };
 
@@ -107,13 +109,15 @@ static VpError *start(VpDaemon *daemon)
     error = vp_page_key_init(&services->page_key);
     if (!error)
         services->events = vp_event_hub_new(daemon->store, daemon->pool, daemon->loop, &error);
+    if (!error)
+        daemon->guard = vp_guard_new(config, services, &error);
     if (error)
         return error;
 
     static const char *const none[] = {NULL};
     services->addresses = none;
     daemon->tables = vp_services_tables(services);
-    const VpRpcOptions rpc_options = {
+    VpRpcOptions rpc_options = {
         .listen = (const char *const *)config->listen,
         .threads = config->rpc_threads,
         .pool = daemon->pool,
@@ -121,11 +125,12 @@ static VpError *start(VpDaemon *daemon)
         .loop = daemon->loop,
         .tables = daemon->tables,
     };
+    vp_guard_options(daemon->guard, &rpc_options);
     daemon->server = vp_rpc_server_new(&rpc_options, &error);
     if (error)
         return error;
     g_atomic_pointer_set(&services->addresses, vp_rpc_server_addresses(daemon->server));
-    return NULL;
+    return vp_guard_start(daemon->guard, daemon->server);
 }
 
 VpDaemon *vp_daemon_new(const VpConfig *config, VpError **error)
@@ -150,11 +155,17 @@ const char *const *vp_daemon_addresses(VpDaemon *daemon)
     return vp_rpc_server_addresses(daemon->server);
 }
 
+void vp_daemon_reload(VpDaemon *daemon)
+{
+    vp_guard_reload(daemon->guard);
+}
+
 void vp_daemon_free(VpDaemon *daemon)
 {
     if (!daemon)
         return;
 
+    vp_guard_stop(daemon->guard);
     if (daemon->server) {
         g_autoptr(VpError) error = tell_journal(daemon, PB_EVENT_TYPE_DAEMON_STOPPING);
         if (error)
@@ -165,6 +176,7 @@ void vp_daemon_free(VpDaemon *daemon)
     vp_domains_free(daemon->domains);
     vp_event_hub_free(daemon->services.events);
     vp_rpc_server_free(daemon->server);
+    vp_guard_free(daemon->guard);
     vp_pool_free(daemon->pool);
     vp_pool_free(daemon->slow_pool);
     vp_loop_free(daemon->loop);

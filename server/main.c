@@ -13,6 +13,7 @@ typedef struct Options {
     char *config;
     char *state_dir;
     char **listen;
+    gboolean insecure_tcp;
     gboolean debug;
     gboolean version;
 } Options;
@@ -32,7 +33,9 @@ static gboolean parse(int argc, char **argv, Options *options, int *ret_code)
         {"config", 'c', 0, G_OPTION_ARG_FILENAME, &options->config, "Read settings from FILE", "FILE"},
         {"state-dir", 's', 0, G_OPTION_ARG_FILENAME, &options->state_dir, "Keep everything in DIR", "DIR"},
         {"listen", 'l', 0, G_OPTION_ARG_STRING_ARRAY, &options->listen,
-         "Answer on ADDRESS: unix:PATH or HOST:PORT (loopback); may be given again", "ADDRESS"},
+         "Answer on ADDRESS: unix:PATH or HOST:PORT (with TLS); may be given again", "ADDRESS"},
+        {"insecure-tcp", 0, 0, G_OPTION_ARG_NONE, &options->insecure_tcp,
+         "Serve HOST:PORT of the loopback without TLS: every user of this host can then do everything", NULL},
         {"debug", 0, 0, G_OPTION_ARG_NONE, &options->debug, "Log more", NULL},
         {"version", 0, 0, G_OPTION_ARG_NONE, &options->version, "Print the version and end", NULL},
         {0},
@@ -41,9 +44,10 @@ static gboolean parse(int argc, char **argv, Options *options, int *ret_code)
     g_autoptr(GError) error = NULL;
 
     g_option_context_set_description(
-        context, "Root keeps state in /var/lib/virtplane and answers on unix:/run/virtplane/virtplaned.sock;\n"
-                 "others use $XDG_STATE_HOME/virtplane and $XDG_RUNTIME_DIR/virtplane.\n"
-                 "SIGTERM stops the daemon; running domains go on.\n");
+        context,
+        "Root keeps state in /var/lib/virtplane and answers on unix:/run/virtplane/virtplaned.sock;\n"
+        "others use $XDG_STATE_HOME/virtplane and $XDG_RUNTIME_DIR/virtplane.\n"
+        "SIGTERM stops the daemon; running domains go on. SIGHUP has it read policy and certificates again.\n");
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, &argc, &argv, &error) || argc > 1) {
         fprintf(stderr, "virtplaned: %s\nSee virtplaned --help.\n", error ? error->message : "it takes no arguments");
@@ -58,6 +62,18 @@ static gboolean parse(int argc, char **argv, Options *options, int *ret_code)
     return TRUE;
 }
 
+/* The sockets of systemd's socket activation, -1 at the end. */
+static int *inherited_sockets(void)
+{
+    const int n = MAX(sd_listen_fds(/* unset_environment= */ 1), 0);
+    int *sockets = g_new(int, (gsize)n + 1);
+
+    for (int i = 0; i < n; i++)
+        sockets[i] = SD_LISTEN_FDS_START + i;
+    sockets[n] = -1;
+    return sockets;
+}
+
 static void tell_ready(VpDaemon *daemon)
 {
     g_autofree char *addresses = g_strjoinv(" ", (char **)vp_daemon_addresses(daemon));
@@ -66,12 +82,16 @@ static void tell_ready(VpDaemon *daemon)
     sd_notify(0, "READY=1");
 }
 
-static void wait_for_signal(const sigset_t *stop)
+/* Until one of the signals says that the daemon is to end. */
+static void wait_for_signal(VpDaemon *daemon, const sigset_t *signals)
 {
     int signal_number = 0;
 
-    while (sigwait(stop, &signal_number) != 0)
-        ;
+    while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP) {
+        if (signal_number == SIGHUP)
+            vp_daemon_reload(daemon);
+        signal_number = 0;
+    }
     sd_notify(0, "STOPPING=1");
     vp_log(VP_LOG_INFO, "stopping (%s); running domains go on", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
@@ -79,7 +99,7 @@ static void wait_for_signal(const sigset_t *stop)
 int main(int argc, char **argv)
 {
     g_auto(Options) options = {0};
-    sigset_t stop;
+    sigset_t signals;
     int code = 0;
 
     if (!parse(argc, argv, &options, &code))
@@ -87,15 +107,19 @@ int main(int argc, char **argv)
     if (options.debug)
         vp_log_set_level(VP_LOG_DEBUG);
     /* Before the first thread: all of them inherit it, and the main thread takes the signals by sigwait(). */
-    sigemptyset(&stop);
-    sigaddset(&stop, SIGTERM);
-    sigaddset(&stop, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 
+    g_autofree int *sockets = inherited_sockets();
     const VpConfigArguments arguments = {.config = options.config,
                                          .state_dir = options.state_dir,
-                                         .listen = options.listen};
+                                         .listen = options.listen,
+                                         .sockets = sockets,
+                                         .insecure_tcp = options.insecure_tcp};
     g_autoptr(VpError) error = NULL;
     g_autoptr(VpConfig) config = vp_config_new(&arguments, &error);
     VpDaemon *daemon = config ? vp_daemon_new(config, &error) : NULL;
@@ -104,7 +128,7 @@ int main(int argc, char **argv)
         return 1;
     }
     tell_ready(daemon);
-    wait_for_signal(&stop);
+    wait_for_signal(daemon, &signals);
     vp_daemon_free(daemon);
     return 0;
 }

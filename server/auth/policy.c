@@ -134,7 +134,7 @@ static gboolean subject_matches(const VpBinding *binding, const VpIdentity *iden
 static gboolean role_has(const VpRole *role, const VpMethod *method)
 {
     return method->role <= PB_ROLE_MEMBER || (role->builtin && method->role <= role->builtin) ||
-           (role->methods && g_hash_table_contains(role->methods, method));
+           (role->methods && g_hash_table_contains(role->methods, method->method));
 }
 
 /* The entries of all maps with string keys and values have this shape. */

@@ -2,16 +2,13 @@
  * The policy's file: YAML, read by libyaml into a document whose nodes know their lines, and from there into rules. Whatever is not understood refuses the
  * whole file, with its line: a rule that is misspelt would be one that silently grants nothing, or more than was meant.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml.h>
 
+#include "server/auth/file.h"
 #include "server/auth/policy_rules.h"
 
 #define MAX_FILE_BYTES (1024 * 1024)
@@ -136,7 +133,7 @@ static VpError *read_role_methods(const Reader *reader, const yaml_node_t *node,
             const VpMethod *method = &g_array_index(reader->methods, VpMethod, i);
 
             if (names_method(patterns->pdata[p], method->method)) {
-                g_hash_table_add(role->methods, (gpointer)method);
+                g_hash_table_add(role->methods, (gpointer)method->method);
                 any = TRUE;
             }
         }
@@ -179,7 +176,7 @@ static VpError *read_roles(const Reader *reader, const yaml_node_t *node, void *
         if (vp_policy_find_role(reader->policy, name))
             return wrong(reader, key_node, "there is a role \"%s\" already", name);
         VpRole *role = vp_policy_add_role(reader->policy, name, PB_ROLE_UNSPECIFIED);
-        role->methods = g_hash_table_new(NULL, NULL);
+        role->methods = g_hash_table_new(g_str_hash, g_str_equal);
         error = read_map(reader, node_at(reader, pair->value), "a role", keys, role);
         if (error)
             return error;
@@ -242,10 +239,11 @@ static VpError *read_subject(const Reader *reader, const yaml_node_t *node, cons
         return NULL;
     }
     if (!g_strv_contains(texts, kind))
-        return wrong(reader, node,
-                     "\"%s\" is no subject: user:NAME, group:NAME, uid:N, gid:N, uri:URI, dns:NAME, cn:NAME, token:NAME, "
-                     "token-group:NAME and anonymous are",
-                     subject);
+        return wrong(
+            reader, node,
+            "\"%s\" is no subject: user:NAME, group:NAME, uid:N, gid:N, uri:URI, dns:NAME, cn:NAME, token:NAME, "
+            "token-group:NAME and anonymous are",
+            subject);
     *ret_subject = g_strdup(subject);
     return NULL;
 }
@@ -357,15 +355,14 @@ static VpError *read_binding_role(const Reader *reader, const yaml_node_t *node,
     if (error)
         return error;
     binding->role = vp_policy_find_role(reader->policy, name);
-    return binding->role ? NULL
-                         : wrong(reader, node, "there is no role \"%s\"; viewer, operator, admin and those in roles are",
-                                 name);
+    return binding->role
+               ? NULL
+               : wrong(reader, node, "there is no role \"%s\"; viewer, operator, admin and those in roles are", name);
 }
 
 static VpError *read_bindings(const Reader *reader, const yaml_node_t *node, void *data)
 {
-    static const Key keys[] = {
-        {"role", read_binding_role}, {"subjects", read_subjects}, {"where", read_where}, {0}};
+    static const Key keys[] = {{"role", read_binding_role}, {"subjects", read_subjects}, {"where", read_where}, {0}};
 
     (void)data;
     if (node->type != YAML_SEQUENCE_NODE)
@@ -432,38 +429,11 @@ static VpError *read_yaml(VpPolicy *policy, const char *path, const GArray *meth
     return error;
 }
 
-static VpError *check_owner(const char *path, const struct stat *status)
-{
-    if (!S_ISREG(status->st_mode))
-        return vp_error_new(VP_FAILED_PRECONDITION, "POLICY_INVALID", "%s is no regular file", path);
-    if ((status->st_uid != 0 && status->st_uid != geteuid()) || (status->st_mode & (S_IWGRP | S_IWOTH)))
-        return vp_error_new(VP_FAILED_PRECONDITION, "POLICY_INVALID",
-                            "others than root and the daemon's own user can write %s; chown and chmod it", path);
-    if (status->st_size > MAX_FILE_BYTES)
-        return vp_error_new(VP_INVALID_ARGUMENT, "POLICY_INVALID", "%s is larger than %d bytes", path, MAX_FILE_BYTES);
-    return NULL;
-}
-
 VpError *vp_policy_read_file(VpPolicy *policy, const char *path, const GArray *methods)
 {
-    g_autofree char *text = g_malloc(MAX_FILE_BYTES + 1);
-    struct stat status;
-    size_t length = 0;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    g_autofree char *text = NULL;
+    gsize length = 0;
 
-    if (fd < 0)
-        return vp_error_errno(errno, "POLICY_INVALID", "cannot open the policy %s", path);
-    VpError *error = fstat(fd, &status) < 0 ? vp_error_errno(errno, "POLICY_INVALID", "cannot look at %s", path)
-                                            : check_owner(path, &status);
-    while (!error && length <= MAX_FILE_BYTES) {
-        const ssize_t got = read(fd, text + length, MAX_FILE_BYTES + 1 - length);
-
-        if (got < 0)
-            error = vp_error_errno(errno, "POLICY_INVALID", "cannot read the policy %s", path);
-        if (got <= 0)
-            break;
-        length += (size_t)got;
-    }
-    close(fd);
+    VpError *error = vp_file_read(path, MAX_FILE_BYTES, VP_FILE_RULES, "POLICY_INVALID", &text, &length);
     return error ? error : read_yaml(policy, path, methods, text, length);
 }

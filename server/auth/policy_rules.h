@@ -6,13 +6,13 @@
 /* A role: a built-in one, or a list of methods and what a built-in one has. */
 typedef struct VpRole {
     char *name;
-    PbRole builtin;        /* PB_ROLE_UNSPECIFIED: the methods alone */
-    GHashTable *methods;   /* of VpMethod *, borrowed; NULL for a built-in one */
+    PbRole builtin;      /* PB_ROLE_UNSPECIFIED: the methods alone */
+    GHashTable *methods; /* their names, borrowed; NULL for a built-in one */
 } VpRole;
 
 /* Selectors: each that is set must cover the resource; one of its values suffices, but for labels, of which all must be there. */
 typedef struct VpBinding {
-    char *place;         /* "/etc/virtplane/policy.yaml:12" */
+    char *place; /* "/etc/virtplane/policy.yaml:12" */
     const VpRole *role;
     GPtrArray *subjects; /* of char *, with "*" and "?" */
     char **resources;    /* types; these and the next four NULL: not set */

@@ -7,11 +7,8 @@
  */
 #include <grpc/byte_buffer.h>
 #include <grpc/slice.h>
-#include <grpc/support/alloc.h>
 #include <grpc/support/time.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/pb.h"
@@ -37,6 +34,11 @@ void vp_call_release(VpCall *call)
 
     if (call->data_destroy)
         call->data_destroy(call->data);
+    if (call->identity_destroy)
+        call->identity_destroy(call->identity);
+    if (call->auth)
+        grpc_auth_context_release(call->auth);
+    g_free(call->authorization);
     vp_pb_free(call->request);
     vp_error_free(call->end_error);
     grpc_call_unref(call->call);
@@ -239,17 +241,24 @@ grpc_byte_buffer *vp_buffer_of_message(const ProtobufCMessage *message)
     return vp_buffer_of_slice(slice);
 }
 
-/* The first one counts: a handler's own end may cross with a cancellation or the drain. Takes `error` and `reply`. */
-static void call_end(VpCall *call, VpError *error, grpc_byte_buffer *reply)
+/* The first one counts: a handler's own end may cross with a cancellation or the drain. Takes `error` and `reply`; `message` is what the latter has. */
+static void call_end(VpCall *call, VpError *error, grpc_byte_buffer *reply, const void *message)
 {
+    const VpRpcGate *gate = call->server->gate;
+
     pthread_mutex_lock(&call->mutex);
-    if (call->ended) {
+    if (call->ending) {
         pthread_mutex_unlock(&call->mutex);
         vp_error_free(error);
         if (reply)
             grpc_byte_buffer_destroy(reply);
         return;
     }
+    call->ending = TRUE;
+    pthread_mutex_unlock(&call->mutex);
+    if (gate)
+        gate->ended(gate->data, call, call->endpoint->method, error, message);
+    pthread_mutex_lock(&call->mutex);
     call->ended = TRUE;
     call->end_error = error;
     /* What was written before goes out before. */
@@ -267,7 +276,7 @@ static void call_end(VpCall *call, VpError *error, grpc_byte_buffer *reply)
 
 void vp_call_reply(VpCall *call, const void *message)
 {
-    call_end(call, NULL, vp_buffer_of_message(message));
+    call_end(call, NULL, vp_buffer_of_message(message), message);
 }
 
 void vp_call_reply_packed(VpCall *call, GBytes *packed)
@@ -275,41 +284,20 @@ void vp_call_reply_packed(VpCall *call, GBytes *packed)
     gsize size;
     const void *bytes = g_bytes_get_data(packed, &size);
 
-    call_end(call, NULL, vp_buffer_of_slice(grpc_slice_from_copied_buffer(bytes, size)));
+    call_end(call, NULL, vp_buffer_of_slice(grpc_slice_from_copied_buffer(bytes, size)), NULL);
 }
 
 void vp_call_finish(VpCall *call)
 {
-    call_end(call, NULL, NULL);
+    call_end(call, NULL, NULL, NULL);
 }
 
 void vp_call_fail(VpCall *call, VpError *error)
 {
-    call_end(call, error, NULL);
+    call_end(call, error, NULL, NULL);
 }
 
 /* ---- what a handler may ask ---- */
-
-void vp_call_caller(VpCall *call, VpCaller *ret_caller)
-{
-    char *peer = grpc_call_get_peer(call->call);
-    struct ucred credentials;
-    socklen_t length = sizeof(credentials);
-    int fd;
-
-    memset(ret_caller, 0, sizeof(*ret_caller));
-    g_strlcpy(ret_caller->text, peer ? peer : "unknown", sizeof(ret_caller->text));
-    /* The core names a connection that we accepted "fd:N", and keeps N open for as long as one of its calls is held. */
-    if (peer && sscanf(peer, "fd:%d", &fd) == 1 &&
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0) {
-        ret_caller->local = TRUE;
-        ret_caller->uid = credentials.uid;
-        ret_caller->gid = credentials.gid;
-        ret_caller->pid = credentials.pid;
-        g_snprintf(ret_caller->text, sizeof(ret_caller->text), "uid=%u pid=%d", credentials.uid, credentials.pid);
-    }
-    gpr_free(peer);
-}
 
 gint64 vp_call_deadline_us(VpCall *call)
 {

@@ -1,4 +1,4 @@
-/* How a call begins: its request is checked, unpacked and handed to the handler; and the further messages of clients that stream. */
+/* How a call begins: the gate is asked, its request is checked, unpacked and handed to the handler; and the further messages of clients that stream. */
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/slice.h>
@@ -36,6 +36,25 @@ static VpError *decode(VpCall *call, grpc_byte_buffer *buffer, ProtobufCMessage 
     return error;
 }
 
+/* Asks the gate about the request. */
+static VpError *permit(VpCall *call, const ProtobufCMessage *message)
+{
+    const VpRpcGate *gate = call->server->gate;
+
+    return gate ? gate->permit(gate->data, call, call->endpoint->method, message) : NULL;
+}
+
+/* The first message of a client that streams is its request: the gate is asked about it, and may be again. */
+static VpError *permit_first(VpCall *call, const ProtobufCMessage *message)
+{
+    if (call->request)
+        return NULL;
+    VpError *error = permit(call, message);
+    if (!error)
+        g_atomic_pointer_set(&call->request, vp_pb_dup(message));
+    return error;
+}
+
 static void read_fired(VpTag *tag, gboolean ok)
 {
     VpCall *call = CALL_OF(tag, read_tag);
@@ -44,8 +63,12 @@ static void read_fired(VpTag *tag, gboolean ok)
 
     if (buffer && ok) {
         VpError *error = decode(call, buffer, &message);
-        if (error)
+        if (!error)
+            error = permit_first(call, message);
+        if (error) {
+            vp_pb_free(g_steal_pointer(&message));
             vp_call_fail(call, error);
+        }
     } else if (buffer) {
         grpc_byte_buffer_destroy(buffer);
     }
@@ -70,7 +93,8 @@ static void run_handler(void *data)
 {
     VpCall *call = data;
 
-    call->endpoint->handler(call, call->request, call->endpoint->context);
+    call->endpoint->handler(call, call->endpoint->method->client_streaming ? NULL : call->request,
+                            call->endpoint->context);
     vp_call_unref(call);
 }
 
@@ -105,12 +129,15 @@ static void dispatch(VpCall *call)
 }
 
 void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
-                   grpc_byte_buffer *payload)
+                   grpc_byte_buffer *payload, char *authorization)
 {
     VpCall *call = vp_call_new(server, endpoint, core, deadline);
     VpError *error = NULL;
 
+    call->authorization = authorization;
     vp_server_enter(server, &error);
+    if (!error && server->gate)
+        error = server->gate->enter(server->gate->data, call, endpoint->method);
     if (!error && !endpoint->handler)
         error =
             vp_error_new(VP_UNIMPLEMENTED, "NOT_BUILT_YET",
@@ -124,6 +151,8 @@ void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *c
     }
     if (payload)
         grpc_byte_buffer_destroy(payload);
+    if (!error && call->request)
+        error = permit(call, call->request);
 
     if (error) {
         vp_call_fail(call, error);

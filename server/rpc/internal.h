@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 #include <pthread.h>
 
 #include "server/rpc/contract.h"
@@ -48,7 +49,12 @@ struct VpCall {
     const VpEndpoint *endpoint;
     grpc_call *call;
     gpr_timespec deadline;
-    ProtobufCMessage *request;
+    ProtobufCMessage *request; /* of a client stream a copy of the first message; atomic there, as it comes later */
+    char *authorization;
+    grpc_auth_context *auth;
+    const char *identity_name;
+    void *identity;
+    void (*identity_destroy)(void *identity);
 
     VpTag close_tag; /* RECV_CLOSE_ON_SERVER, alone or with the reply */
     int close_cancelled;
@@ -63,7 +69,8 @@ struct VpCall {
     gboolean closed;        /* and has come */
     gboolean cancelled;
     gboolean initial_sent;
-    gboolean ended;       /* the handler has said how the call ends */
+    gboolean ending;      /* the handler has said how the call ends; the gate is being told */
+    gboolean ended;       /* and was */
     gboolean status_sent; /* and that is on its way */
     gboolean writing;
     gint64 write_start_us; /* of the write in flight, for the timer of stalled ones */
@@ -92,9 +99,10 @@ struct VpCall {
 
 /* ---- call_begin.c ---- */
 
-/* Makes a call of what the core handed over (all of it now the call's) and runs it: validates, unpacks, calls the handler. On an RPC thread. */
+/* Makes a call of what the core handed over (all of it now the call's) and runs it: asks the gate, validates, unpacks, calls the handler. On an RPC
+ * thread. */
 void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
-                   grpc_byte_buffer *payload);
+                   grpc_byte_buffer *payload, char *authorization);
 
 /* ---- call.c ---- */
 
@@ -152,7 +160,13 @@ typedef struct VpShutdownTag {
 
 struct VpRpcServer {
     grpc_server *server;
-    grpc_server_credentials *credentials;
+    grpc_server_credentials *credentials; /* of the unix sockets and plain TCP */
+    const VpRpcTls *tls;
+    GPtrArray *fetchers; /* of the TLS ports */
+    const VpRpcGate *gate;
+    gboolean insecure_tcp;
+    guint socket_mode;
+    gint64 socket_group;
     VpContract *contract;
     VpHealth *health;
     VpPool *pool;
@@ -209,12 +223,24 @@ void vp_streams_sweep(VpRpcServer *server);
 /* Afterwards no sweep looks at the server any more. */
 void vp_streams_stop_sweeping(VpRpcServer *server);
 
+/* ---- tls.c ---- */
+
+/* Credentials of one port, that look for newer certificates at each connection; owned by the caller. `tls` outlives the port, and so must
+ * `ret_fetcher`, to be freed by g_free(). */
+grpc_server_credentials *vp_tls_credentials_new(const VpRpcTls *tls, void **ret_fetcher);
+
 /* ---- listen.c: the unix sockets, which we accept on ourselves to know who calls ---- */
 
 typedef struct VpListener VpListener;
 
-/* Binds and listens, replacing a socket file on which nobody answers. Mode 0600. */
-VpListener *vp_listener_new(const char *path, VpError **error);
+/* Binds and listens, replacing a socket file on which nobody answers. `group` 0: the daemon's own. */
+VpListener *vp_listener_new(const char *path, guint mode, gint64 group, VpError **error);
+
+/* Takes a socket that listens already, as its own on success; whoever made it looks after its file. INVALID_ARGUMENT if it is none. */
+VpListener *vp_listener_inherit(int fd, VpError **error);
+
+/* The socket's path, borrowed. */
+const char *vp_listener_path(const VpListener *listener);
 
 /* Starts accepting; each connection is given to `accepted(data, fd)`. */
 VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, int fd), void *data);

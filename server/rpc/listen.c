@@ -3,6 +3,7 @@
  * (SO_PEERCRED) can be had: the core's own unix listener does not tell.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -56,7 +57,7 @@ static VpError *clear_path(const struct sockaddr_un *address)
     return NULL;
 }
 
-static VpError *bind_path(VpListener *listener)
+static VpError *bind_path(VpListener *listener, guint mode, gint64 group)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct stat status;
@@ -71,10 +72,13 @@ static VpError *bind_path(VpListener *listener)
     listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (listener->fd < 0)
         return vp_error_errno(errno, "LISTEN_FAILED", "cannot make a socket");
-    /* Nobody can connect before listen(), so the mode is right from the first connection on. */
+    /* Nobody can connect before listen(), so mode and group are right from the first connection on. */
     if (bind(listener->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         return vp_error_errno(errno, "LISTEN_FAILED", "cannot bind unix:%s", listener->path);
-    if (chmod(listener->path, 0600) < 0 || lstat(listener->path, &status) < 0)
+    if (group && lchown(listener->path, (uid_t)-1, (gid_t)group) < 0)
+        return vp_error_errno(errno, "LISTEN_FAILED", "cannot give %s to the group %" G_GINT64_FORMAT, listener->path,
+                              group);
+    if (chmod(listener->path, mode) < 0 || lstat(listener->path, &status) < 0)
         return vp_error_errno(errno, "LISTEN_FAILED", "cannot set the mode of %s", listener->path);
     listener->device = status.st_dev;
     listener->inode = status.st_ino;
@@ -83,21 +87,71 @@ static VpError *bind_path(VpListener *listener)
     return NULL;
 }
 
-VpListener *vp_listener_new(const char *path, VpError **error)
+static VpListener *listener_alloc(const char *path, VpError **error)
 {
     VpListener *listener = g_new0(VpListener, 1);
 
     listener->path = g_strdup(path);
     listener->fd = -1;
     listener->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    VpError *failure =
-        listener->stop_fd < 0 ? vp_error_errno(errno, "LISTEN_FAILED", "cannot make an eventfd") : bind_path(listener);
+    if (listener->stop_fd < 0) {
+        *error = vp_error_errno(errno, "LISTEN_FAILED", "cannot make an eventfd");
+        vp_listener_free(listener);
+        return NULL;
+    }
+    return listener;
+}
+
+VpListener *vp_listener_new(const char *path, guint mode, gint64 group, VpError **error)
+{
+    VpListener *listener = listener_alloc(path, error);
+    if (!listener)
+        return NULL;
+
+    VpError *failure = bind_path(listener, mode, group);
     if (failure) {
         *error = failure;
         vp_listener_free(listener);
         return NULL;
     }
     return listener;
+}
+
+VpListener *vp_listener_inherit(int fd, VpError **error)
+{
+    struct sockaddr_un address = {0};
+    socklen_t length = sizeof(address);
+    int listens = 0;
+    socklen_t size = sizeof(listens);
+
+    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0 || address.sun_family != AF_UNIX ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0 || !listens) {
+        *error =
+            vp_error_new(VP_INVALID_ARGUMENT, "LISTEN_FAILED",
+                         "the descriptor %d that the daemon was started with is no listening unix socket; of sockets "
+                         "that it is given it takes these alone",
+                         fd);
+        return NULL;
+    }
+    /* The name of an abstract socket begins with a NUL. */
+    g_autofree char *path = address.sun_path[0]
+                                ? g_strndup(address.sun_path, sizeof(address.sun_path))
+                                : g_strdup_printf("@%.*s", (int)sizeof(address.sun_path) - 1, address.sun_path + 1);
+    VpListener *listener = listener_alloc(path, error);
+    if (!listener)
+        return NULL;
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+        *error = vp_error_errno(errno, "LISTEN_FAILED", "cannot use the socket %s", path);
+        vp_listener_free(listener);
+        return NULL;
+    }
+    listener->fd = fd;
+    return listener;
+}
+
+const char *vp_listener_path(const VpListener *listener)
+{
+    return listener->path;
 }
 
 /* Removes the socket file, if it is still ours. */

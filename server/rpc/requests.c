@@ -4,6 +4,7 @@
  */
 #include <grpc/grpc.h>
 #include <grpc/support/time.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "server/rpc/internal.h"
@@ -51,6 +52,27 @@ static void slot_post(Slot *slot)
     }
 }
 
+/* The header of this name, NULL if there is none. Of several, none can be told to be meant: they make one that is no token. */
+static char *find_authorization(const grpc_metadata_array *metadata)
+{
+    static const char name[] = "authorization";
+    char *found = NULL;
+
+    for (size_t i = 0; i < metadata->count; i++) {
+        const grpc_metadata *entry = &metadata->metadata[i];
+
+        if (GRPC_SLICE_LENGTH(entry->key) != strlen(name) ||
+            memcmp(GRPC_SLICE_START_PTR(entry->key), name, strlen(name)) != 0)
+            continue;
+        if (found) {
+            g_free(found);
+            return g_strdup("");
+        }
+        found = g_strndup((const char *)GRPC_SLICE_START_PTR(entry->value), GRPC_SLICE_LENGTH(entry->value));
+    }
+    return found;
+}
+
 static void slot_fired(VpTag *tag, gboolean ok)
 {
     Slot *slot = (Slot *)tag;
@@ -66,6 +88,7 @@ static void slot_fired(VpTag *tag, gboolean ok)
     grpc_byte_buffer *payload = g_steal_pointer(&slot->payload);
     const VpEndpoint *endpoint = slot->endpoint;
     gpr_timespec deadline = slot->deadline;
+    char *authorization = find_authorization(&slot->metadata);
 
     if (!endpoint) {
         endpoint = &server->unknown;
@@ -74,7 +97,7 @@ static void slot_fired(VpTag *tag, gboolean ok)
         grpc_call_details_init(&slot->details);
     }
     slot_post(slot);
-    vp_call_begin(server, endpoint, call, deadline, payload);
+    vp_call_begin(server, endpoint, call, deadline, payload, authorization);
 }
 
 void vp_requests_post(VpQueue *queue, const VpEndpoint *endpoint)
@@ -143,6 +166,10 @@ void vp_requests_build(VpRpcServer *server, const VpHandlerTable *tables)
                                         0);
         g_array_append_val(server->endpoints, endpoint);
     }
-    server->unknown_method = (VpMethod){.method = "a method that is not in the contract", .client_streaming = TRUE};
+    server->unknown_method = (VpMethod){.method = "a method that is not in the contract",
+                                        .client_streaming = TRUE,
+                                        .role = PB_ROLE_ANYONE,
+                                        .scope = PB_METHOD_SCOPE_HOST,
+                                        .resource = (char *)"daemon"};
     server->unknown.method = &server->unknown_method;
 }

@@ -3,7 +3,7 @@
  *
  * What a method takes and answers, whether it streams, and the bounds of its fields come from the descriptors (proto/descriptors.h); a
  * table names the handlers. A method without one answers UNIMPLEMENTED. Before a handler runs, the request was checked against its
- * descriptor (server/rpc/validate.h) and unpacked.
+ * descriptor (server/rpc/validate.h) and unpacked, and the gate has let it pass.
  *
  * A handler runs on an RPC thread (and must not block: no disk, no hypervisor, no lock held across a call down) or, marked VP_RPC_WORKER or VP_RPC_SLOW, on
  * a thread of one of the pools; a pool that has too much to do sheds the call with RESOURCE_EXHAUSTED. It ends its call with vp_call_reply(),
@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/pool.h"
+#include "server/rpc/contract.h"
 
 typedef struct VpRpcServer VpRpcServer;
 typedef struct VpCall VpCall;
@@ -48,8 +49,23 @@ typedef struct VpCaller {
     guint32 uid;
     guint32 gid;
     gint32 pid;
-    char text[96]; /* for people and logs: "uid=1000 pid=4711", "ipv4:127.0.0.1:40112" */
+    const char *identity; /* as the gate names it, for as long as the call lives; NULL without a gate */
+    char text[160];       /* for people and logs: "uid=1000 pid=4711", "cn:alice ipv4:192.0.2.1:40112" */
 } VpCaller;
+
+/* What a call shows of who makes it; what it points to lives as long as the call. */
+typedef struct VpCredentials {
+    gboolean local; /* came over the unix socket */
+    guint32 uid;
+    guint32 gid;
+    gint32 pid;
+    gboolean tls;
+    const char *certificate; /* the client's, as PEM, verified against the CA at the handshake; NULL: none */
+    gsize certificate_length;
+    const char *chain; /* what it sent along; NULL: nothing */
+    gsize chain_length;
+    const char *authorization; /* the header of this name; NULL: none */
+} VpCredentials;
 
 VpCall *vp_call_ref(VpCall *call);
 void vp_call_unref(VpCall *call);
@@ -57,8 +73,18 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpCall, vp_call_unref)
 
 /* ---- what a handler may ask; any thread ---- */
 
-/* Who calls; asks the kernel at the first time. */
+/* Who calls. */
 void vp_call_caller(VpCall *call, VpCaller *ret_caller);
+/* What shows who calls; asks the kernel. */
+void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials);
+/* The supplementary groups of a local caller, of gid_t; owned by the caller. */
+GArray *vp_call_groups(VpCall *call);
+/* The method that is called. */
+const VpMethod *vp_call_method(VpCall *call);
+/* What the gate has noted of the caller, or NULL. */
+void *vp_call_identity(VpCall *call);
+/* Notes it, with the name that vp_call_caller() tells (borrowed from `identity`). For the gate, once, before its first function returns. */
+void vp_call_set_identity(VpCall *call, const char *name, void *identity, void (*destroy)(void *identity));
 /* The client's deadline in vp_now_us() terms; G_MAXINT64 if it set none. */
 gint64 vp_call_deadline_us(VpCall *call);
 /* Whether the client has gone, cancelled, or its deadline has passed. */
@@ -101,10 +127,47 @@ gboolean vp_call_write_wait(VpCall *call, const void *message);
  * vp_pb_free) NULL: the client has half-closed, or the stream is broken. */
 void vp_call_read(VpCall *call, void (*got)(VpCall *call, void *data, void *message), void *data);
 
+/* ---- the gate: what each call passes before its handler sees it; on RPC threads, must not block ---- */
+
+typedef struct VpRpcGate {
+    /* Before anything of the request is looked at: says who calls (vp_call_set_identity()). An error refuses the call. */
+    VpError *(*enter)(void *data, VpCall *call, const VpMethod *method);
+    /* With the request (of a client stream, its first message), checked and unpacked. */
+    VpError *(*permit)(void *data, VpCall *call, const VpMethod *method, const void *request);
+    /* Whether an open stream would still be let pass; see vp_rpc_server_recheck(). `request` may be NULL. Any thread. */
+    VpError *(*recheck)(void *data, VpCall *call, const VpMethod *method, const void *request);
+    /* Once for each call, when it is decided how it ends and before the client is told. `reply` is NULL but for unary calls that were done. Any thread. */
+    void (*ended)(void *data, VpCall *call, const VpMethod *method, const VpError *error, const void *reply);
+    void *data;
+} VpRpcGate;
+
 /* ---- the server ---- */
 
+/* PEM texts. */
+typedef struct VpRpcCertificates {
+    const char *ca; /* who signs clients */
+    const char *certificate;
+    const char *key;
+} VpRpcCertificates;
+
+/* Where the server finds its certificates. */
+typedef struct VpRpcTls {
+    /* FALSE: those of `*generation` are still the ones to use. Else calls `use(use_data, ...)` and sets `*generation`. Called for each new connection, on
+     * threads of the core; must not block. */
+    gboolean (*fetch)(void *data, guint64 *generation,
+                      void (*use)(void *use_data, const VpRpcCertificates *certificates), void *use_data);
+    void *data;
+    gboolean certificate_optional; /* for clients with tokens; one that is shown must be right all the same */
+} VpRpcTls;
+
 typedef struct VpRpcOptions {
-    const char *const *listen; /* "unix:PATH", "HOST:PORT" (loopback alone; port 0: any), NULL at the end */
+    const char *const *listen; /* "unix:PATH", "HOST:PORT" (port 0: any), NULL at the end */
+    const int *sockets;        /* listening unix sockets that the daemon was started with, -1 at the end; NULL: none */
+    guint socket_mode;         /* of the sockets of unix:PATH; 0: 0600 */
+    gint64 socket_group;       /* and their group; 0: the daemon's own */
+    const VpRpcTls *tls;       /* for HOST:PORT; borrowed. NULL: none, and then HOST:PORT needs insecure_tcp */
+    gboolean insecure_tcp;     /* HOST:PORT, of the loopback alone, without TLS */
+    const VpRpcGate *gate;     /* borrowed; NULL: all calls pass */
     guint threads;             /* RPC threads; 0: cores/2, at least 1 */
     guint max_calls;           /* calls in flight; more are shed with RESOURCE_EXHAUSTED. 0: 20,000 */
     gsize max_request_bytes;   /* 0: 4 MiB */
@@ -121,6 +184,9 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error);
 
 /* The addresses as bound (the port filled in), NULL at the end; borrowed. */
 const char *const *vp_rpc_server_addresses(VpRpcServer *server);
+
+/* Asks the gate about each open stream again, and ends those that it does not let pass any more. Any thread. */
+void vp_rpc_server_recheck(VpRpcServer *server);
 
 /* Takes no new connections and no new calls (UNAVAILABLE), health says NOT_SERVING; streams are ended with UNAVAILABLE; running unary calls have until
  * `deadline_us` to end, then they are cancelled. Blocks until all calls have ended. */

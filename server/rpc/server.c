@@ -110,6 +110,17 @@ static gboolean is_loopback(const char *host)
            (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == IN_LOOPBACKNET);
 }
 
+static int add_tls(VpRpcServer *server, const char *address)
+{
+    void *fetcher = NULL;
+    grpc_server_credentials *credentials = vp_tls_credentials_new(server->tls, &fetcher);
+    const int port = grpc_server_add_http2_port(server->server, address, credentials);
+
+    grpc_server_credentials_release(credentials);
+    g_ptr_array_add(server->fetchers, fetcher);
+    return port;
+}
+
 static VpError *add_tcp(VpRpcServer *server, const char *address)
 {
     const char *colon = strrchr(address, ':');
@@ -120,17 +131,26 @@ static VpError *add_tcp(VpRpcServer *server, const char *address)
                             "\"%s\" is no address: unix:PATH or HOST:PORT is one, with a port from 0 (any) to 65535",
                             address);
     g_autofree char *host = g_strndup(address, (gsize)(colon - address));
-    if (!is_loopback(host))
+    const gboolean plain = !server->tls;
+    if (plain && !server->insecure_tcp)
+        return vp_error_new(VP_FAILED_PRECONDITION, "TLS_NOT_SET_UP",
+                            "%s needs certificates: name them in [tls] of the configuration (vpctl pki makes some); "
+                            "--insecure-tcp opens the loopback to every user of this host instead",
+                            address);
+    if (plain && !is_loopback(host))
         return vp_error_new(
-            VP_UNIMPLEMENTED, "TLS_NOT_BUILT_YET",
-            "%s is no loopback address; addresses that others can reach need TLS, which this version does not have",
+            VP_FAILED_PRECONDITION, "TLS_NOT_SET_UP",
+            "%s is no loopback address; what others can reach needs certificates, named in [tls] of the "
+            "configuration (vpctl pki makes some)",
             address);
-    const int port = grpc_server_add_http2_port(server->server, address, server->credentials);
+    const int port =
+        plain ? grpc_server_add_http2_port(server->server, address, server->credentials) : add_tls(server, address);
     if (port <= 0)
         return vp_error_new(VP_FAILED_PRECONDITION, "LISTEN_FAILED", "cannot listen on %s; is another program there?",
                             address);
-    vp_log(VP_LOG_WARNING, "every user of this host can use the daemon by %s:%d: plain TCP does not tell who calls",
-           host, port);
+    if (plain)
+        vp_log(VP_LOG_WARNING, "every user of this host can use the daemon by %s:%d: plain TCP does not tell who calls",
+               host, port);
     g_ptr_array_add(server->addresses, g_strdup_printf("%s:%d", host, port));
     return NULL;
 }
@@ -141,11 +161,24 @@ static VpError *add_address(VpRpcServer *server, const char *address)
 
     if (!g_str_has_prefix(address, "unix:"))
         return add_tcp(server, address);
-    VpListener *listener = vp_listener_new(address + strlen("unix:"), &error);
+    VpListener *listener =
+        vp_listener_new(address + strlen("unix:"), server->socket_mode, server->socket_group, &error);
     if (!listener)
         return error;
     g_ptr_array_add(server->listeners, listener);
     g_ptr_array_add(server->addresses, g_strdup(address));
+    return NULL;
+}
+
+static VpError *inherit_socket(VpRpcServer *server, int fd)
+{
+    VpError *error = NULL;
+    VpListener *listener = vp_listener_inherit(fd, &error);
+
+    if (!listener)
+        return error;
+    g_ptr_array_add(server->listeners, listener);
+    g_ptr_array_add(server->addresses, g_strdup_printf("unix:%s", vp_listener_path(listener)));
     return NULL;
 }
 
@@ -174,6 +207,11 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
     vp_requests_build(server, options->tables);
     for (const char *const *address = options->listen; *address; address++) {
         error = add_address(server, *address);
+        if (error)
+            return error;
+    }
+    for (const int *fd = options->sockets; fd && *fd >= 0; fd++) {
+        error = inherit_socket(server, *fd);
         if (error)
             return error;
     }
@@ -207,9 +245,18 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
 
     /* Its own logging goes to stderr without our form; what matters comes back to us as errors. */
     setenv("GRPC_VERBOSITY", "NONE", /* overwrite= */ 0);
+    /* TLS 1.3 alone: the core has no setting for it, but for the suites of 1.2, and this one needs a key that both sides know beforehand, which
+     * nobody has. Those of 1.3 are not touched by it. */
+    setenv("GRPC_SSL_CIPHER_SUITES", "PSK-AES256-GCM-SHA384", /* overwrite= */ 1);
     grpc_init();
     server->server = make_core_server(options);
     server->credentials = grpc_insecure_server_credentials_create();
+    server->tls = options->tls;
+    server->fetchers = g_ptr_array_new_with_free_func(g_free);
+    server->gate = options->gate;
+    server->insecure_tcp = options->insecure_tcp;
+    server->socket_mode = options->socket_mode ? options->socket_mode : 0600;
+    server->socket_group = options->socket_group;
     server->health = vp_health_new();
     server->pool = options->pool;
     server->slow_pool = options->slow_pool;
@@ -302,6 +349,7 @@ void vp_rpc_server_free(VpRpcServer *server)
     grpc_server_credentials_release(server->credentials);
     grpc_shutdown_blocking();
 
+    g_ptr_array_unref(server->fetchers);
     g_ptr_array_unref(server->listeners);
     g_ptr_array_unref(server->addresses);
     if (server->endpoints)

@@ -1,4 +1,5 @@
-/* The open streams: listed so that the drain can end them, and looked at from time to time for readers that take nothing. */
+/* The open streams: listed so that the drain can end them, asked about again when the rules have changed, and looked at from time to time for readers that
+ * take nothing. */
 #include "base/thread.h"
 #include "server/rpc/internal.h"
 
@@ -41,6 +42,21 @@ static GPtrArray *hold_streams(VpRpcServer *server)
         g_ptr_array_add(streams, call);
     }
     return streams;
+}
+
+void vp_rpc_server_recheck(VpRpcServer *server)
+{
+    const VpRpcGate *gate = server->gate;
+    g_autoptr(GPtrArray) streams = hold_streams(server);
+
+    for (guint i = 0; i < streams->len; i++) {
+        VpCall *call = streams->pdata[i];
+        VpError *error =
+            gate ? gate->recheck(gate->data, call, call->endpoint->method, g_atomic_pointer_get(&call->request)) : NULL;
+        if (error)
+            vp_call_fail(call, error);
+        vp_call_release(call);
+    }
 }
 
 static void sweep_stalled(void *data);

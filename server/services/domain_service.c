@@ -30,6 +30,40 @@ static const char *read_place(const char *place, gint64 *revision)
     return end + 1;
 }
 
+/* A page has no more bytes than clients take. */
+#define MAX_PAGE_BYTES (3 * 1024 * 1024)
+
+/* As vp_domains_list(), of what the caller sees. */
+static GPtrArray *list_seen(VpDomains *domains, const VpSight *sight, const PbDomainFilter *filter, const char *after,
+                            guint limit, gboolean *ret_more)
+{
+    GPtrArray *seen = g_ptr_array_new_with_free_func((GDestroyNotify)vp_domain_view_unref);
+    g_autofree char *place = g_strdup(after);
+    gboolean full = FALSE;
+    gsize bytes = 0;
+
+    *ret_more = TRUE;
+    while (*ret_more && !full) {
+        g_autoptr(GPtrArray) views = vp_domains_list(domains, filter, place, limit, ret_more);
+
+        if (views->len == 0)
+            break;
+        for (guint i = 0; i < views->len && !full; i++) {
+            VpDomainView *view = views->pdata[i];
+
+            g_free(place);
+            place = g_strdup(view->domain->name);
+            if (!vp_sight_sees_domain(sight, view->domain))
+                continue;
+            g_ptr_array_add(seen, vp_domain_view_ref(view));
+            bytes += g_bytes_get_size(view->get_response);
+            full = seen->len == limit || bytes > MAX_PAGE_BYTES;
+            *ret_more = *ret_more || (full && i + 1 < views->len);
+        }
+    }
+    return seen;
+}
+
 static void list_domains(VpCall *call, const void *message, void *context)
 {
     const PbListDomainsRequest *request = message;
@@ -47,8 +81,12 @@ static void list_domains(VpCall *call, const void *message, void *context)
     /* Before the list: what changes in between comes as an event, rather once too often than never. */
     gint64 revision = vp_store_revision(services->store);
     const char *after = place ? read_place(place, &revision) : NULL;
-    g_autoptr(GPtrArray) views =
-        vp_domains_list(services->domains, request->filter, after, vp_page_size(request->page_size), &more);
+    const guint limit = vp_page_size(request->page_size);
+    g_auto(VpSight) sight = {0};
+    vp_sight_take(call, NULL, &sight);
+    g_autoptr(GPtrArray) views = sight.policy
+                                     ? list_seen(services->domains, &sight, request->filter, after, limit, &more)
+                                     : vp_domains_list(services->domains, request->filter, after, limit, &more);
     g_autofree PbDomain **domains = g_new(PbDomain *, views->len + 1);
     for (guint i = 0; i < views->len; i++)
         domains[i] = ((VpDomainView *)views->pdata[i])->domain;
@@ -71,14 +109,16 @@ static void list_domains(VpCall *call, const void *message, void *context)
 /* Who calls, in the words of server/domains; what it points to lives in the struct. */
 typedef struct Who {
     VpCaller caller;
-    char identity[32];
+    char identity[VP_IDENTITY_MAX_BYTES + 16];
     VpDomainCaller domain_caller;
 } Who;
 
 static const VpDomainCaller *who_calls(VpCall *call, const char *request_id, Who *who)
 {
     vp_call_caller(call, &who->caller);
-    if (who->caller.local)
+    if (who->caller.identity)
+        g_strlcpy(who->identity, who->caller.identity, sizeof(who->identity));
+    else if (who->caller.local)
         g_snprintf(who->identity, sizeof(who->identity), "uid:%u", who->caller.uid);
     else
         g_strlcpy(who->identity, "anonymous", sizeof(who->identity));

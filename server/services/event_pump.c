@@ -62,12 +62,12 @@ void vp_event_stream_write_bookmark(VpEventStream *stream, gint64 revision, gboo
 
 /* ---- the state that comes first ---- */
 
-static gboolean state_matches(const PbEventFilter *filter, GBytes *packed)
+static gboolean state_matches(const PbEventFilter *filter, const VpSight *sight, GBytes *packed)
 {
-    if (!filter)
+    if (!filter && !sight->policy)
         return TRUE;
     vp_pb_auto PbResourceState *state = vp_pb_unpack(&pb_resource_state__descriptor, packed);
-    return state && vp_event_filter_matches_domain(filter, state->domain);
+    return state && vp_event_filter_matches_domain(filter, state->domain) && vp_sight_sees_domain(sight, state->domain);
 }
 
 /* Writes the next of it, or the bookmark at its end; the completion pumps again. */
@@ -78,11 +78,13 @@ static void write_state(VpEventStream *stream)
     GBytes *held = NULL;
     gsize bytes = 0;
     guint written = 0;
+    g_auto(VpSight) sight = {0};
 
+    vp_sight_take(stream->call, NULL, &sight);
     while (stream->state_at < end && written < STEP && bytes < STEP_BYTES) {
         GBytes *packed = list->states->pdata[stream->state_at++];
 
-        if (!state_matches(stream->filter, packed))
+        if (!state_matches(stream->filter, &sight, packed))
             continue;
         if (held)
             vp_call_write_wrapped(stream->call, PB_WATCH_EVENTS_RESPONSE__PAYLOAD_STATE, held, TRUE, NULL, NULL);
@@ -115,7 +117,10 @@ static GPtrArray *pick(VpEventStream *stream, const GPtrArray *entries, gint64 n
     gint64 revision = stream->next_revision;
     guint of_revision = 0;
     gsize bytes = 0;
+    g_auto(VpSight) sight = {0};
 
+    /* The policy may have changed since the stream began. */
+    vp_sight_take(stream->call, NULL, &sight);
     for (guint i = 0; i < entries->len; i++) {
         VpJournalEntry *entry = entries->pdata[i];
 
@@ -128,7 +133,8 @@ static GPtrArray *pick(VpEventStream *stream, const GPtrArray *entries, gint64 n
             continue;
         }
         const gsize size = g_bytes_get_size(entry->packed);
-        const gboolean wanted = vp_event_matches(stream->filter, entry->event);
+        const gboolean wanted =
+            vp_event_matches(stream->filter, entry->event) && vp_sight_sees_event(&sight, entry->event);
         if (wanted && picked->len > 0 && (picked->len == most || bytes + size > STEP_BYTES)) {
             stream->next_revision = revision;
             stream->sent_of_next = of_revision;

@@ -24,6 +24,7 @@ static void watch_events(VpCall *call, const void *message, void *context)
 }
 
 typedef struct Page {
+    const VpSight *sight;
     const PbListEventsRequest *request;
     gint64 end_revision; /* these four: from the first up to, but without, the second */
     gint64 start_us;
@@ -48,7 +49,8 @@ static gboolean is_wanted(const Page *page, const PbEvent *event)
 {
     const gint64 time_us = vp_pb_timestamp_us(event->time);
 
-    return time_us >= page->start_us && time_us < page->end_us && vp_event_matches(page->request->filter, event);
+    return time_us >= page->start_us && time_us < page->end_us && vp_event_matches(page->request->filter, event) &&
+           vp_sight_sees_event(page->sight, event);
 }
 
 /* Looks at one entry; FALSE: the page is full. */
@@ -249,9 +251,11 @@ static void list_events(VpCall *call, const void *message, void *context)
     g_autofree char *token = NULL;
     g_autoptr(GPtrArray) entries = g_ptr_array_new_with_free_func((GDestroyNotify)vp_journal_entry_unref);
     g_autoptr(GPtrArray) events = g_ptr_array_new();
-    Page page = {.request = request, .events = events, .entries = entries};
+    g_auto(VpSight) sight = {0};
+    Page page = {.request = request, .sight = &sight, .events = events, .entries = entries};
     const gint64 revision = vp_store_revision(services->store);
 
+    vp_sight_take(call, NULL, &sight);
     scope.page_size = 0;
     scope.page_token = (char *)"";
     VpError *error = vp_page_token_read(&services->page_key, "ListEvents", &scope, request->page_token, &position);

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "server/services/access.h"
 #include "server/services/event_hub.h"
 
 /* The domains as of one revision, packed as a ResourceState each; immutable, and shared by all streams that asked at about the same time. */

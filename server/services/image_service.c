@@ -95,7 +95,7 @@ static void disk_use_free(gpointer data)
     g_free(use);
 }
 
-static void note_disk(GHashTable *disks, const PbDomain *domain, const PbDisk *disk)
+static void note_disk(GHashTable *disks, const PbDomain *domain, const PbDisk *disk, gboolean seen)
 {
     DiskUse *use = g_hash_table_lookup(disks, disk->path);
 
@@ -106,10 +106,12 @@ static void note_disk(GHashTable *disks, const PbDomain *domain, const PbDisk *d
         g_hash_table_insert(disks, g_strdup(disk->path), use);
     } else if (use->format != disk->format)
         use->format = PB_IMAGE_FORMAT_UNSPECIFIED;
-    g_ptr_array_add(use->domains, g_strdup(domain->name));
+    /* What it declares counts in any case; its name is for those who may know of it. */
+    if (seen)
+        g_ptr_array_add(use->domains, g_strdup(domain->name));
 }
 
-static GHashTable *list_disks(VpDomains *domains)
+static GHashTable *list_disks(VpDomains *domains, const VpSight *sight)
 {
     GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, disk_use_free);
     g_autofree char *after = NULL;
@@ -122,7 +124,7 @@ static GHashTable *list_disks(VpDomains *domains)
             const PbDomain *domain = ((VpDomainView *)g_ptr_array_index(views, i))->domain;
 
             for (size_t d = 0; domain->spec && d < domain->spec->n_disks; d++)
-                note_disk(disks, domain, domain->spec->disks[d]);
+                note_disk(disks, domain, domain->spec->disks[d], vp_sight_sees_domain(sight, domain));
             if (i + 1 == views->len) {
                 g_free(after);
                 after = g_strdup(domain->name);
@@ -165,7 +167,9 @@ static void inspect_path(VpCall *call, const void *message, void *context)
         vp_call_fail(call, error);
         return;
     }
-    g_autoptr(GHashTable) disks = list_disks(services->domains);
+    g_auto(VpSight) sight = {0};
+    vp_sight_take(call, "DomainService/GetDomain", &sight);
+    g_autoptr(GHashTable) disks = list_disks(services->domains, &sight);
     Inspection inspection = {.call = call, .disks = disks};
     const VpFolderOptions options = {
         .policy = services->images,

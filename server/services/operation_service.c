@@ -67,10 +67,18 @@ static void list_operations(VpCall *call, const void *message, void *context)
         vp_call_fail(call, error);
         return;
     }
-    /* One more than asked for tells whether there are more. */
+    g_auto(VpSight) sight = {0};
+    vp_sight_take(call, NULL, &sight);
+    /* One more than asked for tells whether there are more; who does not see all of them needs all to be looked at. */
     g_autoptr(GPtrArray) operations =
         vp_jobs_list_operations(services->jobs, request->resource_uid[0] ? request->resource_uid : NULL,
-                                request->active_only, after, limit + 1);
+                                request->active_only, after, sight.policy ? 0 : limit + 1);
+    for (guint i = 0; sight.policy && i < operations->len && i <= limit;) {
+        if (vp_sight_sees_operation(&sight, services->domains, operations->pdata[i]))
+            i++;
+        else
+            g_ptr_array_remove_index(operations, i);
+    }
     PbListOperationsResponse response = PB_LIST_OPERATIONS_RESPONSE__INIT;
     response.n_operations = fit_page(operations, limit);
     response.operations = (PbOperation **)operations->pdata;

@@ -5,6 +5,7 @@
 #include "server/domains/domains.h"
 #include "server/jobs/jobs.h"
 #include "server/rpc/rpc.h"
+#include "server/services/access.h"
 #include "server/services/event_hub.h"
 #include "server/services/page_token.h"
 #include "server/store/store.h"
@@ -18,6 +19,7 @@ typedef struct VpServices {
     VpPool *pool;
     VpLoop *loop;
     VpEventHub *events;
+    VpAccessContext *access; /* who calls and what they may do; NULL: nobody asks */
     VpPageKey page_key;
     const char *state_dir;
     const VpImagePolicy *images;
@@ -31,6 +33,7 @@ typedef struct VpServices {
 VpHandlerTable *vp_services_tables(VpServices *services);
 
 extern const VpMethodHandler vp_admin_handlers[];
+extern const VpMethodHandler vp_auth_handlers[];
 extern const VpMethodHandler vp_domain_handlers[];
 extern const VpMethodHandler vp_event_handlers[];
 extern const VpMethodHandler vp_host_handlers[];

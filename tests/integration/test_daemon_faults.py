@@ -67,11 +67,12 @@ def test_a_taken_port(make_daemon):
         taken.listen()
         daemon = make_daemon()
         daemon.listen = [daemon.address, "127.0.0.1:%d" % taken.getsockname()[1]]
+        daemon.arguments = ["--insecure-tcp"]
         code, said = daemon.try_start()
         assert code != 0 and str(taken.getsockname()[1]) in said, said
 
 
-@pytest.mark.parametrize("address", ["nonsense", "unix:", "unix:" + "/x" * 100, "0.0.0.0:0", "127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["nonsense", "unix:", "unix:" + "/x" * 100, "127.0.0.1:99999"])
 def test_bad_addresses(make_daemon, address):
     daemon = make_daemon()
     daemon.listen = [address]

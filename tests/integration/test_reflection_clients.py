@@ -21,6 +21,7 @@ def on_tcp(make_daemon):
     """A daemon that answers on the loopback as well; .port says where."""
     daemon = make_daemon()
     daemon.listen = [daemon.address, "127.0.0.1:0"]
+    daemon.arguments = ["--insecure-tcp"]
     daemon.start()
     daemon.port = int(daemon.ready_line.rsplit("127.0.0.1:", 1)[1].split()[0].rstrip(","))
     return daemon

@@ -60,6 +60,7 @@ class Daemon:
         self.address = "unix:" + self.socket
         self.log_path = os.path.join(self.folder, "log")
         self.listen = listen or [self.address]
+        self.arguments = []
         self.env = dict(os.environ, GRPC_VERBOSITY="error", VIRTPLANE_TEST_FOLDER=self.folder, **(env or {}))
         self.env.setdefault("ASAN_OPTIONS", "detect_leaks=1:exitcode=66:abort_on_error=0")
         self.env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
@@ -80,7 +81,7 @@ class Daemon:
             command += ["--config", path]
         for address in self.listen:
             command += ["--listen", address]
-        return command
+        return command + self.arguments
 
     def start(self):
         """Starts the daemon and waits until it says that it answers."""

@@ -251,6 +251,7 @@ static VpError *start_on(Bench *bench, const char *const *addresses, VpHandler u
         .loop = bench->loop,
         .stalled_write_ms = 300,
         .tables = tables,
+        .insecure_tcp = TRUE,
     };
     VpError *error = NULL;
 
@@ -633,7 +634,7 @@ static void a_bad_address_beside_good_ones(void **state)
     fails_to_start(bench, "127.0.0.1:0", "unix:/nonexistent/folder/socket", VP_NOT_FOUND, "LISTEN_FAILED");
     fails_to_start(bench, bench->address, "unix:/nonexistent/folder/socket", VP_NOT_FOUND, "LISTEN_FAILED");
     assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
-    fails_to_start(bench, bench->address, "0.0.0.0:0", VP_UNIMPLEMENTED, "TLS_NOT_BUILT_YET");
+    fails_to_start(bench, bench->address, "0.0.0.0:0", VP_FAILED_PRECONDITION, "TLS_NOT_SET_UP");
     fails_to_start(bench, "nonsense", NULL, VP_INVALID_ARGUMENT, "LISTEN_FAILED");
     start(bench, answer_name, drop);
 }

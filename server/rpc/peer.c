@@ -1,0 +1,131 @@
+/* Who calls: what the kernel, the handshake and the headers say of it, and what the gate makes of that. */
+#include <grpc/grpc_security_constants.h>
+#include <grpc/support/alloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "server/rpc/internal.h"
+
+#define MAX_GROUPS 65536
+
+/* The socket of a call that came over one of ours, or -1. The core names a connection that we accepted "fd:N", and keeps N open for as long as one of
+ * its calls is held. */
+static int socket_of(VpCall *call)
+{
+    char *peer = grpc_call_get_peer(call->call);
+    int fd = -1;
+
+    if (!peer || sscanf(peer, "fd:%d", &fd) != 1)
+        fd = -1;
+    gpr_free(peer);
+    return fd;
+}
+
+/* A property of the connection's handshake that has one value. */
+static const grpc_auth_property *find_property(VpCall *call, const char *name)
+{
+    grpc_auth_property_iterator it = grpc_auth_context_find_properties_by_name(call->auth, name);
+
+    return grpc_auth_property_iterator_next(&it);
+}
+
+static void read_handshake(VpCall *call, VpCredentials *credentials)
+{
+    if (!call->auth)
+        call->auth = grpc_call_auth_context(call->call);
+    if (!call->auth)
+        return;
+    const grpc_auth_property *type = find_property(call, GRPC_TRANSPORT_SECURITY_TYPE_PROPERTY_NAME);
+    credentials->tls = type && type->value_length == strlen(GRPC_SSL_TRANSPORT_SECURITY_TYPE) &&
+                       memcmp(type->value, GRPC_SSL_TRANSPORT_SECURITY_TYPE, type->value_length) == 0;
+    if (!credentials->tls)
+        return;
+    const grpc_auth_property *certificate = find_property(call, GRPC_X509_PEM_CERT_PROPERTY_NAME);
+    if (certificate) {
+        credentials->certificate = certificate->value;
+        credentials->certificate_length = certificate->value_length;
+    }
+    const grpc_auth_property *chain = find_property(call, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME);
+    if (chain) {
+        credentials->chain = chain->value;
+        credentials->chain_length = chain->value_length;
+    }
+}
+
+void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials)
+{
+    const int fd = socket_of(call);
+    struct ucred kernel;
+    socklen_t length = sizeof(kernel);
+
+    memset(ret_credentials, 0, sizeof(*ret_credentials));
+    ret_credentials->authorization = call->authorization;
+    if (fd < 0) {
+        read_handshake(call, ret_credentials);
+        return;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &kernel, &length) < 0)
+        return;
+    ret_credentials->local = TRUE;
+    ret_credentials->uid = kernel.uid;
+    ret_credentials->gid = kernel.gid;
+    ret_credentials->pid = kernel.pid;
+}
+
+GArray *vp_call_groups(VpCall *call)
+{
+    GArray *groups = g_array_new(FALSE, FALSE, sizeof(gid_t));
+    const int fd = socket_of(call);
+    socklen_t length = 0;
+
+    /* Asked for with no room it answers how much is needed. */
+    if (fd < 0 || (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) < 0 && length == 0) ||
+        length > MAX_GROUPS * sizeof(gid_t))
+        return groups;
+    g_array_set_size(groups, length / sizeof(gid_t));
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups->data, &length) < 0)
+        g_array_set_size(groups, 0);
+    return groups;
+}
+
+const VpMethod *vp_call_method(VpCall *call)
+{
+    return call->endpoint->method;
+}
+
+void *vp_call_identity(VpCall *call)
+{
+    return call->identity;
+}
+
+void vp_call_set_identity(VpCall *call, const char *name, void *identity, void (*destroy)(void *identity))
+{
+    call->identity_name = name;
+    call->identity = identity;
+    call->identity_destroy = destroy;
+}
+
+void vp_call_caller(VpCall *call, VpCaller *ret_caller)
+{
+    VpCredentials credentials;
+
+    vp_call_credentials(call, &credentials);
+    memset(ret_caller, 0, sizeof(*ret_caller));
+    ret_caller->identity = call->identity_name;
+    if (credentials.local) {
+        ret_caller->local = TRUE;
+        ret_caller->uid = credentials.uid;
+        ret_caller->gid = credentials.gid;
+        ret_caller->pid = credentials.pid;
+        g_snprintf(ret_caller->text, sizeof(ret_caller->text), "uid=%u pid=%d", credentials.uid, credentials.pid);
+        return;
+    }
+    char *peer = grpc_call_get_peer(call->call);
+    if (call->identity_name)
+        g_snprintf(ret_caller->text, sizeof(ret_caller->text), "%.100s %.50s", call->identity_name,
+                   peer ? peer : "unknown");
+    else
+        g_strlcpy(ret_caller->text, peer ? peer : "unknown", sizeof(ret_caller->text));
+    gpr_free(peer);
+}
