@@ -2,9 +2,16 @@
 #include "tests/bench/libvirt_peer.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/thread.h"
@@ -12,6 +19,7 @@
 
 #define LIBVIRTD "/usr/sbin/libvirtd"
 #define MAX_CONNECTIONS 64
+#define NAME "virtplane-bench"
 
 /* As in libvirt's public API (https://libvirt.org/html/libvirt-libvirt-domain.html). */
 typedef struct DomainInfo {
@@ -42,7 +50,7 @@ struct LibvirtPeer {
     int (*pool_free)(void *pool);
 };
 
-static const char xml[] = "<domain type='qemu'><name>virtplane-bench</name><memory unit='MiB'>64</memory>"
+static const char xml[] = "<domain type='qemu'><name>" NAME "</name><memory unit='MiB'>64</memory>"
                           "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>";
 
 static gboolean load_library(LibvirtPeer *peer)
@@ -77,12 +85,59 @@ static gboolean load_library(LibvirtPeer *peer)
     return TRUE;
 }
 
+/* ---- the daemon ---- */
+
+/* A /dev/kvm of its own that libvirt's QEMU user may open: without one libvirtd asks QEMU for its capabilities anew at each define. */
+static void open_kvm(const char *node)
+{
+    struct stat st;
+
+    if (stat("/dev/kvm", &st) == 0 && unshare(CLONE_NEWNS) == 0 &&
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mknod(node, S_IFCHR | 0666, st.st_rdev) == 0 &&
+        chmod(node, 0666) == 0 && mount(node, "/dev/kvm", NULL, MS_BIND, NULL) != 0)
+        _exit(125);
+}
+
+static volatile sig_atomic_t libvirtd_pid;
+
+static void pass_on(int number)
+{
+    kill(libvirtd_pid, number);
+}
+
+/*
+ * Between us and libvirtd is a process that waits for all children that are left to it: where PID 1 is slow to do so, libvirtd waits for seconds for each
+ * QEMU that it has killed, and the comparison would be unfair.
+ */
+static pid_t spawn_libvirtd(char *const *argv, const char *log, const char *node)
+{
+    const struct sigaction action = {.sa_handler = pass_on};
+    const pid_t pid = fork();
+
+    if (pid < 0)
+        bench_die("fork: %s", g_strerror(errno));
+    if (pid > 0)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    open_kvm(node);
+    libvirtd_pid = bench_spawn(argv, log);
+    sigaction(SIGTERM, &action, NULL);
+    for (;;) {
+        const pid_t ended = waitpid(-1, NULL, 0);
+
+        if (ended == libvirtd_pid || (ended < 0 && errno != EINTR))
+            _exit(0);
+    }
+}
+
 LibvirtPeer *libvirt_peer_new(const char *dir)
 {
     g_autofree LibvirtPeer *peer = g_new0(LibvirtPeer, 1);
     g_autofree char *config = g_build_filename(dir, "libvirtd.conf", NULL);
     g_autofree char *pid_file = g_build_filename(dir, "libvirtd.pid", NULL);
     g_autofree char *log = g_build_filename(dir, "libvirtd.log", NULL);
+    g_autofree char *node = g_build_filename(dir, "kvm", NULL);
     g_autofree char *text = g_strdup_printf("unix_sock_dir = \"%s\"\nauth_unix_rw = \"none\"\n", dir);
 
     if (!load_library(peer)) {
@@ -92,11 +147,17 @@ LibvirtPeer *libvirt_peer_new(const char *dir)
     if (!g_file_set_contents(config, text, -1, NULL))
         bench_die("%s cannot be written", config);
     char *const argv[] = {(char *)LIBVIRTD, (char *)"-f", config, (char *)"-p", pid_file, NULL};
-    peer->daemon = bench_spawn(argv, log);
+    peer->daemon = spawn_libvirtd(argv, log, node);
     peer->uri = g_strdup_printf("qemu:///system?socket=%s/libvirt-sock", dir);
     for (guint i = 0; i < 100 && !peer->connection; i++) {
         g_usleep(100000);
         peer->connection = peer->open(peer->uri);
+    }
+    /* Of a run that was killed. */
+    void *old = peer->connection ? peer->lookup(peer->connection, NAME) : NULL;
+    if (old) {
+        peer->undefine(old);
+        peer->domain_free(old);
     }
     if (peer->connection)
         peer->domain = peer->define(peer->connection, xml);
@@ -122,7 +183,7 @@ static void *client_run(void *data)
     Client *client = data;
     const LibvirtPeer *peer = client->peer;
     void *connection = peer->open(peer->uri);
-    void *domain = connection ? peer->lookup(connection, "virtplane-bench") : NULL;
+    void *domain = connection ? peer->lookup(connection, NAME) : NULL;
     DomainInfo info;
 
     if (!domain)
@@ -158,7 +219,7 @@ gdouble libvirt_peer_domain_info(LibvirtPeer *peer, guint connections, guint dur
 gboolean libvirt_peer_pool(LibvirtPeer *peer, const char *folder)
 {
     g_autofree char *text =
-        g_markup_printf_escaped("<pool type='dir'><name>virtplane-bench</name><target><path>%s</path></target></pool>",
+        g_markup_printf_escaped("<pool type='dir'><name>" NAME "</name><target><path>%s</path></target></pool>",
                                 folder);
 
     peer->pool = peer->pool_create(peer->connection, text, 0);
@@ -178,9 +239,10 @@ gdouble libvirt_peer_pool_refresh(LibvirtPeer *peer)
 
 static char *domain_xml(guint client, guint64 number)
 {
-    return g_strdup_printf("<domain type='qemu'><name>vp-%u-%" G_GUINT64_FORMAT "</name><memory unit='MiB'>64</memory>"
+    return g_strdup_printf("<domain type='qemu'><name>vp-%d-%u-%" G_GUINT64_FORMAT
+                           "</name><memory unit='MiB'>64</memory>"
                            "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>",
-                           client, number);
+                           (int)getpid(), client, number);
 }
 
 static void *define_run(void *data)
