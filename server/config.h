@@ -5,7 +5,7 @@
 #include "server/auth/auth.h"
 #include "storage/chain/policy.h"
 
-/* Who may come in, and how: the groups [auth], [tls], [tokens], [audit] and [secrets], and the socket's part of [daemon]. */
+/* Who may come in, and how: the groups [auth], [tls], [tokens], [audit], and the socket's part of [daemon]. */
 typedef struct VpSecurityConfig {
     VpAuthOptions auth; /* its strings are those that follow */
     char *policy;
@@ -21,7 +21,6 @@ typedef struct VpSecurityConfig {
     char *audit_file; /* NULL: none */
     guint64 audit_max_bytes;
     guint audit_keep;
-    char *secrets_key; /* the file; NULL: a systemd credential, or one in the state folder */
     guint socket_mode;
     gint64 socket_group; /* 0: the daemon's own */
 } VpSecurityConfig;

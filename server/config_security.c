@@ -23,8 +23,7 @@ static VpError *check_keys(const VpConfig *config, const char *path)
         {"auth", {"policy"}},
         {"tls", {"certificate", "key", "ca", "crl", "identity"}},
         {"tokens", {"jwks", "issuer", "audience", "groups"}},
-        {"audit", {"file", "max_bytes", "keep"}},
-        {"secrets", {"key_file"}},
+        {"audit", {"enabled", "file", "max_bytes", "keep"}},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(known); i++) {
@@ -62,6 +61,19 @@ static VpError *read_number(const VpConfig *config, const char *group, const cha
     const guint64 value = g_key_file_get_uint64(config->file, group, key, &why);
     if (why || value > most)
         return wrong(group, key, why ? why->message : "is too large");
+    *setting = value;
+    return NULL;
+}
+
+static VpError *read_boolean(const VpConfig *config, const char *group, const char *key, gboolean *setting)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (!g_key_file_has_key(config->file, group, key, NULL))
+        return NULL;
+    const gboolean value = g_key_file_get_boolean(config->file, group, key, &why);
+    if (why)
+        return wrong(group, key, "is true or false");
     *setting = value;
     return NULL;
 }
@@ -162,9 +174,14 @@ static VpError *read_tokens(const VpConfig *config, VpSecurityConfig *security)
 static VpError *read_audit(const VpConfig *config, VpSecurityConfig *security)
 {
     guint64 keep = DEFAULT_AUDIT_KEEP;
+    gboolean enabled = TRUE;
     VpError *error = read_path(config, "audit", "file", &security->audit_file);
 
-    if (!error && !g_key_file_has_key(config->file, "audit", "file", NULL))
+    if (!error)
+        error = read_boolean(config, "audit", "enabled", &enabled);
+    if (!enabled)
+        g_clear_pointer(&security->audit_file, g_free);
+    else if (!security->audit_file)
         security->audit_file = g_build_filename(config->state_dir, "audit.jsonl", NULL);
     security->audit_max_bytes = DEFAULT_AUDIT_BYTES;
     if (!error)
@@ -173,17 +190,6 @@ static VpError *read_audit(const VpConfig *config, VpSecurityConfig *security)
         error = read_number(config, "audit", "keep", 1000, &keep);
     security->audit_keep = (guint)keep;
     return error;
-}
-
-static VpError *read_insecure(const VpConfig *config, const VpConfigArguments *arguments, gboolean *setting)
-{
-    g_autoptr(GError) why = NULL;
-
-    *setting = arguments->insecure_tcp;
-    if (*setting || !g_key_file_has_key(config->file, "daemon", "insecure_tcp", NULL))
-        return NULL;
-    *setting = g_key_file_get_boolean(config->file, "daemon", "insecure_tcp", &why);
-    return why ? wrong("daemon", "insecure_tcp", "is true or false") : NULL;
 }
 
 static gsize count_sockets(const int *sockets)
@@ -213,9 +219,7 @@ VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *argu
     if (!error)
         error = read_audit(config, security);
     if (!error)
-        error = read_path(config, "secrets", "key_file", &security->secrets_key);
-    if (!error)
-        error = read_insecure(config, arguments, &insecure);
+        error = read_boolean(config, "daemon", "insecure_tcp", &insecure);
     if (error)
         return error;
     config->sockets = g_new0(int, sockets + 1);
@@ -224,7 +228,7 @@ VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *argu
     config->sockets[sockets] = -1;
     security->auth = (VpAuthOptions){
         .policy = security->policy,
-        .insecure_tcp = insecure,
+        .insecure_tcp = insecure || arguments->insecure_tcp,
         .files = {.certificate = security->certificate,
                   .key = security->key,
                   .ca = security->ca,
@@ -241,9 +245,8 @@ VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *argu
 void vp_config_clear_security(VpSecurityConfig *security)
 {
     char *const texts[] = {
-        security->policy, security->certificate, security->key,         security->ca,
-        security->crl,    security->jwks,        security->issuer,      security->audience,
-        security->groups, security->audit_file,  security->secrets_key,
+        security->policy, security->certificate, security->key,      security->ca,     security->crl,
+        security->jwks,   security->issuer,      security->audience, security->groups, security->audit_file,
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(texts); i++)

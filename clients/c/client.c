@@ -36,9 +36,19 @@ static grpc_arg int_arg(const char *key, int value)
 
 VpClient *vp_client_new(const char *address, VpError **error)
 {
+    const VpClientSecurity none = {0};
+
+    return vp_client_new_secure(address, &none, error);
+}
+
+VpClient *vp_client_new_secure(const char *address, const VpClientSecurity *security, VpError **error)
+{
     g_autofree char *normal = vp_client_normalize_address(address, error);
 
     if (!normal)
+        return NULL;
+    grpc_channel_credentials *credentials = vp_client_credentials(normal, security, error);
+    if (!credentials)
         return NULL;
 
     /* Every client has a connection of its own; no proxy from the environment stands between it and its daemon, and no
@@ -50,10 +60,10 @@ VpClient *vp_client_new(const char *address, VpError **error)
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, MAX_ANSWER_BYTES),
     };
     const grpc_channel_args channel_args = {G_N_ELEMENTS(args), args};
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
     VpClient *client = g_new0(VpClient, 1);
 
     client->channel = grpc_channel_create(normal, credentials, &channel_args);
+    client->tls = !g_str_has_prefix(normal, "unix:") && !security->insecure_tcp;
     client->address = g_strdup(g_str_has_prefix(normal, "unix:") ? normal : address);
     grpc_channel_credentials_release(credentials);
     return client;

@@ -34,9 +34,21 @@ void vp_client_library_shutdown(void);
  * "unix:$XDG_RUNTIME_DIR/virtplane/virtplaned.sock" for others; NULL if that variable is not set. */
 char *vp_client_default_address(void);
 
-/* A client of `address`: "unix:PATH", an absolute path, or "HOST:PORT". Connects at the first call. INVALID_ARGUMENT
- * if the address is none. */
+/* How to reach a daemon by "HOST:PORT"; a unix socket needs nothing of it. Files are PEM. */
+typedef struct VpClientSecurity {
+    const char *ca;          /* who signs daemons; NULL: the system's CAs */
+    const char *certificate; /* the client's, and its key; NULL: none */
+    const char *key;
+    const char *token;     /* a bearer token; NULL: none */
+    gboolean insecure_tcp; /* no TLS at all: whoever is on the way reads and changes what goes over it */
+} VpClientSecurity;
+
+/* A client of `address`: "unix:PATH", an absolute path, or "HOST:PORT" (with TLS, and the system's CAs). Connects at the
+ * first call. INVALID_ARGUMENT if the address is none. */
 VpClient *vp_client_new(const char *address, VpError **error);
+
+/* The same with what HOST:PORT needs, read now; reason BAD_CREDENTIALS if it cannot be. */
+VpClient *vp_client_new_secure(const char *address, const VpClientSecurity *security, VpError **error);
 
 /* The address as given to gRPC; borrowed. */
 const char *vp_client_address(const VpClient *client);

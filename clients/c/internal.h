@@ -2,12 +2,14 @@
 #pragma once
 
 #include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 
 #include "clients/c/client.h"
 
 struct VpClient {
     grpc_channel *channel;
     char *address;
+    gboolean tls;
 };
 
 /* What C core fills in when a call ends. */
@@ -25,6 +27,9 @@ VpError *vp_client_status_error(VpClient *client, const VpClientStatus *status);
 
 /* The path and the authority are right for this address, and gRPC will take it: "unix:PATH" or "HOST:PORT". */
 char *vp_client_normalize_address(const char *address, VpError **error);
+
+/* What a channel to this (normalized) address needs; owned by the caller. */
+grpc_channel_credentials *vp_client_credentials(const char *normal, const VpClientSecurity *security, VpError **error);
 
 /* Why nobody answers at this address, from the socket itself, or NULL if it cannot be told. */
 char *vp_client_why_unreachable(const char *address);

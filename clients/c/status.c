@@ -101,7 +101,8 @@ VpError *vp_client_status_error(VpClient *client, const VpClientStatus *status)
         g_autofree char *why = vp_client_why_unreachable(client->address);
         const char *core = strstr(words, CONNECT_WORDS);
 
-        return vp_error_new(VP_UNAVAILABLE, VP_CLIENT_NO_DAEMON, "no daemon answers at %s: %s", client->address,
+        return vp_error_new(VP_UNAVAILABLE, VP_CLIENT_NO_DAEMON, "no daemon answers at %s%s: %s", client->address,
+                            client->tls ? " with TLS" : "",
                             why    ? why
                             : core ? core + strlen(CONNECT_WORDS)
                                    : words);

@@ -6,6 +6,7 @@
 
 #include "clients/cli/complain.h"
 #include "clients/cli/completion.h"
+#include "clients/cli/connect.h"
 #include "clients/cli/text.h"
 #include "clients/cli/yaml.h"
 #include "clients/json/json.h"
@@ -51,7 +52,7 @@ static void forget(char **place, char **saved)
 }
 
 enum {
-    GLOBAL_OPTIONS = 4,
+    GLOBAL_OPTIONS = 9,
 };
 
 static void global_options(VpCli *cli, GOptionEntry ret_entries[GLOBAL_OPTIONS + 1])
@@ -59,6 +60,14 @@ static void global_options(VpCli *cli, GOptionEntry ret_entries[GLOBAL_OPTIONS +
     const GOptionEntry globals[GLOBAL_OPTIONS + 1] = {
         {"connect", 'c', 0, G_OPTION_ARG_FILENAME, &cli->address, "The daemon's address: unix:PATH or HOST:PORT",
          "ADDRESS"},
+        {"ca", 0, 0, G_OPTION_ARG_FILENAME, &cli->ca, "For HOST:PORT: the CA of daemons (default: the system's)",
+         "FILE"},
+        {"cert", 0, 0, G_OPTION_ARG_FILENAME, &cli->certificate, "For HOST:PORT: your certificate", "FILE"},
+        {"key", 0, 0, G_OPTION_ARG_FILENAME, &cli->key, "For HOST:PORT: the key of your certificate", "FILE"},
+        {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &cli->token_file, "For HOST:PORT: a file with a bearer token",
+         "FILE"},
+        {"insecure-tcp", 0, 0, G_OPTION_ARG_NONE, &cli->insecure_tcp,
+         "Talk to HOST:PORT without TLS: whoever is on the way reads it and changes it", NULL},
         {"output", 'o', 0, G_OPTION_ARG_FILENAME, &cli->output_name, "table (default), wide, json, yaml or name",
          "FORM"},
         {"timeout", 't', 0, G_OPTION_ARG_FILENAME, &cli->timeout_text, "Give up after this time (default 60s)", "TIME"},
@@ -73,17 +82,20 @@ static gboolean parse(VpCli *cli, GOptionContext *context, const GOptionEntry *e
                       GError **error)
 {
     GOptionEntry globals[GLOBAL_OPTIONS + 1];
-    char *saved[] = {cli->address, cli->output_name, cli->timeout_text};
+    char **places[] = {&cli->address,     &cli->output_name, &cli->timeout_text, &cli->ca,
+                       &cli->certificate, &cli->key,         &cli->token_file};
+    char *saved[G_N_ELEMENTS(places)];
 
+    for (gsize i = 0; i < G_N_ELEMENTS(places); i++)
+        saved[i] = *places[i];
     global_options(cli, globals);
     g_option_context_set_help_enabled(context, FALSE);
     if (entries)
         g_option_context_add_main_entries(context, entries, NULL);
     g_option_context_add_main_entries(context, globals, NULL);
     const gboolean ok = g_option_context_parse(context, argc, argv, error);
-    forget(&cli->address, &saved[0]);
-    forget(&cli->output_name, &saved[1]);
-    forget(&cli->timeout_text, &saved[2]);
+    for (gsize i = 0; i < G_N_ELEMENTS(places); i++)
+        forget(places[i], &saved[i]);
     return ok;
 }
 
@@ -184,7 +196,7 @@ VpClient *vp_cli_client(VpCli *cli, VpError **error)
     if (!cli->library)
         vp_client_library_init();
     cli->library = TRUE;
-    cli->client = vp_client_new(address, error);
+    cli->client = vp_cli_connect(cli, address, error);
     return cli->client;
 }
 

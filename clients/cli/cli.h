@@ -44,6 +44,11 @@ struct VpCli {
     char *address;     /* --connect, or NULL */
     char *output_name; /* --output, or NULL */
     char *timeout_text;
+    char *ca; /* --ca, --cert, --key, --token-file, or NULL */
+    char *certificate;
+    char *key;
+    char *token_file;
+    gboolean insecure_tcp;
     gboolean help;
     VpOutput output;
     gint64 timeout_ms; /* of one call */

@@ -1,5 +1,6 @@
 /* The table of commands; those of one group stand together. */
 #include "clients/cli/admin.h"
+#include "clients/cli/auth.h"
 #include "clients/cli/cli.h"
 #include "clients/cli/completion.h"
 #include "clients/cli/domain.h"
@@ -7,6 +8,7 @@
 #include "clients/cli/host.h"
 #include "clients/cli/image.h"
 #include "clients/cli/operation.h"
+#include "clients/cli/pki.h"
 
 #define NAMES "NAME..."
 #define ANY 1000
@@ -79,6 +81,22 @@ const VpCommand vp_commands[] = {
      "  vpctl admin restore /backup/store.db --state-dir /var/lib/virtplane\n", vp_admin_restore},
     {"admin", "check", "", 0, 0, "Look for damage in all of the store (exit code 1: there is some)",
      "  vpctl admin check\n  vpctl admin check --state-dir /var/lib/virtplane\n", vp_admin_check},
+
+    {"auth", "whoami", "", 0, 0, "Show who the daemon takes you for", "  vpctl auth whoami\n", vp_auth_whoami},
+    {"auth", "can-i", "METHOD [RESOURCE]", 1, 2,
+     "Tell whether a method may be called, on a resource or at all (exit code 1: no)",
+     "  vpctl auth can-i StartDomain web\n"
+     "  vpctl auth can-i DomainService/DeleteDomain web --as cn:alice --explain\n",
+     vp_auth_can_i},
+
+    {"pki", "init", "", 0, 0, "Make a small CA, for daemons that are reached by TCP", "  vpctl pki init --dir pki\n",
+     vp_pki_init},
+    {"pki", "issue", "NAME", 1, 1, "Make a key and a certificate, for a daemon or (without --server) for a client",
+     "  vpctl pki issue host1 --server host1.example.org --server 192.0.2.1\n  vpctl pki issue alice\n", vp_pki_issue},
+    {"pki", "revoke", "NAME", 1, 1, "Withdraw a certificate, by its name or file", "  vpctl pki revoke alice\n",
+     vp_pki_revoke},
+    {"pki", "renew-list", "", 0, 0, "Sign the list of withdrawn certificates anew, before it is too old",
+     "  vpctl pki renew-list\n", vp_pki_renew_list},
 
     {NULL, "events", "", 0, 0, "Show the journal; with --follow, as it grows",
      "  vpctl events\n"

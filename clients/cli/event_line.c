@@ -25,7 +25,11 @@ char *vp_event_line(const PbEvent *event, gboolean color)
     GString *out = g_string_new(NULL);
 
     g_string_printf(out, "%6" G_GINT64_FORMAT "  %s  %s%-22s%s  %s%s%s", event->revision, time, start, type,
-                    *start ? "\033[0m" : "", resource, *name ? "/" : "", name);
+                    *start ? "\033[0m" : "", resource,
+                    *name == '/' ? " "
+                    : *name      ? "/"
+                                 : "",
+                    name);
     if (*reason)
         g_string_append_printf(out, "  %s", reason);
     if (*detail)

@@ -215,6 +215,10 @@ int main(int argc, char **argv)
     g_free(cli.address);
     g_free(cli.output_name);
     g_free(cli.timeout_text);
+    g_free(cli.ca);
+    g_free(cli.certificate);
+    g_free(cli.key);
+    g_free(cli.token_file);
 
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "vpctl: cannot write the answer: %s\n", g_strerror(errno));
