@@ -35,12 +35,14 @@ typedef struct VpObservation {
     gsize n_endpoints;
     PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */
     gsize n_findings;
+    gboolean unless_off; /* puts right what is told wrongly: dropped if the domain is told to be shut off by then */
 } VpObservation;
 
 /* What the daemon gives to a driver; outlives it. */
 typedef struct VpDriverHost {
     VpLoop *loop;
-    VpPool *pool;
+    VpPool *pool;          /* for moments on the daemon's own disk; the operations themselves are called on it */
+    VpPool *slow_pool;     /* for what may hang: image files, which can lie on a network. Nobody else waits behind it */
     const char *state_dir; /* the driver's own folder, exists, 0700: survives restarts of the daemon and of the host */
     const char *run_dir;   /* the driver's own folder for sockets and pids, exists, 0700 */
     GKeyFile *config;      /* the daemon's configuration; a driver reads its own group, [qemu] */
@@ -48,6 +50,10 @@ typedef struct VpDriverHost {
         *images; /* what holds for every image that a driver opens; NULL: that of a daemon without configuration */
     /* Reports an observation about domain `uid`. Any thread; copies; never blocks. In the order of the calls for one domain. */
     void (*report)(void *data, const char *uid, const VpObservation *observation);
+    /* Calls `done(done_data, error)` once all that was reported about `uid` before is on the disk, or with the store's `error` (owned by the callee) if it
+     * refuses. A driver makes no process before its STARTING is: a daemon that is killed then leaves none that the next one does not look for. Any thread;
+     * never blocks; `done` comes on any thread, also before this returns, and must not block. It always comes, at the daemon's end at the latest. */
+    void (*settle)(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data);
     void *data;
 } VpDriverHost;
 
@@ -69,21 +75,27 @@ struct VpDriverOps {
     /* Checks a spec that is to be created or changed: INVALID_ARGUMENT with violations, paths from "domain.spec". Never blocks. */
     VpError *(*validate)(VpDriver *driver, const PbDomainSpec *spec);
 
-    /* Takes up a domain that was not shut off when the daemon ended: by its status' pid and pid_start_ticks, and what the driver
-     * itself keeps in its folders. Reports ADOPTED with the present state, or what became of it with reason WHILE_DAEMON_DOWN. */
+    /* Calls `found` for each domain of which something runs, as the driver's own folders tell, whatever is stored about it. Called once, before anything
+     * else is asked; blocks on the disk for a moment. May be NULL. */
+    void (*find_running)(VpDriver *driver, void (*found)(void *data, const char *uid, gint32 pid), void *data);
+
+    /* Takes up a domain that was not shut off when the daemon ended, or that find_running() named: by its status' pid and pid_start_ticks, and what the
+     * driver itself keeps in its folders. Reports ADOPTED with the present state, or what became of it with reason WHILE_DAEMON_DOWN. */
     void (*adopt)(VpDriver *driver, VpTask *task);
 
     void (*start)(VpDriver *driver, VpTask *task);
     void (*shutdown)(VpDriver *driver, VpTask *task);
-    /* Ends the domain whatever state it is in; a start under way ends with CANCELLED. Finished when the process is gone. */
+    /* Ends the domain whatever state it is in and whatever is stored about it; a start under way ends with CANCELLED. Finished when the process is gone;
+     * nothing to end is no error. */
     void (*power_off)(VpDriver *driver, VpTask *task);
     void (*reboot)(VpDriver *driver, VpTask *task);
     void (*reset)(VpDriver *driver, VpTask *task);
     void (*pause)(VpDriver *driver, VpTask *task);
     void (*resume)(VpDriver *driver, VpTask *task);
 
-    /* The domain was deleted: removes what the driver keeps for it. Called when it is shut off. */
-    void (*forget)(VpDriver *driver, const char *uid);
+    /* The domain is being deleted: removes what the driver keeps for it. Called when it is shut off; FAILED_PRECONDITION if something of it runs all the
+     * same. */
+    VpError *(*forget)(VpDriver *driver, const char *uid);
 };
 
 /* Every driver embeds this as its first member. */

@@ -8,8 +8,14 @@
 #include "server/guard.h"
 #include "server/services/services.h"
 
-/* Workers block on disks for moments: a few more than cores keep a slow disk from holding up the rest. */
+/*
+ * Kinds of threads that may block, so that none waits behind a slower kind: those of the calls; those of the calls that take long; those of the
+ * jobs and drivers, which need the daemon's own disk for moments, so that a power off goes through whatever the others do; and those on which drivers read
+ * images for a start. A few more than cores keep a slow disk from holding up the rest.
+ */
 #define WORKERS 4
+#define JOB_WORKERS 3
+#define START_WORKERS 4
 #define MAX_QUEUED_WORK 4096
 #define MAX_QUEUED_SLOW 64
 #define KEEP_OPERATIONS 1000
@@ -21,6 +27,8 @@ struct VpDaemon {
     const VpConfig *config;
     VpLoop *loop;
     VpPool *pool;
+    VpPool *job_pool;
+    VpPool *start_pool;
     VpPool *slow_pool;
     VpStore *store;
     VpJobs *jobs;
@@ -68,16 +76,21 @@ static VpError *open_parts(VpDaemon *daemon)
     if (!error)
         daemon->pool = vp_pool_new("vp-worker", WORKERS, MAX_QUEUED_WORK, &error);
     if (!error)
+        daemon->job_pool = vp_pool_new("vp-job", JOB_WORKERS, MAX_QUEUED_WORK, &error);
+    if (!error)
+        daemon->start_pool = vp_pool_new("vp-start", START_WORKERS, MAX_QUEUED_WORK, &error);
+    if (!error)
         daemon->slow_pool = vp_pool_new("vp-slow", VP_SLOW_THREADS, MAX_QUEUED_SLOW, &error);
     if (error)
         return error;
 
-    daemon->jobs = vp_jobs_new(daemon->pool, daemon->loop, KEEP_OPERATIONS, MAX_WAITING_JOBS);
+    daemon->jobs = vp_jobs_new(daemon->job_pool, daemon->loop, KEEP_OPERATIONS, MAX_WAITING_JOBS);
     const VpDomainsOptions domains_options = {
         .store = daemon->store,
         .jobs = daemon->jobs,
         .loop = daemon->loop,
-        .pool = daemon->pool,
+        .pool = daemon->job_pool,
+        .slow_pool = daemon->start_pool,
         .config = config->file,
         .images = &config->images,
         .state_dir = config->state_dir,
@@ -178,6 +191,8 @@ void vp_daemon_free(VpDaemon *daemon)
     vp_rpc_server_free(daemon->server);
     vp_guard_free(daemon->guard);
     vp_pool_free(daemon->pool);
+    vp_pool_free(daemon->job_pool);
+    vp_pool_free(daemon->start_pool);
     vp_pool_free(daemon->slow_pool);
     vp_loop_free(daemon->loop);
     vp_store_close(daemon->store);

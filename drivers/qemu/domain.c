@@ -1,4 +1,4 @@
-/* What happens to a domain with a process: see domain.h. All on the loop's thread. */
+/* What happens to a domain: see domain.h. All on the loop's thread. */
 #include "domain.h"
 
 #include <signal.h>
@@ -9,6 +9,7 @@
 #include "base/thread.h"
 #include "fdset_names.h"
 #include "nodes.h"
+#include "start.h"
 
 /* How often the log's size is looked at, in pings. */
 #define LOG_CHECK_TICKS 12
@@ -56,7 +57,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);
     g_ptr_array_unref(domain->ops);
-    vp_error_free(domain->prepare_error);
+    vp_error_free(domain->look_error);
     vp_error_free(domain->start_error);
     g_free(domain->io_error);
     g_free(domain->shutdown_reason);
@@ -82,10 +83,14 @@ static void open_handles(VpQemuDomain *domain)
     uv_timer_init(uv, &domain->ping_timer);
     domain->exit_poll.data = vp_qemu_domain_ref(domain);
     domain->ping_timer.data = vp_qemu_domain_ref(domain);
+    domain->watched = TRUE;
 }
 
 static void close_handles(VpQemuDomain *domain)
 {
+    if (!domain->watched)
+        return;
+    domain->watched = FALSE;
     vp_qmp_close(g_steal_pointer(&domain->qmp));
     uv_close((uv_handle_t *)&domain->exit_poll, handle_closed);
     uv_close((uv_handle_t *)&domain->ping_timer, handle_closed);
@@ -199,14 +204,38 @@ static void domain_gone(VpQemuDomain *domain, const VpError *start_error)
         tell_start_failed(domain, start_error);
     else
         tell_ended(domain);
-    if (domain->has_process)
-        close_handles(domain);
+    close_handles(domain);
     while (domain->ops->len > 0) {
         VpQemuOp *op = g_ptr_array_index(domain->ops, 0);
 
         vp_qemu_op_finish(op, op_end_error(domain, op, start_error));
     }
     vp_qemu_domain_unref(domain);
+}
+
+/* How a domain ended that is not there any more is not known: nobody listened. */
+static void tell_gone(const VpQemuDomain *domain)
+{
+    const gboolean started = domain->state != PB_DOMAIN_STATE_STARTING;
+    g_autofree char *detail =
+        g_strdup_printf("its process ended while no daemon ran%s%s", domain->exit_log ? "; its last words: " : "",
+                        domain->exit_log ? domain->exit_log : "");
+    const VpObservation observation = {
+        .event = started ? PB_EVENT_TYPE_DOMAIN_SHUT_DOWN : PB_EVENT_TYPE_DOMAIN_START_FAILED,
+        .state = PB_DOMAIN_STATE_SHUTOFF,
+        .reason = "WHILE_DAEMON_DOWN",
+        .detail = detail,
+        .unless_off = TRUE,
+    };
+
+    domain->driver->host->report(domain->driver->host->data, domain->uid, &observation);
+}
+
+/* The guest never ran, for all that is known; a store that was put back to an earlier state may even say that the domain is shut off. */
+static gboolean was_starting(const VpQemuDomain *domain)
+{
+    return domain->state == PB_DOMAIN_STATE_STARTING || domain->state == PB_DOMAIN_STATE_SHUTOFF ||
+           domain->state == PB_DOMAIN_STATE_CRASHED;
 }
 
 static VpError *broken_off(const VpQemuDomain *domain)
@@ -233,7 +262,7 @@ static void on_exit_told(void *data)
             error = exit_error(domain);
         }
         /* A start that the end of the daemon broke off, and that has fallen apart by itself since. */
-        if (!error && domain->state == PB_DOMAIN_STATE_STARTING && !domain->killed)
+        if (!error && was_starting(domain) && !domain->killed)
             error = broken_off(domain);
         domain_gone(domain, error);
     }
@@ -271,14 +300,20 @@ static void on_process_end(uv_poll_t *poll, int status, int events)
 
 /* ---- start ---- */
 
-/* Ends the process of a start that is given up; its end is told when it has come. */
+/* Gives up a start. It is told when nothing of it is left: at once if there is no process yet. */
 static void abort_start(VpQemuDomain *domain, VpError *error)
 {
     if (domain->start_error)
         vp_error_free(error);
     else
         domain->start_error = error;
-    vp_error_free(vp_process_kill(&domain->process, SIGKILL));
+    if (domain->has_process) {
+        vp_error_free(vp_process_kill(&domain->process, SIGKILL));
+    } else if (domain->start && vp_qemu_start_give_up(domain)) {
+        g_autoptr(VpError) given_up = g_steal_pointer(&domain->start_error);
+
+        domain_gone(domain, given_up);
+    }
 }
 
 static void on_started(VpQemuDomain *domain)
@@ -385,7 +420,7 @@ static gboolean is_half_started(const VpQemuDomain *domain, json_t *result)
 {
     const char *status = json_string_value(json_object_get(result, "status"));
 
-    return domain->phase != VP_PHASE_STARTING && domain->state == PB_DOMAIN_STATE_STARTING && !domain->paused &&
+    return domain->phase != VP_PHASE_STARTING && was_starting(domain) && !domain->paused &&
            g_strcmp0(status, "prelaunch") == 0;
 }
 
@@ -581,40 +616,6 @@ static void on_ping_timer(uv_timer_t *timer)
         ping(domain);
 }
 
-/* ---- arrival ---- */
-
-/* A start whose process was never made. */
-static void arrive_without_process(VpQemuDomain *domain)
-{
-    g_autoptr(VpError) error = g_steal_pointer(&domain->prepare_error);
-
-    domain_gone(domain, error);
-}
-
-void vp_qemu_domain_arrive(void *data)
-{
-    VpQemuDomain *domain = data;
-    VpQemuOp *op = domain->first_op;
-
-    domain->arrived = TRUE;
-    vp_qemu_op_attach(op, domain);
-    if (domain->prepare_error) {
-        arrive_without_process(domain);
-        return;
-    }
-    open_handles(domain);
-    uv_poll_start(&domain->exit_poll, UV_READABLE, on_process_end);
-    uv_timer_start(&domain->ping_timer, on_ping_timer, domain->driver->ping_interval_ms,
-                   domain->driver->ping_interval_ms);
-    connect_qmp(domain);
-    if (domain->killed && op->kind == VP_OP_ADOPT)
-        vp_error_free(vp_process_kill(&domain->process, SIGKILL));
-    else if (domain->killed || g_atomic_int_get(&op->abort))
-        vp_qemu_domain_end_early(domain, op,
-                                 vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled",
-                                              domain->name, vp_qemu_op_verb(op)));
-}
-
 /* ---- operations ---- */
 
 /* The answer to a command of an operation; holds a reference to it. */
@@ -656,10 +657,9 @@ static void send_command(VpQemuDomain *domain, VpQemuOp *op, const char *command
 static void begin_power_off(VpQemuDomain *domain, VpQemuOp *op)
 {
     domain->killed = TRUE;
-    if (!domain->arrived) {
-        g_atomic_int_set(&domain->first_op->abort, 1);
+    /* Else it is seen when it arrives. */
+    if (!domain->arrived)
         return;
-    }
     if (domain->phase == VP_PHASE_STARTING) {
         abort_start(domain, vp_error_new(VP_CANCELLED, "POWERED_OFF", "domain %s was powered off while it started",
                                          domain->name));
@@ -747,10 +747,92 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
     }
 }
 
+/* ---- arrival ---- */
+
+static void watch(VpQemuDomain *domain)
+{
+    open_handles(domain);
+    uv_poll_start(&domain->exit_poll, UV_READABLE, on_process_end);
+    uv_timer_start(&domain->ping_timer, on_ping_timer, domain->driver->ping_interval_ms,
+                   domain->driver->ping_interval_ms);
+    connect_qmp(domain);
+}
+
+void vp_qemu_domain_made(VpQemuDomain *domain, VpError *error)
+{
+    g_autoptr(VpError) why = error;
+
+    /* It was let go meanwhile: the process, which is written down, is for the next daemon. */
+    if (domain->phase == VP_PHASE_ENDED)
+        return;
+    if (!domain->has_process) {
+        g_autoptr(VpError) given_up = g_steal_pointer(&domain->start_error);
+
+        domain_gone(domain, given_up ? given_up : why);
+        return;
+    }
+    watch(domain);
+    if (domain->start_error)
+        vp_error_free(vp_process_kill(&domain->process, SIGKILL));
+}
+
+/* There was no process to take up, or it cannot be looked at. */
+static void arrive_in_vain(VpQemuDomain *domain)
+{
+    const VpError *why = domain->look_error->code == VP_NOT_FOUND ? NULL : domain->look_error;
+
+    vp_qemu_domain_ref(domain);
+    domain->phase = VP_PHASE_ENDED;
+    vp_qemu_driver_remove(domain->driver, domain);
+    if (!why && domain->state != PB_DOMAIN_STATE_SHUTOFF && domain->state != PB_DOMAIN_STATE_CRASHED)
+        tell_gone(domain);
+    while (domain->ops->len > 0)
+        vp_qemu_op_finish(g_ptr_array_index(domain->ops, 0), vp_error_copy(why));
+    vp_qemu_domain_unref(domain);
+}
+
+/* A process to take up, or to end. */
+static void arrive_with_process(VpQemuDomain *domain, VpQemuOp *op, gboolean cancelled)
+{
+    if (op->kind == VP_OP_POWER_OFF) {
+        domain->phase = VP_PHASE_UP;
+        domain->first_op = NULL;
+    }
+    watch(domain);
+    if (domain->killed || op->kind == VP_OP_POWER_OFF)
+        begin_power_off(domain, op);
+    else if (cancelled)
+        vp_qemu_domain_end_early(domain, op, NULL);
+}
+
+void vp_qemu_domain_arrive(void *data)
+{
+    VpQemuDomain *domain = data;
+    VpQemuOp *op = domain->first_op;
+    const gboolean cancelled = domain->killed || vp_task_cancelled(op->task);
+
+    domain->arrived = TRUE;
+    vp_qemu_op_attach(op, domain);
+    if (domain->look_error) {
+        arrive_in_vain(domain);
+    } else if (op->kind == VP_OP_START && cancelled) {
+        g_autoptr(VpError) error =
+            vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the start was cancelled", domain->name);
+
+        domain_gone(domain, error);
+    } else if (op->kind == VP_OP_START) {
+        vp_qemu_start_begin(domain, op->task);
+    } else {
+        arrive_with_process(domain, op, cancelled);
+    }
+}
+
 void vp_qemu_domain_let_go(VpQemuDomain *domain)
 {
     vp_qemu_domain_ref(domain);
     domain->phase = VP_PHASE_ENDED;
+    if (domain->start)
+        vp_qemu_start_give_up(domain);
     while (domain->ops->len > 0)
         vp_qemu_op_finish(g_ptr_array_index(domain->ops, 0),
                           vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING",

@@ -1,5 +1,5 @@
 /*
- * A QEMU domain while there is a process, or one is being made. It is made on a worker thread, which has it for itself until it posts
+ * A QEMU domain while there is a process, or one is to be made. It comes from a worker thread, which has it for itself until it posts
  * vp_qemu_domain_arrive(); from then on it belongs to the loop's thread, and so do all operations on it.
  */
 #pragma once
@@ -14,6 +14,7 @@
 
 typedef struct VpQemuDomain VpQemuDomain;
 typedef struct VpQemuOp VpQemuOp;
+typedef struct VpQemuStart VpQemuStart;
 
 typedef struct VpQemuDriver {
     VpDriver base;
@@ -26,7 +27,7 @@ typedef struct VpQemuDriver {
     pthread_cond_t changed;
     GHashTable *domains; /* uid to VpQemuDomain, each with a reference */
     guint workers;       /* operations that are on a worker thread now */
-    guint live;          /* domains and operations that are not freed yet */
+    guint live;          /* domains, starts and operations that are not freed yet */
     gboolean closing;
 } VpQemuDriver;
 
@@ -55,12 +56,11 @@ struct VpQemuOp {
     VpQemuDriver *driver;
     VpOpKind kind;
     VpTask *task;         /* NULL once finished */
-    gint abort;           /* atomic: cancelled, for the worker thread to see */
     VpQemuDomain *domain; /* the loop's: where it is listed */
     VpTimer *timer;       /* the loop's: its deadline */
 };
 
-/* On a worker thread; takes over the task. Its cancellation is watched from now on. */
+/* On a worker thread; takes over the task. Its cancellation is watched from now on, and seen once it is attached. */
 VpQemuOp *vp_qemu_op_new(VpQemuDriver *driver, VpOpKind kind, VpTask *task);
 VpQemuOp *vp_qemu_op_ref(VpQemuOp *op);
 void vp_qemu_op_unref(VpQemuOp *op);
@@ -87,22 +87,25 @@ struct VpQemuDomain {
     char *dir;
     VpDomainPhase phase;
 
-    /* Set by the worker thread. */
-    VpProcess process;
+    /* Set before it arrives. */
+    VpProcess process; /* of an adoption; a start makes it later */
     gboolean has_process;
     gboolean paused;
     PbAccelerator accelerator;
     PbDomainState state;   /* of the guest, whether QEMU answers or not */
     GPtrArray *links_down; /* devices whose link has to be taken down, by id */
-    GPtrArray *disks;      /* of PbDiskStatus */
-    GPtrArray *findings;   /* of PbFinding */
-    GPtrArray *endpoints;  /* of PbDomainEndpoint */
-    VpQemuOp *first_op;    /* the start or the adoption */
-    VpError *prepare_error;
+    VpQemuOp *first_op;    /* the start or the adoption, or the power off of a process that nobody has taken up */
+    VpError *look_error;   /* NOT_FOUND: there is no process to take up */
+    char *exit_log;        /* the last lines of stderr */
 
     /* The loop's. */
     gboolean arrived;
+    VpQemuStart *start; /* NULL: no process is to be made */
+    gboolean watched;   /* the handles below are open */
     gboolean responsive;
+    GPtrArray *disks;     /* of PbDiskStatus; of a start, until it is told */
+    GPtrArray *findings;  /* of PbFinding */
+    GPtrArray *endpoints; /* of PbDomainEndpoint; the same */
     GPtrArray *ops;
     VpQmp *qmp;
     uv_poll_t exit_poll;
@@ -117,7 +120,6 @@ struct VpQemuDomain {
     char *shutdown_reason; /* of QEMU's SHUTDOWN event */
     VpError *start_error;  /* why a start is being given up */
     char *exit_how;        /* "exited with status 1" */
-    char *exit_log;        /* the last lines of stderr */
 };
 
 VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, VpDomainPhase phase);
@@ -126,6 +128,9 @@ void vp_qemu_domain_unref(VpQemuDomain *domain);
 
 /* Posted by the worker thread: hands the domain to the loop. `data` is the domain, with its first_op. */
 void vp_qemu_domain_arrive(void *data);
+
+/* A start has come to its process, or to `error` (consumed). */
+void vp_qemu_domain_made(VpQemuDomain *domain, VpError *error);
 
 /* Begins an operation on a domain that is up, starting or ending. The loop's thread. */
 void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op);
@@ -139,8 +144,3 @@ void vp_qemu_domain_let_go(VpQemuDomain *domain);
 /* Reports an observation about it. */
 void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,
                            const char *detail);
-
-/* ---- the blocking part of a start (start.c), on a worker thread ---- */
-
-/* Proves the chains, makes the process: fills in the domain. On an error there is no process. */
-VpError *vp_qemu_start_prepare(VpQemuDomain *domain, VpQemuOp *op);

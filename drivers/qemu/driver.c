@@ -38,8 +38,8 @@ static VpError *table_add(VpQemuDriver *driver, VpQemuDomain *domain)
 {
     VP_LOCK(&driver->mutex);
     if (g_hash_table_contains(driver->domains, domain->uid))
-        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "domain %s has a QEMU process already",
-                            domain->name);
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
+                            "domain %s has a QEMU process already, or one is being looked for", domain->name);
     g_hash_table_insert(driver->domains, domain->uid, domain);
     return NULL;
 }
@@ -68,13 +68,23 @@ static void worker_leave(VpQemuDriver *driver)
 
 /* ---- start ---- */
 
+static void keep_links_down(VpQemuDomain *domain, const PbDomainSpec *spec)
+{
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_NONE)
+            g_ptr_array_add(domain->links_down, g_strdup_printf("nic%zu", i));
+    }
+}
+
 static void start(VpQemuDriver *driver, VpTask *task)
 {
+    const PbDomain *model = vp_task_domain(task);
     VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_START, task);
-    VpQemuDomain *domain = vp_qemu_domain_new(driver, vp_task_domain(task), VP_PHASE_STARTING);
+    VpQemuDomain *domain = vp_qemu_domain_new(driver, model, VP_PHASE_STARTING);
 
     domain->paused = vp_task_paused(task);
     domain->first_op = op;
+    keep_links_down(domain, model->spec);
     VpError *error = table_add(driver, domain);
     if (error) {
         vp_qemu_domain_unref(domain);
@@ -82,9 +92,6 @@ static void start(VpQemuDriver *driver, VpTask *task)
         return;
     }
     vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
-    domain->prepare_error = vp_qemu_start_prepare(domain, op);
-    if (domain->prepare_error)
-        vp_error_with(domain->prepare_error, "domain", domain->name);
     vp_loop_post(driver->host->loop, vp_qemu_domain_arrive, domain);
 }
 
@@ -123,26 +130,7 @@ static VpError *find_unrecorded(const PbDomain *model, VpRecord *ret_record)
     return NULL;
 }
 
-/* How the domain ended is not known: nobody listened. */
-static void report_gone(VpQemuDriver *driver, const PbDomain *model, const char *dir)
-{
-    const PbDomainState before = model->status ? model->status->state : PB_DOMAIN_STATE_UNSPECIFIED;
-    g_autofree char *tail = vp_folder_log_tail(dir, 5);
-    g_autofree char *detail = g_strdup_printf("its process ended while no daemon ran%s%s",
-                                              tail ? "; its last words: " : "", tail ? tail : "");
-    const VpObservation observation = {
-        .event =
-            before == PB_DOMAIN_STATE_STARTING ? PB_EVENT_TYPE_DOMAIN_START_FAILED : PB_EVENT_TYPE_DOMAIN_SHUT_DOWN,
-        .state = PB_DOMAIN_STATE_SHUTOFF,
-        .reason = "WHILE_DAEMON_DOWN",
-        .detail = detail,
-    };
-
-    vp_folder_ended(dir);
-    driver->host->report(driver->host->data, model->uid, &observation);
-}
-
-static VpError *adopt_process(const PbDomain *model, const char *dir, VpRecord *record, VpProcess *process)
+static VpError *look(const PbDomain *model, const char *dir, VpRecord *record, VpProcess *process)
 {
     VpError *error = vp_folder_read_record(dir, record);
 
@@ -153,39 +141,49 @@ static VpError *adopt_process(const PbDomain *model, const char *dir, VpRecord *
     return error ? error : vp_process_open(record->pid, record->start_ticks, process);
 }
 
-static void adopt(VpQemuDriver *driver, VpTask *task)
+/* Fills in what there is to take up. The domain is in the table, so that nobody starts one in the same folder. */
+static void find_process(VpQemuDomain *domain, const PbDomain *model)
 {
-    const PbDomain *model = vp_task_domain(task);
-    g_autofree char *dir = g_build_filename(driver->host->state_dir, model->uid, NULL);
     VpProcess process;
     VpRecord record;
 
-    g_autoptr(VpError) error = adopt_process(model, dir, &record, &process);
-    if (error && error->code == VP_NOT_FOUND) {
-        report_gone(driver, model, dir);
-        vp_task_finish(task, NULL);
-        return;
+    domain->state = model->status ? model->status->state : PB_DOMAIN_STATE_SHUTOFF;
+    domain->look_error = look(model, domain->dir, &record, &process);
+    if (!domain->look_error) {
+        domain->process = process;
+        domain->has_process = TRUE;
+        domain->paused = record.paused;
+        domain->accelerator = record.accelerator;
+    } else if (domain->look_error->code == VP_NOT_FOUND) {
+        domain->exit_log = vp_folder_log_tail(domain->dir, 5);
+        vp_folder_ended(domain->dir);
     }
-    if (error) {
-        vp_task_finish(task, g_steal_pointer(&error));
-        return;
-    }
+}
 
-    VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_ADOPT, task);
+/* FALSE: the driver has the domain already, and the operation is not begun. */
+static gboolean take_up(VpQemuDriver *driver, VpQemuOp *op)
+{
+    const PbDomain *model = vp_task_domain(op->task);
     VpQemuDomain *domain = vp_qemu_domain_new(driver, model, VP_PHASE_ADOPTING);
-    domain->process = process;
-    domain->has_process = TRUE;
-    domain->paused = record.paused;
-    domain->accelerator = record.accelerator;
-    domain->state = model->status ? model->status->state : PB_DOMAIN_STATE_RUNNING;
+    g_autoptr(VpError) there = NULL;
+
     domain->first_op = op;
-    error = table_add(driver, domain);
-    if (error) {
+    there = table_add(driver, domain);
+    if (there) {
         vp_qemu_domain_unref(domain);
-        vp_qemu_op_finish(op, g_steal_pointer(&error));
-        return;
+        return FALSE;
     }
+    find_process(domain, model);
     vp_loop_post(driver->host->loop, vp_qemu_domain_arrive, domain);
+    return TRUE;
+}
+
+static void adopt(VpQemuDriver *driver, VpTask *task)
+{
+    VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_ADOPT, task);
+
+    if (!take_up(driver, op))
+        vp_qemu_op_finish(op, NULL);
 }
 
 static void qemu_adopt(VpDriver *base, VpTask *task)
@@ -196,6 +194,20 @@ static void qemu_adopt(VpDriver *base, VpTask *task)
         return;
     adopt(driver, task);
     worker_leave(driver);
+}
+
+static void qemu_find_running(VpDriver *base, void (*found)(void *data, const char *uid, gint32 pid), void *data)
+{
+    const char *state_dir = ((VpQemuDriver *)base)->host->state_dir;
+    g_autoptr(GDir) entries = g_dir_open(state_dir, 0, NULL);
+
+    for (const char *uid = entries ? g_dir_read_name(entries) : NULL; uid; uid = g_dir_read_name(entries)) {
+        g_autofree char *dir = g_build_filename(state_dir, uid, NULL);
+        const pid_t pid = vp_folder_running(dir);
+
+        if (pid > 0)
+            found(data, uid, pid);
+    }
 }
 
 /* ---- the others: on the loop's thread ---- */
@@ -230,9 +242,23 @@ static void qemu_shutdown(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_SHUTDOWN);
 }
 
-static void qemu_power_off(VpDriver *driver, VpTask *task)
+/* Of a domain that the driver does not have, a process may live all the same: whatever is stored, the folder is looked at. */
+static void power_off(VpQemuDriver *driver, VpTask *task)
 {
-    begin(driver, task, VP_OP_POWER_OFF);
+    VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_POWER_OFF, task);
+
+    if (!take_up(driver, op))
+        vp_loop_post(driver->host->loop, begin_on_loop, op);
+}
+
+static void qemu_power_off(VpDriver *base, VpTask *task)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    if (!worker_enter(driver, task))
+        return;
+    power_off(driver, task);
+    worker_leave(driver);
 }
 
 static void qemu_reset(VpDriver *driver, VpTask *task)
@@ -329,11 +355,11 @@ static VpError *qemu_validate(VpDriver *driver, const PbDomainSpec *spec)
     return vp_spec_validate(spec);
 }
 
-static void qemu_forget(VpDriver *driver, const char *uid)
+static VpError *qemu_forget(VpDriver *driver, const char *uid)
 {
     g_autofree char *dir = g_build_filename(((VpQemuDriver *)driver)->host->state_dir, uid, NULL);
 
-    vp_folder_remove(dir);
+    return vp_folder_remove(dir);
 }
 
 /* There is no asking a guest to restart itself without an agent in it: reboot is left out. */
@@ -344,6 +370,7 @@ const VpDriverOps vp_qemu_driver = {
     .capabilities = qemu_capabilities,
     .complete = qemu_complete,
     .validate = qemu_validate,
+    .find_running = qemu_find_running,
     .adopt = qemu_adopt,
     .start = qemu_start,
     .shutdown = qemu_shutdown,

@@ -11,6 +11,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "process.h"
+
 #define GROUP "process"
 #define TAIL_BYTES 4096
 #define QMP_SOCKET "qmp.sock"
@@ -34,24 +36,61 @@ static void remove_files(const char *dir, const char *suffix)
     }
 }
 
-VpError *vp_folder_make(const char *dir)
-{
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return vp_error_errno(errno, "STATE_DIR", "cannot make the folder %s", dir);
-    vp_folder_ended(dir);
-    return NULL;
-}
-
 void vp_folder_ended(const char *dir)
 {
     remove_files(dir, ".sock");
     remove_file(dir, "process");
 }
 
-void vp_folder_remove(const char *dir)
+pid_t vp_folder_running(const char *dir)
 {
+    VpProcess process;
+    VpRecord record = {0};
+    g_autoptr(VpError) error = vp_folder_read_record(dir, &record);
+
+    if (!error)
+        error = vp_process_open(record.pid, record.start_ticks, &process);
+    if (!error) {
+        vp_process_clear(&process);
+        return record.pid;
+    }
+    /* What cannot be looked at is taken for alive. */
+    return error->code == VP_NOT_FOUND ? 0 : record.pid;
+}
+
+static VpError *check_ended(const char *dir)
+{
+    const pid_t pid = vp_folder_running(dir);
+
+    if (pid == 0)
+        return NULL;
+    g_autofree char *text = g_strdup_printf("%d", pid);
+    return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "PROCESS_ALIVE",
+                                      "process %d of an earlier run still lives (%s/process tells of it); power the "
+                                      "domain off, which ends it, and try again",
+                                      pid, dir),
+                         "pid", text);
+}
+
+VpError *vp_folder_make(const char *dir)
+{
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return vp_error_errno(errno, "STATE_DIR", "cannot make the folder %s", dir);
+    VpError *error = check_ended(dir);
+    if (!error)
+        vp_folder_ended(dir);
+    return error;
+}
+
+VpError *vp_folder_remove(const char *dir)
+{
+    VpError *error = check_ended(dir);
+
+    if (error)
+        return error;
     remove_files(dir, "");
     rmdir(dir);
+    return NULL;
 }
 
 /* ---- the record ---- */

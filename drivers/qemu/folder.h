@@ -16,7 +16,8 @@ typedef struct VpRecord {
     PbAccelerator accelerator;
 } VpRecord;
 
-/* Makes the folder if need be, empty of sockets and records of an earlier run. */
+/* Makes the folder if need be, empty of sockets and records of an earlier run. FAILED_PRECONDITION, reason PROCESS_ALIVE, while a process that is
+ * written down in it lives: there would be two of one domain. */
 VpError *vp_folder_make(const char *dir);
 
 VpError *vp_folder_write_record(const char *dir, const VpRecord *record);
@@ -27,8 +28,11 @@ VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record);
 /* Removes sockets and record after the process has ended; the rest stays. */
 void vp_folder_ended(const char *dir);
 
-/* Removes the folder and all that is in it. */
-void vp_folder_remove(const char *dir);
+/* Removes the folder and all that is in it. PROCESS_ALIVE as above. */
+VpError *vp_folder_remove(const char *dir);
+
+/* The pid of the process that is written down and lives, by pid and start time; 0: none. */
+pid_t vp_folder_running(const char *dir);
 
 /* The QMP socket, listening, for QEMU; and a connection to it, non-blocking. The path may be longer than a socket's address can hold. */
 VpError *vp_folder_listen(const char *dir, int *ret_fd);

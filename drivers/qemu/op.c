@@ -32,7 +32,7 @@ static void cancel_on_loop(void *data)
 {
     VpQemuOp *op = data;
 
-    /* One that has no domain yet is found to be cancelled when it gets there. */
+    /* One that is not attached yet is found to be cancelled when it is. */
     if (op->task && op->domain)
         vp_qemu_domain_end_early(op->domain, op,
                                  vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled",
@@ -44,7 +44,6 @@ static void on_cancel(void *data)
 {
     VpQemuOp *op = data;
 
-    g_atomic_int_set(&op->abort, 1);
     vp_loop_post(op->driver->host->loop, cancel_on_loop, vp_qemu_op_ref(op));
 }
 

@@ -1,4 +1,10 @@
-/* The blocking part of a start: chains, folder, command line, process. See domain.h. */
+/*
+ * The way of a start to its process: see start.h. Two things go on at once: the images are proven on the slow pool, where a disk that hangs holds up
+ * starts alone, and STARTING is being committed. When both are done the process is made on the driver's pool: so there is none that the next daemon
+ * would not look for.
+ */
+#include "start.h"
+
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,39 +16,139 @@
 #include "image_format.h"
 #include "storage/chain/chain.h"
 
-/* What is gathered for one process. */
-typedef struct Start {
-    VpQemuDomain *domain;
-    const PbDomain *model;
+/* Each of the threads that has to do with it holds a reference. */
+struct VpQemuStart {
+    gint refs;
+    VpQemuDriver *driver;
+    VpTask *task;
+    char *dir;
+    gboolean paused;
+    gint abort; /* atomic: given up */
+
+    /* The loop's. */
+    VpQemuDomain *domain; /* a reference; NULL once given up, or made */
+    guint waits_for;      /* of the proof and the commit */
+    gboolean making;
+
+    /* Of the thread that is at work, handed on by way of the loop. */
+    VpError *error;
     VpQemuFound found;
     PbDomainSpec *spec; /* complete */
     VpEquipment equipment;
-    GPtrArray *chains; /* of VpChain, one a disk */
-    GArray *fds;       /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
+    GPtrArray *chains;   /* of VpChain, one a disk */
+    GPtrArray *disks;    /* of PbDiskStatus */
+    GPtrArray *findings; /* of PbFinding */
+    GArray *fds;         /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
     int listen_fd;
     int log_fd;
     char **argv;
-} Start;
+    gboolean has_process;
+    VpProcess process;
 
-static VpError *check_abort(VpQemuOp *op, const VpQemuDomain *domain)
+    VpError *settle_error; /* of the commit */
+};
+
+static const PbDomain *model_of(const VpQemuStart *start)
 {
-    if (!g_atomic_int_get(&op->abort))
+    return vp_task_domain(start->task);
+}
+
+/* ---- life ---- */
+
+static void chain_free(gpointer chain)
+{
+    vp_chain_free(chain);
+}
+
+static void free_chains(void *chains)
+{
+    g_ptr_array_unref(chains);
+}
+
+static VpQemuStart *start_new(VpQemuDomain *domain, VpTask *task)
+{
+    VpQemuStart *start = g_new0(VpQemuStart, 1);
+
+    start->refs = 1;
+    start->driver = domain->driver;
+    start->task = vp_task_ref(task);
+    start->dir = g_strdup(domain->dir);
+    start->paused = domain->paused;
+    start->domain = vp_qemu_domain_ref(domain);
+    start->spec = vp_pb_dup(vp_task_domain(task)->spec);
+    vp_spec_complete_qemu(start->spec);
+    vp_equipment_init(&start->equipment);
+    start->chains = g_ptr_array_new_with_free_func(chain_free);
+    start->disks = g_ptr_array_new_with_free_func(vp_pb_free);
+    start->findings = g_ptr_array_new_with_free_func(vp_pb_free);
+    start->fds = g_array_new(FALSE, FALSE, sizeof(int));
+    start->listen_fd = -1;
+    start->log_fd = -1;
+    start->process.pidfd = -1;
+    vp_qemu_driver_live(start->driver, 1);
+    return start;
+}
+
+static VpQemuStart *start_ref(VpQemuStart *start)
+{
+    g_atomic_int_inc(&start->refs);
+    return start;
+}
+
+static void start_unref(VpQemuStart *start)
+{
+    if (!g_atomic_int_dec_and_test(&start->refs))
+        return;
+    VpQemuDriver *driver = start->driver;
+    const VpDriverHost *host = driver->host;
+
+    /* To close a file can hang, too. */
+    if (start->chains->len == 0 || !vp_loop_is_current(host->loop) ||
+        !vp_pool_submit(host->slow_pool, free_chains, start->chains))
+        g_ptr_array_unref(start->chains);
+    vp_equipment_clear(&start->equipment);
+    vp_pb_free(start->spec);
+    g_ptr_array_unref(start->disks);
+    g_ptr_array_unref(start->findings);
+    g_array_unref(start->fds);
+    g_strfreev(start->argv);
+    vp_qemu_found_clear(&start->found);
+    vp_process_clear(&start->process);
+    vp_error_free(start->error);
+    vp_error_free(start->settle_error);
+    vp_task_unref(start->task);
+    g_free(start->dir);
+    g_free(start);
+    vp_qemu_driver_live(driver, -1);
+}
+
+static VpError *check_abort(const VpQemuStart *start)
+{
+    if (!g_atomic_int_get(&start->abort))
         return NULL;
-    return vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the start was cancelled", domain->name);
+    return vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the start was given up", model_of(start)->name);
+}
+
+static VpError *workers_busy(const VpQemuStart *start)
+{
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "WORKERS_BUSY",
+                                       "domain %s: too many starts wait for their turn; try again",
+                                       model_of(start)->name),
+                          1000);
 }
 
 /* ---- the chains ---- */
 
-static void keep_disk_status(VpQemuDomain *domain, const PbDisk *disk, const VpChain *chain)
+static void keep_disk_status(VpQemuStart *start, const PbDisk *disk, const VpChain *chain)
 {
     PbDiskStatus *status = vp_pb_new(&pb_disk_status__descriptor);
 
     vp_pb_set(&status->target, disk->target);
     for (guint i = 0; i < chain->files->len; i++)
         vp_pb_append(&status->n_layers, &status->layers, vp_pb_dup(g_array_index(chain->files, VpChainFile, i).layer));
-    g_ptr_array_add(domain->disks, status);
+    g_ptr_array_add(start->disks, status);
     for (guint i = 0; i < chain->findings->len; i++)
-        g_ptr_array_add(domain->findings, vp_pb_dup(g_ptr_array_index(chain->findings, i)));
+        g_ptr_array_add(start->findings, vp_pb_dup(g_ptr_array_index(chain->findings, i)));
 }
 
 /* QEMU is given descriptors and nothing else, so that a layer without one cannot be used, however safe. */
@@ -87,15 +193,24 @@ static VpError *check_layers(const VpChain *chain, gboolean write)
     return error;
 }
 
-static VpError *prove_disk(Start *start, const PbDisk *disk)
+static gboolean goes_on(void *data, const PbImageLayer *layer)
+{
+    const VpQemuStart *start = data;
+
+    (void)layer;
+    return !g_atomic_int_get(&start->abort);
+}
+
+static VpError *prove_disk(VpQemuStart *start, const PbDisk *disk)
 {
     const VpChainOptions options = {
         .format = disk->format,
         .write_top = !disk->read_only,
-        .policy = start->domain->driver->host->images,
+        .policy = start->driver->host->images,
     };
+    const VpChainSink sink = {.layer = goes_on, .data = start};
     VpChain *chain = NULL;
-    VpError *error = vp_chain_walk(disk->path, &options, NULL, &chain);
+    VpError *error = vp_chain_walk(disk->path, &options, &sink, &chain);
 
     if (!error) {
         g_ptr_array_add(start->chains, chain);
@@ -109,17 +224,19 @@ static VpError *prove_disk(Start *start, const PbDisk *disk)
     }
     if (error)
         return vp_error_with(vp_error_prefix(error, "disk %s", disk->target), "disk", disk->target);
-    keep_disk_status(start->domain, disk, chain);
+    keep_disk_status(start, disk, chain);
     return NULL;
 }
 
-static VpError *prove_disks(Start *start, VpQemuOp *op)
+static VpError *prove_disks(VpQemuStart *start)
 {
-    for (size_t i = 0; i < start->model->spec->n_disks; i++) {
-        VpError *error = check_abort(op, start->domain);
+    const PbDomainSpec *spec = model_of(start)->spec;
+
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        VpError *error = check_abort(start);
 
         if (!error)
-            error = prove_disk(start, start->model->spec->disks[i]);
+            error = prove_disk(start, spec->disks[i]);
         if (error)
             return error;
     }
@@ -129,7 +246,7 @@ static VpError *prove_disks(Start *start, VpQemuOp *op)
 /* ---- the command line ---- */
 
 /* Gives a descriptor its number in the child. */
-static int give_fd(Start *start, int fd)
+static int give_fd(VpQemuStart *start, int fd)
 {
     g_array_append_val(start->fds, fd);
     return VP_PROCESS_FIRST_FD + (int)start->fds->len - 1;
@@ -143,7 +260,7 @@ static gboolean is_block_device(int fd)
 }
 
 /* The layers of a chain as the child will know them; the caller frees. */
-static VpLayerFds *give_chain(Start *start, const VpChain *chain)
+static VpLayerFds *give_chain(VpQemuStart *start, const VpChain *chain)
 {
     VpLayerFds *layers = g_new0(VpLayerFds, chain->files->len);
 
@@ -165,14 +282,14 @@ static VpLayerFds *give_chain(Start *start, const VpChain *chain)
     return layers;
 }
 
-static VpError *make_command_line(Start *start)
+static VpError *make_command_line(VpQemuStart *start)
 {
     g_autoptr(GPtrArray) owned = g_ptr_array_new_with_free_func(g_free);
     g_autofree VpDiskFds *disks = g_new0(VpDiskFds, start->chains->len + 1);
     VpCommandLine line = {
         .binary = start->found.binary,
-        .uid = start->model->uid,
-        .name = start->model->name,
+        .uid = model_of(start)->uid,
+        .name = model_of(start)->name,
         .spec = start->spec,
         .architecture = start->found.architecture,
         .accelerator = start->found.accelerator,
@@ -196,21 +313,20 @@ static VpError *make_command_line(Start *start)
 
 static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
 {
-    const Start *start = data;
+    const VpQemuStart *start = data;
     const VpRecord record = {
         .pid = pid,
         .start_ticks = start_ticks,
-        .paused = start->domain->paused,
+        .paused = start->paused,
         .accelerator = start->found.accelerator,
     };
 
-    return vp_folder_write_record(start->domain->dir, &record);
+    return vp_folder_write_record(start->dir, &record);
 }
 
-static VpError *make_process(Start *start, VpQemuOp *op)
+static VpError *make_process(VpQemuStart *start)
 {
-    VpQemuDomain *domain = start->domain;
-    VpError *error = check_abort(op, domain);
+    VpError *error = check_abort(start);
 
     if (error)
         return error;
@@ -222,85 +338,174 @@ static VpError *make_process(Start *start, VpQemuOp *op)
         .record = record_process,
         .data = start,
     };
-    error = vp_process_spawn(&spec, &domain->process);
-    if (error)
-        return error;
-    domain->has_process = TRUE;
-    domain->accelerator = start->found.accelerator;
-    return NULL;
+    error = vp_process_spawn(&spec, &start->process);
+    start->has_process = !error;
+    return error;
 }
 
-static VpError *make_in_folder(Start *start, VpQemuOp *op)
+static VpError *make_in_folder(VpQemuStart *start)
 {
-    const char *dir = start->domain->dir;
-    VpError *error = vp_folder_make(dir);
+    VpError *error = vp_folder_open_log(start->dir, &start->log_fd);
 
     if (!error)
-        error = vp_folder_open_log(dir, &start->log_fd);
+        error = vp_folder_listen(start->dir, &start->listen_fd);
     if (!error)
-        error = vp_folder_listen(dir, &start->listen_fd);
-    if (!error)
-        error = vp_equipment_make(&start->equipment, start->spec, dir);
+        error = vp_equipment_make(&start->equipment, start->spec, start->dir);
     if (!error)
         error = make_command_line(start);
     if (!error)
-        error = make_process(start, op);
+        error = make_process(start);
     if (error)
-        vp_folder_ended(dir);
+        vp_folder_ended(start->dir);
     return error;
 }
 
-static void keep_links_down(VpQemuDomain *domain, const PbDomainSpec *spec)
+static void close_fd(int *fd)
 {
-    for (size_t i = 0; i < spec->n_interfaces; i++) {
-        if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_NONE)
-            g_ptr_array_add(domain->links_down, g_strdup_printf("nic%zu", i));
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* ---- the steps ---- */
+
+/* It is over, with a process or without: the domain is told. */
+static void start_end(VpQemuStart *start, VpError *error)
+{
+    VpQemuDomain *domain = g_steal_pointer(&start->domain);
+
+    domain->start = NULL;
+    if (error)
+        vp_error_with(error, "domain", domain->name);
+    if (start->has_process) {
+        domain->process = start->process;
+        domain->has_process = TRUE;
+        domain->accelerator = start->found.accelerator;
+        start->process.pidfd = -1;
+        g_ptr_array_extend_and_steal(domain->disks, g_steal_pointer(&start->disks));
+        g_ptr_array_extend_and_steal(domain->findings, g_steal_pointer(&start->findings));
+        g_ptr_array_extend_and_steal(domain->endpoints, g_steal_pointer(&start->equipment.endpoints));
+        start->disks = g_ptr_array_new();
+        start->findings = g_ptr_array_new();
+    }
+    vp_qemu_domain_made(domain, error);
+    vp_qemu_domain_unref(domain);
+    start_unref(start);
+}
+
+static void on_made(void *data)
+{
+    VpQemuStart *start = data;
+
+    start_end(start, g_steal_pointer(&start->error));
+    start_unref(start);
+}
+
+/* On a thread of the driver's pool. */
+static void make(void *data)
+{
+    VpQemuStart *start = data;
+
+    start->error = vp_folder_make(start->dir);
+    if (!start->error)
+        start->error = make_in_folder(start);
+    /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
+    close_fd(&start->listen_fd);
+    close_fd(&start->log_fd);
+    g_ptr_array_set_size(start->chains, 0);
+    vp_equipment_close(&start->equipment);
+    vp_loop_post(start->driver->host->loop, on_made, start);
+}
+
+/* The proof or the commit is through, with `error` or without. */
+static void step_done(VpQemuStart *start, VpError *error)
+{
+    if (!start->domain) {
+        vp_error_free(error);
+        return;
+    }
+    if (error) {
+        start_end(start, error);
+        return;
+    }
+    if (--start->waits_for > 0)
+        return;
+    start->making = TRUE;
+    if (!vp_pool_submit(start->driver->host->pool, make, start_ref(start))) {
+        start_unref(start);
+        start_end(start, workers_busy(start));
     }
 }
 
-static void chain_free(gpointer chain)
+static void on_proven(void *data)
 {
-    vp_chain_free(chain);
+    VpQemuStart *start = data;
+
+    step_done(start, g_steal_pointer(&start->error));
+    start_unref(start);
 }
 
-static void close_fd(int fd)
+/* On a thread of the slow pool. */
+static void prove(void *data)
 {
-    if (fd >= 0)
-        close(fd);
+    VpQemuStart *start = data;
+
+    start->error = check_abort(start);
+    if (!start->error)
+        start->error = vp_qemu_probe_find(start->driver->probe, model_of(start)->spec->accelerator, &start->found);
+    if (!start->error)
+        start->error = prove_disks(start);
+    if (!start->error)
+        start->error = vp_equipment_open(&start->equipment, start->spec, start->driver->host->images);
+    if (start->error)
+        g_ptr_array_set_size(start->chains, 0);
+    vp_loop_post(start->driver->host->loop, on_proven, start);
 }
 
-VpError *vp_qemu_start_prepare(VpQemuDomain *domain, VpQemuOp *op)
+static void on_committed(void *data)
 {
-    g_autoptr(GPtrArray) chains = g_ptr_array_new_with_free_func(chain_free);
-    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
-    Start start = {
-        .domain = domain,
-        .model = vp_task_domain(op->task),
-        .chains = chains,
-        .fds = fds,
-        .listen_fd = -1,
-        .log_fd = -1,
-    };
+    VpQemuStart *start = data;
 
-    vp_equipment_init(&start.equipment);
-    start.spec = vp_pb_dup(start.model->spec);
-    vp_spec_complete_qemu(start.spec);
-    keep_links_down(domain, start.model->spec);
-    VpError *error = vp_qemu_probe_find(domain->driver->probe, start.model->spec->accelerator, &start.found);
-    if (!error)
-        error = prove_disks(&start, op);
-    if (!error)
-        error = vp_equipment_open(&start.equipment, start.spec, domain->driver->host->images);
-    if (!error)
-        error = make_in_folder(&start, op);
-    /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
-    close_fd(start.listen_fd);
-    close_fd(start.log_fd);
-    if (!error)
-        g_ptr_array_extend_and_steal(domain->endpoints, g_steal_pointer(&start.equipment.endpoints));
-    vp_equipment_clear(&start.equipment);
-    vp_pb_free(start.spec);
-    g_strfreev(start.argv);
-    vp_qemu_found_clear(&start.found);
-    return error;
+    step_done(start, g_steal_pointer(&start->settle_error));
+    start_unref(start);
+}
+
+/* On any thread. */
+static void on_settled(void *data, VpError *error)
+{
+    VpQemuStart *start = data;
+
+    start->settle_error = error ? vp_error_prefix(error, "domain %s is not started, since that could not be recorded",
+                                                  model_of(start)->name)
+                                : NULL;
+    vp_loop_post(start->driver->host->loop, on_committed, start);
+}
+
+void vp_qemu_start_begin(VpQemuDomain *domain, VpTask *task)
+{
+    VpQemuStart *start = start_new(domain, task);
+    const VpDriverHost *host = start->driver->host;
+
+    domain->start = start;
+    start->waits_for = 2;
+    if (!vp_pool_submit(host->slow_pool, prove, start_ref(start))) {
+        start_unref(start);
+        start_end(start, workers_busy(start));
+        return;
+    }
+    host->settle(host->data, domain->uid, on_settled, start_ref(start));
+}
+
+gboolean vp_qemu_start_give_up(VpQemuDomain *domain)
+{
+    VpQemuStart *start = domain->start;
+
+    g_atomic_int_set(&start->abort, 1);
+    if (start->making)
+        return FALSE;
+    start->domain = NULL;
+    domain->start = NULL;
+    vp_qemu_domain_unref(domain);
+    start_unref(start);
+    return TRUE;
 }

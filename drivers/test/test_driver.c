@@ -456,10 +456,11 @@ static VpError *test_validate(VpDriver *driver, const PbDomainSpec *spec)
     return NULL;
 }
 
-static void test_forget(VpDriver *driver, const char *uid)
+static VpError *test_forget(VpDriver *driver, const char *uid)
 {
     (void)driver;
     (void)uid;
+    return NULL;
 }
 
 const VpDriverOps vp_test_driver = {

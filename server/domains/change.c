@@ -303,8 +303,14 @@ static void run_delete(VpJob *job, void *data)
     VpDriver *driver = change->record->driver;
     g_autoptr(VpDomainView) view = vp_record_view(change->record);
 
-    if (driver->ops->forget && view && is_shut_off(view->domain))
-        driver->ops->forget(driver, change->record->uid);
+    if (driver->ops->forget && view && is_shut_off(view->domain)) {
+        VpError *error = driver->ops->forget(driver, change->record->uid);
+
+        if (error) {
+            vp_job_finish(job, vp_error_prefix(error, "cannot delete the domain %s", change->record->name));
+            return;
+        }
+    }
     mutate_in_job(job, data, (VpMutation){.apply = apply_delete, .remove = TRUE});
 }
 

@@ -37,9 +37,11 @@ static VpError *open_drivers(VpDomains *domains, const VpDomainsOptions *options
         *host = (VpDriverHost){
             .loop = options->loop,
             .pool = options->pool,
+            .slow_pool = options->slow_pool,
             .config = options->config,
             .images = options->images,
             .report = vp_domains_report,
+            .settle = vp_domains_settle,
             .data = domains,
         };
         VpError *error = make_folder(options->state_dir, (*ops)->name, &host->state_dir);
@@ -111,7 +113,6 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
     domains->store = options->store;
     domains->jobs = options->jobs;
     domains->loop = options->loop;
-    domains->pool = options->pool;
     pthread_mutex_init(&domains->mutex, NULL);
     vp_cond_init(&domains->idle);
     domains->by_name = g_tree_new_full(compare_names, NULL, NULL, (GDestroyNotify)vp_record_unref);
@@ -144,6 +145,8 @@ static GPtrArray *all_records(VpDomains *domains)
     return records;
 }
 
+/* ---- adoption ---- */
+
 static void adoption_taken(void *data, const VpDomainResult *result)
 {
     VpDomains *domains = data;
@@ -155,22 +158,58 @@ static void adoption_taken(void *data, const VpDomainResult *result)
     domains->adopting--;
 }
 
-void vp_domains_adopt(VpDomains *domains, gint64 deadline_us)
+static void adopt(VpDomains *domains, const char *uid)
 {
     const VpDomainCaller caller = {.identity = "daemon", .text = "the daemon", .request_id = ""};
+    const VpVerbRequest request = {.verb = VP_VERB_ADOPT, .uid = uid, .no_wait = TRUE};
+
+    pthread_mutex_lock(&domains->mutex);
+    domains->adopting++;
+    pthread_mutex_unlock(&domains->mutex);
+    vp_domains_verb(domains, &request, &caller, adoption_taken, domains);
+}
+
+static gboolean is_told_off(const VpRecord *record)
+{
+    const PbDomainState state = record->committed->status->state;
+
+    return state == PB_DOMAIN_STATE_SHUTOFF || state == PB_DOMAIN_STATE_CRASHED || state == PB_DOMAIN_STATE_SAVED;
+}
+
+/* Something runs of a domain. What is stored may say otherwise: it may come from a backup. */
+static void adopt_running(void *data, const char *uid, gint32 pid)
+{
+    VpDomains *domains = data;
+    g_autoptr(VpRecord) record = vp_registry_find_uid(domains, uid);
+
+    if (!record) {
+        vp_log(
+            VP_LOG_ERROR,
+            "process %d runs for a domain with the uid %s, which the store does not know: restore a store that does, "
+            "or end it with kill -9 %d",
+            pid, uid, pid);
+    } else if (is_told_off(record)) {
+        vp_log(VP_LOG_WARNING, "the domain %s is stored as shut off, but its process %d runs: it is taken up",
+               record->name, pid);
+        adopt(domains, uid);
+    }
+}
+
+void vp_domains_adopt(VpDomains *domains, gint64 deadline_us)
+{
     g_autoptr(GPtrArray) records = all_records(domains);
 
+    for (guint i = 0; i < domains->n_drivers; i++) {
+        VpDriver *driver = domains->drivers[i];
+
+        if (driver->ops->find_running)
+            driver->ops->find_running(driver, adopt_running, domains);
+    }
     for (guint i = 0; i < records->len; i++) {
         const VpRecord *record = records->pdata[i];
-        const PbDomainState state = record->committed->status->state;
 
-        if (state == PB_DOMAIN_STATE_SHUTOFF || state == PB_DOMAIN_STATE_CRASHED || state == PB_DOMAIN_STATE_SAVED)
-            continue;
-        pthread_mutex_lock(&domains->mutex);
-        domains->adopting++;
-        pthread_mutex_unlock(&domains->mutex);
-        const VpVerbRequest request = {.verb = VP_VERB_ADOPT, .uid = record->uid, .no_wait = TRUE};
-        vp_domains_verb(domains, &request, &caller, adoption_taken, domains);
+        if (!is_told_off(record))
+            adopt(domains, record->uid);
     }
 
     gboolean in_time = TRUE;
@@ -223,10 +262,9 @@ static gboolean has_changes_under_way(VpDomains *domains, const GPtrArray *recor
     return FALSE;
 }
 
-/* What was reported until now shall be in the store. Commits always end, well or not, and call back: so nothing is freed before. */
-static void settle(VpDomains *domains)
+/* Nothing is tried again from now on: those who wait for it are told. */
+static void stop_retries(VpDomains *domains)
 {
-    const gint64 deadline_us = vp_now_us() + SETTLE_US;
     g_autoptr(GPtrArray) records = all_records(domains);
 
     pthread_mutex_lock(&domains->mutex);
@@ -234,6 +272,14 @@ static void settle(VpDomains *domains)
     pthread_mutex_unlock(&domains->mutex);
     for (guint i = 0; i < records->len; i++)
         vp_record_hurry(records->pdata[i]);
+}
+
+/* What was reported until now shall be in the store. Commits always end, well or not, and call back: so nothing is freed before. */
+static void settle(VpDomains *domains)
+{
+    const gint64 deadline_us = vp_now_us() + SETTLE_US;
+    g_autoptr(GPtrArray) records = all_records(domains);
+
     while (has_changes_under_way(domains, records) && vp_now_us() < deadline_us) {
         g_autoptr(VpError) error = NULL;
 
@@ -248,6 +294,7 @@ void vp_domains_free(VpDomains *domains)
     if (!domains)
         return;
 
+    stop_retries(domains);
     for (guint i = 0; i < domains->n_drivers; i++)
         domains->drivers[i]->ops->close(domains->drivers[i]);
     settle(domains);

@@ -21,7 +21,8 @@ typedef struct VpDomainsOptions {
     VpStore *store;
     VpJobs *jobs;
     VpLoop *loop;
-    VpPool *pool;
+    VpPool *pool;      /* as in VpDriverHost; that of the jobs */
+    VpPool *slow_pool; /* as in VpDriverHost */
     GKeyFile *config;
     const VpImagePolicy *images;
     const char *state_dir; /* the daemon's; each driver gets a folder in it */
@@ -31,7 +32,8 @@ typedef struct VpDomainsOptions {
 /* Opens the drivers and loads the domains from the store. What `options` points to outlives the result, but for the strings. */
 VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error);
 
-/* Takes up the domains that were running when the daemon ended; waits until that is done or `deadline_us` of vp_now_us() has passed (it goes on then). */
+/* Takes up the domains that were running when the daemon ended, and those of which something runs whatever is stored; waits until that is done or
+ * `deadline_us` of vp_now_us() has passed (it goes on then). Once, before any other call. */
 void vp_domains_adopt(VpDomains *domains, gint64 deadline_us);
 
 /* Closes the drivers (their domains run on) and frees. No job may run any more. NULL is let pass. */

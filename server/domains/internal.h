@@ -21,8 +21,10 @@ struct VpMutation {
     void (*done)(VpRecord *record, void *data, gint64 revision, const VpError *error);
     void (*destroy)(void *data);
     void *data;
-    gboolean remove;   /* deletes the domain */
-    gboolean observed; /* has happened already: is tried again until the store takes it */
+    gboolean remove;     /* deletes the domain */
+    gboolean observed;   /* has happened already: is tried again until the store takes it */
+    gboolean event_only; /* `apply` adds events and leaves the domain, and its revision, as they are */
+    gboolean impatient;  /* without `apply`: is told the store's refusal of what it waits for, and does not wait on */
 };
 
 /* One domain. Lives in the registry from the moment its creation is under way until its deletion is committed. */
@@ -47,7 +49,6 @@ struct VpDomains {
     VpStore *store;
     VpJobs *jobs;
     VpLoop *loop;
-    VpPool *pool;
     VpRequests *requests;
     VpDriver *drivers[VP_MAX_DRIVERS];
     VpDriverHost hosts[VP_MAX_DRIVERS];
@@ -94,6 +95,9 @@ VpDriver *vp_domains_driver(VpDomains *domains, const char *name);
 /* Queues a change. Copies the struct; `data` is destroyed after `done`. Any thread; never blocks. */
 void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation);
 
+/* The words of a hypervisor and the names of files are any bytes, of any length; this much of them, as UTF-8, is told. NULL for NULL. */
+char *vp_event_text(const char *words);
+
 /* Adds an event about a domain to a transaction. */
 void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail);
 
@@ -105,5 +109,6 @@ void vp_record_hurry(VpRecord *record);
 
 /* ---- observe.c ---- */
 
-/* VpDriverHost.report; `data` is the VpDomains. */
+/* VpDriverHost.report and .settle; `data` is the VpDomains. */
 void vp_domains_report(void *data, const char *uid, const VpObservation *observation);
+void vp_domains_settle(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data);

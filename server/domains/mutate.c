@@ -2,12 +2,17 @@
  * The changes of a domain, one after another: copy what is committed, change the copy, commit it with its events, and only then show it. Each
  * transaction compares the revision that it was made from, so that nothing is ever written over.
  */
+#include <string.h>
+
 #include "base/log.h"
 #include "base/pb.h"
 #include "base/thread.h"
 #include "server/domains/internal.h"
 
 #define RETRY_MS 1000
+
+/* The most that is kept of what a driver has to say: an event has a bound, and what has happened must fit. */
+#define MAX_DETAIL_BYTES 8192
 
 /* A change under way. */
 typedef struct Attempt {
@@ -43,6 +48,11 @@ static void add_event(VpTxn *txn, const PbDomain *domain, PbEvent *event)
     vp_txn_event(txn, event);
 }
 
+char *vp_event_text(const char *words)
+{
+    return words ? g_utf8_make_valid(words, (gssize)strnlen(words, MAX_DETAIL_BYTES)) : NULL;
+}
+
 void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail)
 {
     PbEvent event = PB_EVENT__INIT;
@@ -60,7 +70,8 @@ void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const
 void vp_operation_event(VpTxn *txn, const PbDomain *domain, const char *type, const char *uid, const VpError *error)
 {
     PbEvent event = PB_EVENT__INIT;
-    g_autofree char *detail = g_strdup_printf("%s: %s", domain->name, error->message);
+    g_autofree char *words = g_strdup_printf("%s: %s", domain->name, error->message);
+    g_autofree char *detail = vp_event_text(words);
 
     event.type = PB_EVENT_TYPE_OPERATION_FAILED;
     event.resource_type = (char *)"operation";
@@ -98,6 +109,33 @@ static void retry(void *data)
     vp_record_unref(record);
 }
 
+/* Takes those that do not wait on out of the queue; the head is what they wait for. Under the mutex. */
+static GPtrArray *take_impatient(VpRecord *record)
+{
+    GPtrArray *taken = g_ptr_array_new();
+
+    for (GList *link = record->mutations.head->next, *next; link; link = next) {
+        const VpMutation *mutation = link->data;
+
+        next = link->next;
+        if (!mutation->impatient)
+            continue;
+        g_ptr_array_add(taken, link->data);
+        g_queue_delete_link(&record->mutations, link);
+    }
+    return taken;
+}
+
+static void tell_refused(VpRecord *record, const GPtrArray *mutations, const VpError *error)
+{
+    for (guint i = 0; i < mutations->len; i++) {
+        VpMutation *mutation = mutations->pdata[i];
+
+        mutation->done(record, mutation->data, 0, error);
+        mutation_free(mutation);
+    }
+}
+
 /* It has happened, whether the disk has room for it or not. At the daemon's end there is no later: the next one finds out by adoption. */
 static gboolean try_again(VpRecord *record, const VpError *error)
 {
@@ -105,9 +143,11 @@ static gboolean try_again(VpRecord *record, const VpError *error)
 
     pthread_mutex_lock(&domains->mutex);
     const gboolean again = !domains->stopping;
+    g_autoptr(GPtrArray) refused = take_impatient(record);
     if (again)
         record->retry = vp_timer_start(domains->loop, RETRY_MS, retry, vp_record_ref(record));
     pthread_mutex_unlock(&domains->mutex);
+    tell_refused(record, refused, error);
     vp_log(VP_LOG_ERROR, "the state of the domain %s could not be recorded%s: %s", record->name,
            again ? ", trying again" : "", error->message);
     return again;
@@ -125,7 +165,7 @@ static void committed(void *data, gint64 revision, const VpError *error)
         vp_pb_free(draft);
         return;
     }
-    if (!error && !mutation->remove) {
+    if (!error && !mutation->remove && !mutation->event_only) {
         draft->revision = revision;
         pthread_mutex_lock(&record->domains->mutex);
         PbDomain *before = record->committed;
@@ -177,7 +217,7 @@ static void pump(VpRecord *record)
     vp_txn_compare(txn, key, revision);
     if (mutation->remove) {
         vp_txn_delete(txn, key);
-    } else {
+    } else if (!mutation->event_only) {
         /* The revision is the key's own; what is stored does not repeat it. */
         draft->revision = 0;
         g_autoptr(GBytes) packed = vp_pb_pack(draft);

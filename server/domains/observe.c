@@ -6,9 +6,6 @@
 #include "base/thread.h"
 #include "server/domains/internal.h"
 
-/* The most that is kept of what a driver has to say: an event has a bound, and what is observed must fit. */
-#define MAX_DETAIL_BYTES 8192
-
 /* An observation that owns what it names. */
 typedef struct Seen {
     VpObservation observation;
@@ -38,19 +35,13 @@ static void free_messages(void *messages, gsize n)
     g_free(array);
 }
 
-/* The words of a hypervisor and the names of files are any bytes, of any length; what clients get is UTF-8. */
-static char *text_of(const char *words)
-{
-    return words ? g_utf8_make_valid(words, (gssize)strnlen(words, MAX_DETAIL_BYTES)) : NULL;
-}
-
 static Seen *seen_new(const VpObservation *observation)
 {
     Seen *seen = g_new0(Seen, 1);
 
     seen->observation = *observation;
     seen->reason = g_strdup(observation->reason);
-    seen->detail = text_of(observation->detail);
+    seen->detail = vp_event_text(observation->detail);
     seen->disks = dup_messages((void *const *)observation->disks, observation->n_disks);
     seen->endpoints = dup_messages((void *const *)observation->endpoints, observation->n_endpoints);
     seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
@@ -97,6 +88,9 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     PbDomainStatus *status = draft->status;
 
     (void)record;
+    if (observation->unless_off &&
+        (status->state == PB_DOMAIN_STATE_SHUTOFF || status->state == PB_DOMAIN_STATE_CRASHED))
+        return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
     if (status->state != observation->state) {
         vp_pb_free(status->state_time);
         status->state_time = vp_pb_timestamp(seen->wall_us);
@@ -140,4 +134,44 @@ void vp_domains_report(void *data, const char *uid, const VpObservation *observa
         .observed = TRUE,
     };
     vp_record_mutate(record, &mutation);
+}
+
+/* ---- waiting for the disk ---- */
+
+typedef struct Settle {
+    VpDomains *domains;
+    void (*done)(void *done_data, VpError *error);
+    void *done_data;
+} Settle;
+
+static void settled(VpRecord *record, void *data, gint64 revision, const VpError *error)
+{
+    const Settle *settle = data;
+    VpDomains *domains = settle->domains;
+
+    (void)revision;
+    pthread_mutex_lock(&domains->mutex);
+    const gboolean stopping = domains->stopping;
+    pthread_mutex_unlock(&domains->mutex);
+    /* At the end what the store did not take is dropped. */
+    if (!error && stopping)
+        settle->done(settle->done_data,
+                     vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "domain %s: the daemon stops", record->name));
+    else
+        settle->done(settle->done_data, vp_error_copy(error));
+}
+
+void vp_domains_settle(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data)
+{
+    VpDomains *domains = data;
+    g_autoptr(VpRecord) record = vp_registry_find_uid(domains, uid);
+
+    if (!record) {
+        done(done_data, vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", uid));
+        return;
+    }
+    Settle *settle = g_new(Settle, 1);
+    *settle = (Settle){.domains = domains, .done = done, .done_data = done_data};
+    const VpMutation barrier = {.done = settled, .destroy = g_free, .data = settle, .impatient = TRUE};
+    vp_record_mutate(record, &barrier);
 }

@@ -10,34 +10,35 @@
 
 typedef void (*DriverOp)(VpDriver *driver, VpTask *task);
 
+#define MAX_BACKLOG 32
+
 #define STATE(name) (1u << PB_DOMAIN_STATE_##name)
 #define RUNS (STATE(STARTING) | STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN) | STATE(UNRESPONSIVE))
 #define NOTHING_RUNS (STATE(SHUTOFF) | STATE(CRASHED))
 
-/* What each verb is, from which states it starts, and in which there is nothing to do. */
+/* What each verb is, and in which states it may be asked for. It is the driver that knows whether there is anything to do: what is committed may lag behind. */
 static const struct VerbRule {
     const char *type;
     const char *method;
     const char *words; /* "cannot ... the domain" */
     gsize op_offset;
     guint from;
-    guint already;
     guint64 timeout_ms;
 } rules[] = {
-    [VP_VERB_START] = {"domain.start", "StartDomain", "start", offsetof(VpDriverOps, start), NOTHING_RUNS, 0, 60000},
+    [VP_VERB_START] = {"domain.start", "StartDomain", "start", offsetof(VpDriverOps, start), NOTHING_RUNS, 60000},
     [VP_VERB_SHUTDOWN] = {"domain.shutdown", "ShutdownDomain", "shut down", offsetof(VpDriverOps, shutdown),
-                          STATE(RUNNING) | STATE(SHUTTING_DOWN), 0, 30000},
-    [VP_VERB_POWER_OFF] = {"domain.power-off", "PowerOffDomain", "power off", offsetof(VpDriverOps, power_off), RUNS,
-                           NOTHING_RUNS, 30000},
+                          STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
+    [VP_VERB_POWER_OFF] = {"domain.power-off", "PowerOffDomain", "power off", offsetof(VpDriverOps, power_off),
+                           RUNS | NOTHING_RUNS, 30000},
     [VP_VERB_REBOOT] = {"domain.reboot", "RebootDomain", "reboot", offsetof(VpDriverOps, reboot),
-                        STATE(RUNNING) | STATE(SHUTTING_DOWN), 0, 30000},
-    [VP_VERB_RESET] = {"domain.reset", "ResetDomain", "reset", offsetof(VpDriverOps, reset),
-                       STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN), 0, 30000},
-    [VP_VERB_PAUSE] = {"domain.pause", "PauseDomain", "pause", offsetof(VpDriverOps, pause),
-                       STATE(RUNNING) | STATE(SHUTTING_DOWN), STATE(PAUSED), 30000},
-    [VP_VERB_RESUME] = {"domain.resume", "ResumeDomain", "resume", offsetof(VpDriverOps, resume), STATE(PAUSED),
                         STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
-    [VP_VERB_ADOPT] = {"domain.adopt", "", "adopt", offsetof(VpDriverOps, adopt), RUNS, NOTHING_RUNS, 30000},
+    [VP_VERB_RESET] = {"domain.reset", "ResetDomain", "reset", offsetof(VpDriverOps, reset),
+                       STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN), 30000},
+    [VP_VERB_PAUSE] = {"domain.pause", "PauseDomain", "pause", offsetof(VpDriverOps, pause),
+                       STATE(RUNNING) | STATE(SHUTTING_DOWN) | STATE(PAUSED), 30000},
+    [VP_VERB_RESUME] = {"domain.resume", "ResumeDomain", "resume", offsetof(VpDriverOps, resume),
+                        STATE(PAUSED) | STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
+    [VP_VERB_ADOPT] = {"domain.adopt", "", "adopt", offsetof(VpDriverOps, adopt), RUNS | NOTHING_RUNS, 30000},
 };
 
 /* One verb under way. */
@@ -50,7 +51,8 @@ typedef struct Work {
     guint64 timeout_ms;
     VpJob *job;
     VpError *task_error;
-    VpDomainDone done; /* NULL: nobody waits */
+    gboolean unrecorded; /* it is done, and will be recorded once the store takes it */
+    VpDomainDone done;   /* NULL: nobody waits */
     void *data;
 
     pthread_mutex_t mutex;
@@ -91,7 +93,7 @@ static VpError *check_state(const struct VerbRule *rule, const PbDomain *domain)
     const char *name = vp_pb_enum_name(&pb_domain_state__descriptor, (int)domain->status->state);
     const char *state = name ? name + strlen("DOMAIN_STATE_") : "UNKNOWN";
 
-    if ((1u << domain->status->state) & (rule->from | rule->already))
+    if ((1u << domain->status->state) & rule->from)
         return NULL;
     VpError *error =
         vp_error_new(VP_FAILED_PRECONDITION, "WRONG_STATE", "cannot %s the domain %s: it is %s%s", rule->words,
@@ -100,25 +102,51 @@ static VpError *check_state(const struct VerbRule *rule, const PbDomain *domain)
     return vp_error_with(vp_error_with(error, "name", domain->name), "state", state);
 }
 
-/* All that the driver reported before has been committed. */
+/* All that the driver reported before has been committed, or the store refuses it for now: then it is done all the same, and recorded later. */
 static void observations_committed(VpRecord *record, void *data, gint64 revision, const VpError *error)
 {
     Work *work = data;
+    VpError *task_error = g_steal_pointer(&work->task_error);
 
-    (void)record;
     (void)revision;
-    (void)error;
-    vp_job_finish(work->job, g_steal_pointer(&work->task_error));
+    work->unrecorded = error && !task_error;
+    if (work->unrecorded)
+        task_error =
+            vp_error_prefix(vp_error_copy(error), "the %s of the domain %s is done, but could not be recorded yet",
+                            work->rule->type, record->name);
+    vp_job_finish(work->job, task_error);
 }
 
 static void task_done(void *data, VpError *error)
 {
     Work *work = data;
     VpRecord *record = work->record;
-    const VpMutation barrier = {.done = observations_committed, .destroy = work_unref, .data = work};
+    const VpMutation barrier = {
+        .done = observations_committed,
+        .destroy = work_unref,
+        .data = work,
+        .impatient = TRUE,
+    };
 
     work->task_error = error;
     vp_record_mutate(record, &barrier);
+}
+
+/* While the store does not take what happens, no more is made to happen than can be kept. */
+static VpError *check_backlog(const Work *work)
+{
+    VpRecord *record = work->record;
+
+    if (work->verb == VP_VERB_POWER_OFF || work->verb == VP_VERB_ADOPT)
+        return NULL;
+    VP_LOCK(&record->domains->mutex);
+    if (record->mutations.length <= MAX_BACKLOG)
+        return NULL;
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_BEHIND",
+                                       "cannot %s the domain %s: %u of its changes wait for the store; is the disk of "
+                                       "the state folder full? Powering it off works",
+                                       work->rule->words, record->name, record->mutations.length),
+                          1000);
 }
 
 static void run(VpJob *job, void *data)
@@ -131,7 +159,9 @@ static void run(VpJob *job, void *data)
     VpError *error =
         view ? check_state(work->rule, view->domain)
              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
-    if (!view || error || ((1u << view->domain->status->state) & work->rule->already)) {
+    if (!error)
+        error = check_backlog(work);
+    if (!view || error) {
         vp_job_finish(job, error);
         return;
     }
@@ -169,16 +199,49 @@ static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid
     done(data, &result);
 }
 
+/* ---- the journal of what failed ---- */
+
+typedef struct Failure {
+    const char *type;
+    char *operation_uid;
+    VpError *error;
+} Failure;
+
+static void failure_free(void *data)
+{
+    Failure *failure = data;
+
+    g_free(failure->operation_uid);
+    vp_error_free(failure->error);
+    g_free(failure);
+}
+
+static VpError *apply_failure(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+{
+    const Failure *failure = data;
+
+    (void)record;
+    vp_operation_event(txn, draft, failure->type, failure->operation_uid, failure->error);
+    return NULL;
+}
+
 /* Operations are forgotten with the daemon, the journal is not. What a driver has done well is told by the domain's own events; what it never began is told
  * to the caller alone, so that one who asks in vain again and again fills no journal. */
 static void journal_failure(VpJob *job, const Work *work, const VpError *error)
 {
-    g_autoptr(VpDomainView) view = vp_record_view(work->record);
-    VpTxn *txn = vp_txn_new();
+    Failure *failure = g_new0(Failure, 1);
+    const VpMutation mutation = {
+        .apply = apply_failure,
+        .destroy = failure_free,
+        .data = failure,
+        .observed = TRUE,
+        .event_only = TRUE,
+    };
 
-    if (view)
-        vp_operation_event(txn, view->domain, work->rule->type, vp_job_uid(job), error);
-    vp_store_commit(work->record->domains->store, txn, NULL, NULL);
+    failure->type = work->rule->type;
+    failure->operation_uid = g_strdup(vp_job_uid(job));
+    failure->error = vp_error_copy(error);
+    vp_record_mutate(work->record, &mutation);
 }
 
 static void job_done(VpJob *job, void *data, const VpError *error)
@@ -189,7 +252,7 @@ static void job_done(VpJob *job, void *data, const VpError *error)
     pthread_mutex_lock(&work->mutex);
     const gboolean begun = work->task != NULL;
     pthread_mutex_unlock(&work->mutex);
-    if (error && begun)
+    if (error && begun && !work->unrecorded)
         journal_failure(job, work, error);
     if (work->done)
         tell(domains, work->record, vp_job_uid(job), error, work->done, work->data);

@@ -142,9 +142,10 @@ static void what_a_driver_says_is_made_text(void **state)
     assert_int_equal(view->domain->status->state, PB_DOMAIN_STATE_SHUTOFF);
     assert_true(g_utf8_validate(view->domain->status->detail, -1, NULL));
     assert_in_range(strlen(view->domain->status->detail), 8000, 9000);
+    settled_revision(world);
     error = vp_store_read_journal(world->store, 1, 100, entries, &next);
     assert_null(error);
-    assert_int_equal(entries->len, 3);
+    assert_int_equal(entries->len, 4);
     for (guint i = 0; i < entries->len; i++)
         assert_true(g_utf8_validate(((const VpJournalEntry *)entries->pdata[i])->event->detail, -1, NULL));
 }

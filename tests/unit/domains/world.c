@@ -20,12 +20,15 @@ static void world_start(World *world)
     assert_null(error);
     world->pool = vp_pool_new("worker", 3, 1000, &error);
     assert_null(error);
+    world->slow_pool = vp_pool_new("slow", 1, 1000, &error);
+    assert_null(error);
     world->jobs = vp_jobs_new(world->pool, world->loop, 100, 16);
     const VpDomainsOptions options = {
         .store = world->store,
         .jobs = world->jobs,
         .loop = world->loop,
         .pool = world->pool,
+        .slow_pool = world->slow_pool,
         .config = world->config,
         .state_dir = world->dir,
         .run_dir = world->run_dir,
@@ -39,6 +42,7 @@ static void world_stop(World *world)
     vp_jobs_free(world->jobs, vp_now_us() + SOON_US);
     vp_domains_free(world->domains);
     vp_pool_free(world->pool);
+    vp_pool_free(world->slow_pool);
     vp_loop_free(world->loop);
     vp_store_close(world->store);
 }

@@ -21,6 +21,7 @@ typedef struct World {
     VpStore *store;
     VpLoop *loop;
     VpPool *pool;
+    VpPool *slow_pool;
     VpJobs *jobs;
     VpDomains *domains;
 } World;

@@ -47,6 +47,43 @@ static void record(void *data, const char *uid, const VpObservation *observation
     pthread_cond_broadcast(&bench->changed);
 }
 
+static void settle(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data)
+{
+    Bench *bench = data;
+
+    (void)uid;
+    pthread_mutex_lock(&bench->mutex);
+    const gboolean slow = bench->slow_store;
+    if (slow) {
+        bench->settle_done = done;
+        bench->settle_data = done_data;
+        pthread_cond_broadcast(&bench->changed);
+    }
+    pthread_mutex_unlock(&bench->mutex);
+    if (!slow)
+        done(done_data, NULL);
+}
+
+void bench_wait_settle(Bench *bench)
+{
+    const gint64 deadline_us = vp_now_us() + WAIT_US;
+
+    VP_LOCK(&bench->mutex);
+    while (!bench->settle_done) {
+        if (!vp_cond_wait_until(&bench->changed, &bench->mutex, deadline_us))
+            fail_msg("the driver does not wait for the disk");
+    }
+}
+
+void bench_settle(Bench *bench, VpError *error)
+{
+    bench_wait_settle(bench);
+    pthread_mutex_lock(&bench->mutex);
+    void (*done)(void *done_data, VpError *failure) = g_steal_pointer(&bench->settle_done);
+    pthread_mutex_unlock(&bench->mutex);
+    done(bench->settle_data, error);
+}
+
 static void must(VpError *error)
 {
     if (error)
@@ -71,12 +108,15 @@ Bench *bench_new(const VpDriverOps *ops, const char *settings)
     must(error);
     bench->host.pool = vp_pool_new("test-pool", 2, 100, &error);
     must(error);
+    bench->host.slow_pool = vp_pool_new("test-slow", 2, 100, &error);
+    must(error);
     bench->host.state_dir = bench->state_dir;
     bench->host.run_dir = bench->run_dir;
     bench->host.config = g_key_file_new();
     g_autofree char *config = g_strdup_printf("[%s]\n%s\n", ops->name, settings ? settings : "");
     assert_true(g_key_file_load_from_data(bench->host.config, config, (gsize)-1, G_KEY_FILE_NONE, NULL));
     bench->host.report = record;
+    bench->host.settle = settle;
     bench->host.data = bench;
     pthread_mutex_init(&bench->mutex, NULL);
     vp_cond_init(&bench->changed);
@@ -104,6 +144,7 @@ static void remove_tree(const char *path)
 void bench_free(Bench *bench)
 {
     bench->ops->close(bench->driver);
+    vp_pool_free(bench->host.slow_pool);
     vp_pool_free(bench->host.pool);
     vp_loop_free(bench->host.loop);
     g_key_file_unref(bench->host.config);

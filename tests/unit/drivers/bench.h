@@ -26,8 +26,11 @@ typedef struct Bench {
     VpDriver *driver;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    GPtrArray *seen; /* of Seen, in the order of the reports */
-    guint taken;     /* those that bench_next() has passed */
+    GPtrArray *seen;     /* of Seen, in the order of the reports */
+    guint taken;         /* those that bench_next() has passed */
+    gboolean slow_store; /* what is reported gets to the disk with bench_settle() only */
+    void (*settle_done)(void *done_data, VpError *error); /* who waits for that; NULL: nobody */
+    void *settle_data;
 } Bench;
 
 /* `settings` are the lines of group [ops->name]; may be NULL. */
@@ -36,6 +39,11 @@ Bench *bench_new(const VpDriverOps *ops, const char *settings);
 void bench_free(Bench *bench);
 /* Closes the driver and opens it again, as a restart of the daemon does. */
 void bench_reopen(Bench *bench);
+
+/* With slow_store: waits until the driver waits for the disk. */
+void bench_wait_settle(Bench *bench);
+/* The same, and then what was reported is on the disk, or the store refuses it with `error` (consumed). */
+void bench_settle(Bench *bench, VpError *error);
 
 /* A task under way. */
 typedef struct Running {

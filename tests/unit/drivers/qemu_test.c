@@ -601,6 +601,7 @@ static void test_adopt_running(void **state)
 {
     Bench *bench = *state;
     vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
 
     const Seen *seen = started(bench, domain);
     const gint32 pid = seen->pid;
@@ -709,12 +710,13 @@ static void test_adopt_without_folder(void **state)
 {
     Bench *bench = *state;
     vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    g_autofree char *dir = g_build_filename(bench->state_dir, domain->uid, NULL);
 
     const Seen *seen = started(bench, domain);
     const gint32 pid = seen->pid;
     bench_store_status(domain, seen);
     bench_reopen(bench);
-    vp_qemu_driver.forget(bench->driver, domain->uid);
+    vp_folder_ended(dir);
     bench_ok(bench, vp_qemu_driver.adopt, domain);
     bench_next(bench, E(ADOPTED), S(UNRESPONSIVE), "DAEMON_RESTARTED");
     vp_error_free(bench_fails(bench, vp_qemu_driver.pause, domain, VP_UNAVAILABLE, "DOMAIN_UNRESPONSIVE"));
@@ -734,6 +736,8 @@ static void test_close_while_starting(void **state)
     reconfigure(bench, "binary", script);
     Running *running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
     bench_store_status(domain, bench_next(bench, E(STARTING), S(STARTING), "REQUESTED"));
+    while (vp_folder_running(dir) == 0)
+        g_usleep(1000);
     bench_reopen(bench);
     g_autoptr(VpError) error = bench_end(running);
     check_error(error, VP_UNAVAILABLE, "DAEMON_STOPPING");
@@ -745,40 +749,7 @@ static void test_close_while_starting(void **state)
     assert_false(process_lives(record.pid));
 }
 
-/* ---- kill -9 of the daemon in the midst of a start ---- */
-
-static void ignore_report(void *data, const char *uid, const VpObservation *observation)
-{
-    (void)data;
-    (void)uid;
-    (void)observation;
-}
-
-static void ignore_end(void *data, VpError *error)
-{
-    (void)data;
-    vp_error_free(error);
-}
-
-/* This program as a daemon that starts one domain and is to be killed. */
-static G_GNUC_NORETURN void daemon_main(const char *state_dir, const char *image)
-{
-    VpError *error = NULL;
-    PbDomain *domain = bench_domain("qemu", 1);
-    const VpDriverHost host = {
-        .loop = vp_loop_new("daemon-loop", &error),
-        .pool = vp_pool_new("daemon-pool", 1, 10, &error),
-        .state_dir = state_dir,
-        .report = ignore_report,
-    };
-    VpDriver *driver = vp_qemu_driver.open(&host, &error);
-
-    bench_disk(domain, "vda", image, PB_IMAGE_FORMAT_RAW);
-    domain->spec->accelerator = PB_ACCELERATOR_TCG;
-    vp_qemu_driver.start(driver, vp_task_new(domain, vp_now_us() + 60 * G_USEC_PER_SEC, ignore_end, NULL));
-    for (;;)
-        pause();
-}
+/* ---- no process that the next daemon would not look for ---- */
 
 /* Whether a process names `text` in its arguments. */
 static gboolean any_process_names(const char *text)
@@ -807,6 +778,175 @@ static const Seen *next_of_any(Bench *bench)
     while (bench->seen->len <= bench->taken)
         assert_true(vp_cond_wait_until(&bench->changed, &bench->mutex, deadline_us));
     return g_ptr_array_index(bench->seen, bench->taken++);
+}
+
+static void settle_soon(void *bench)
+{
+    bench_settle(bench, NULL);
+}
+
+static void test_no_process_before_the_disk_knows(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    bench->slow_store = TRUE;
+    Running *running = bench_begin(bench, vp_qemu_driver.start, domain, 30000);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    /* Long enough for a QEMU that is not waited for. */
+    g_usleep(300000);
+    assert_false(any_process_names(domain->uid));
+    bench_settle(bench, NULL);
+    assert_null(bench_end(running));
+    bench_next(bench, E(STARTED), S(RUNNING), "REQUESTED");
+    power_off(bench, domain);
+
+    /* Refused: nothing is started. */
+    running = bench_begin(bench, vp_qemu_driver.start, domain, 30000);
+    bench_settle(bench, vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_FULL", "the disk is full"));
+    g_autoptr(VpError) full = bench_end(running);
+    check_error(full, VP_RESOURCE_EXHAUSTED, "STORE_FULL");
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    assert_false(any_process_names(domain->uid));
+}
+
+/* A start that waits for the disk is given up at once: at its deadline, by a cancellation, by a power off, at the daemon's end. */
+static void test_given_up_before_there_is_a_process(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    const guint fds = count_fds();
+
+    bench->slow_store = TRUE;
+    g_autoptr(VpError) late = bench_end(bench_begin(bench, vp_qemu_driver.start, domain, 100));
+    check_error(late, VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT");
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    bench_settle(bench, NULL);
+
+    Running *running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
+    bench_wait_settle(bench);
+    bench_cancel(running);
+    g_autoptr(VpError) cancelled = bench_end(running);
+    check_error(cancelled, VP_CANCELLED, "CANCELLED");
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "CANCELLED");
+    bench_settle(bench, NULL);
+
+    running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
+    bench_wait_settle(bench);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.power_off, domain);
+    g_autoptr(VpError) ended = bench_end(running);
+    check_error(ended, VP_CANCELLED, ended->reason);
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "CANCELLED");
+    bench_settle(bench, NULL);
+
+    running = bench_begin(bench, vp_qemu_driver.start, domain, 60000);
+    bench_wait_settle(bench);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    vp_loop_post(bench->host.loop, settle_soon, bench);
+    bench_reopen(bench);
+    g_autoptr(VpError) stopped = bench_end(running);
+    check_error(stopped, VP_UNAVAILABLE, "DAEMON_STOPPING");
+    bench_nothing_more(bench);
+    assert_false(any_process_names(domain->uid));
+    bench->slow_store = FALSE;
+    started(bench, domain);
+    power_off(bench, domain);
+    /* The images of a start that was given up are closed in passing. */
+    for (guint wait = 0; count_fds() != fds; wait++) {
+        assert_true(wait < 10000);
+        g_usleep(1000);
+    }
+}
+
+static void note_running(void *data, const char *uid, gint32 pid)
+{
+    g_string_append_printf(data, "%s %d;", uid, pid);
+}
+
+/* Whatever is stored: a process that is written down and lives is found, is not doubled, not forgotten, and can be powered off. */
+static void test_a_process_that_the_store_does_not_know(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    const Seen shut_off = {.state = S(SHUTOFF)};
+    g_autoptr(GString) running = g_string_new(NULL);
+
+    const gint32 pid = started(bench, domain)->pid;
+    bench_store_status(domain, &shut_off);
+    bench_reopen(bench);
+    vp_qemu_driver.find_running(bench->driver, note_running, running);
+    g_autofree char *wanted = g_strdup_printf("%s %d;", domain->uid, pid);
+    assert_string_equal(running->str, wanted);
+    g_autofree char *pid_text = g_strdup_printf("%d", pid);
+    g_autoptr(VpError) second =
+        bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "PROCESS_ALIVE");
+    assert_string_equal(vp_error_get(second, "pid"), pid_text);
+    assert_non_null(strstr(second->message, "power the domain off"));
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    g_autoptr(VpError) forgotten = vp_qemu_driver.forget(bench->driver, domain->uid);
+    check_error(forgotten, VP_FAILED_PRECONDITION, "PROCESS_ALIVE");
+    assert_true(process_lives(pid));
+    power_off(bench, domain);
+    assert_false(process_lives(pid));
+    bench_ok(bench, vp_qemu_driver.power_off, domain);
+    bench_nothing_more(bench);
+
+    /* And it is taken up. */
+    started(bench, domain);
+    bench_reopen(bench);
+    bench_ok(bench, vp_qemu_driver.adopt, domain);
+    bench_next(bench, E(ADOPTED), S(RUNNING), "DAEMON_RESTARTED");
+    power_off(bench, domain);
+    assert_null(vp_qemu_driver.forget(bench->driver, domain->uid));
+}
+
+/* ---- kill -9 of the daemon in the midst of a start ---- */
+
+static void ignore_report(void *data, const char *uid, const VpObservation *observation)
+{
+    (void)data;
+    (void)uid;
+    (void)observation;
+}
+
+static void settle_at_once(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data)
+{
+    (void)data;
+    (void)uid;
+    done(done_data, NULL);
+}
+
+static void ignore_end(void *data, VpError *error)
+{
+    (void)data;
+    vp_error_free(error);
+}
+
+/* This program as a daemon that starts one domain and is to be killed. */
+static G_GNUC_NORETURN void daemon_main(const char *state_dir, const char *image)
+{
+    VpError *error = NULL;
+    PbDomain *domain = bench_domain("qemu", 1);
+    const VpDriverHost host = {
+        .loop = vp_loop_new("daemon-loop", &error),
+        .pool = vp_pool_new("daemon-pool", 1, 10, &error),
+        .slow_pool = vp_pool_new("daemon-slow", 1, 10, &error),
+        .state_dir = state_dir,
+        .report = ignore_report,
+        .settle = settle_at_once,
+    };
+    VpDriver *driver = vp_qemu_driver.open(&host, &error);
+
+    bench_disk(domain, "vda", image, PB_IMAGE_FORMAT_RAW);
+    domain->spec->accelerator = PB_ACCELERATOR_TCG;
+    vp_qemu_driver.start(driver, vp_task_new(domain, vp_now_us() + 60 * G_USEC_PER_SEC, ignore_end, NULL));
+    for (;;)
+        pause();
 }
 
 static void test_daemon_killed_while_starting(void **state)
@@ -943,6 +1083,9 @@ int main(int argc, char **argv)
         T(test_adopt_stopped_process),
         T(test_adopt_without_folder),
         T(test_close_while_starting),
+        T(test_no_process_before_the_disk_knows),
+        T(test_given_up_before_there_is_a_process),
+        T(test_a_process_that_the_store_does_not_know),
         T(test_daemon_killed_while_starting),
         T(test_deep_chain),
         T(test_many),
