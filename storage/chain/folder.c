@@ -76,10 +76,11 @@ static PbInspectedImage *image_of(const char *path, const VpWalk *walk, guint fr
 {
     PbInspectedImage *image = vp_pb_new(&pb_inspected_image__descriptor);
     VpChain *chain = walk->chain;
-    g_autofree char *shown = vp_text_utf8(path, -1);
 
-    vp_pb_set(&image->path, shown);
-    vp_pb_set(&image->continues_at, continues_at);
+    image->path = vp_text_utf8(path, -1);
+    if (continues_at) {
+        vp_pb_set(&image->continues_at, continues_at);
+    }
     image->summary = g_steal_pointer(&chain->summary);
     for (guint i = 0; i < fresh; i++) {
         VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
@@ -117,7 +118,6 @@ static VpError *walk_one(Walker *walker, const VpListed *listed)
     walker->counts.unsafe += !walker->walk.chain->summary->safe;
     guint fresh = vp_share_commit(walker->folder->share, &walker->walk, &continues_at);
     PbInspectedImage *image = image_of(path, &walker->walk, fresh, continues_at);
-    g_clear_pointer(&walker->walk.chain, vp_chain_free);
 
     if (!walker->message) {
         walker->message = vp_pb_new(&pb_inspect_path_response__descriptor);

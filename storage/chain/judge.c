@@ -10,17 +10,15 @@
 static void set_text(char **field, VpProbeText text)
 {
     if (text.size > 0) {
-        g_autofree char *shown = vp_text_utf8(text.bytes, (gssize)text.size);
-        vp_pb_set(field, shown);
+        *field = vp_text_utf8(text.bytes, (gssize)text.size);
     }
 }
 
 PbImageLayer *vp_layer_new(const char *path, guint32 depth, const VpOpened *file, const VpProbe *probe)
 {
     PbImageLayer *layer = vp_pb_new(&pb_image_layer__descriptor);
-    g_autofree char *shown = vp_text_utf8(path, -1);
 
-    vp_pb_set(&layer->path, shown);
+    layer->path = vp_text_utf8(path, -1);
     layer->depth = depth;
     layer->file_size_bytes = file->size;
     layer->allocated_bytes = (guint64)file->st.st_blocks * 512;

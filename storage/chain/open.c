@@ -315,13 +315,10 @@ VpError *vp_opener_open_folder(VpOpener *opener, const char *path, int *ret_fd, 
     return error;
 }
 
-static int open_entry(int folder_fd, const char *name, guint64 flags)
+/* `name` has no slash: what is not followed is the name itself. */
+static int open_entry(int folder_fd, const char *name, int flags)
 {
-    struct open_how how = {
-        .flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | flags,
-        .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-    };
-    return (int)syscall(SYS_openat2, folder_fd, name, &how, sizeof(how));
+    return openat(folder_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | flags);
 }
 
 gboolean vp_opener_open_entry(VpOpener *opener, int folder_fd, const char *name, VpOpened *ret)

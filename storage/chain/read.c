@@ -80,17 +80,17 @@ int vp_read_and_probe(const VpOpened *file, PbImageFormat declared, VpHeadBuffer
 {
     gboolean undeclared = declared == PB_IMAGE_FORMAT_UNSPECIFIED;
     gboolean large = undeclared && file->size > VP_PROBE_HEAD_ALL;
-    VpProbeRange need = {0, !undeclared ? VP_PROBE_HEAD_FIRST : large ? VP_PROBE_HEAD_MARKS : VP_PROBE_HEAD_ALL};
+    VpProbeRange need = {0, !undeclared || large ? VP_PROBE_HEAD_FIRST : VP_PROBE_HEAD_ALL};
     VpProbeInput input = {.file_size = file->size};
     int errnum = 0;
 
     drop_windows(buffer);
     /* The probe would ask for these anyway. */
     if (large) {
-        errnum = add_window(file, buffer->content, (VpProbeRange){VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE}, &input);
+        errnum = add_window(file, buffer->content, (VpProbeRange){VP_PROBE_CONTENT, VP_PROBE_MARK}, &input);
     }
     if (large && !errnum) {
-        errnum = add_window(file, buffer->tail, (VpProbeRange){file->size - VP_PROBE_TAIL, VP_PROBE_TAIL}, &input);
+        errnum = add_window(file, buffer->tail, (VpProbeRange){file->size - VP_PROBE_TAIL, VP_PROBE_MARK}, &input);
     }
     do {
         errnum = errnum ? errnum : read_more(file, buffer, need, &input);

@@ -8,8 +8,8 @@ typedef struct VpHeadBuffer {
     guint8 *bytes; /* what the probe's texts point into, until the next read */
     gsize size;
     gsize used;
-    guint8 content[VP_PROBE_CONTENT_SIZE];
-    guint8 tail[VP_PROBE_TAIL];
+    guint8 content[VP_PROBE_MARK];
+    guint8 tail[VP_PROBE_MARK];
     guint8 *windows[VP_PROBE_WINDOWS_MAX]; /* what the probe asked for further in */
     guint n_windows;
     gsize most; /* that may be read of a head; 0: VP_PROBE_HEAD_MAX */

@@ -1,6 +1,8 @@
 /* See share.h. One lock; held for hash lookups alone. */
 #include "storage/chain/share.h"
 
+#include <string.h>
+
 #include "base/pb.h"
 #include "base/thread.h"
 #include "storage/chain/walk.h"
@@ -12,9 +14,16 @@ typedef struct Base {
     guint64 size;
 } Base;
 
+/* A layer that was told. */
+typedef struct Known {
+    VpShareKey key;
+    VpShareTail tail;
+    char path[]; /* what tail.path is */
+} Known;
+
 struct VpShare {
     pthread_mutex_t mutex;
-    GHashTable *layers; /* of VpShareKey -> VpShareTail */
+    GHashTable *layers; /* of Known, by its key */
     GHashTable *bases;  /* of VpShareKey without format -> Base */
     guint max_layers;
     guint told;
@@ -34,13 +43,6 @@ static gboolean key_equal(gconstpointer a, gconstpointer b)
            left->size == right->size && left->format == right->format;
 }
 
-static void tail_free(gpointer data)
-{
-    VpShareTail *tail = data;
-    g_free(tail->path);
-    g_free(tail);
-}
-
 static void base_free(gpointer data)
 {
     Base *base = data;
@@ -52,7 +54,7 @@ VpShare *vp_share_new(guint max_layers)
 {
     VpShare *share = g_new0(VpShare, 1);
     pthread_mutex_init(&share->mutex, NULL);
-    share->layers = g_hash_table_new_full(key_hash, key_equal, g_free, tail_free);
+    share->layers = g_hash_table_new_full(key_hash, key_equal, NULL, g_free);
     share->bases = g_hash_table_new_full(key_hash, key_equal, g_free, base_free);
     share->max_layers = max_layers;
     return share;
@@ -69,11 +71,11 @@ void vp_share_free(VpShare *share)
 gboolean vp_share_find(VpShare *share, const VpShareKey *key, VpShareTail *ret)
 {
     VP_LOCK(&share->mutex);
-    const VpShareTail *tail = g_hash_table_lookup(share->layers, key);
-    if (tail) {
-        *ret = *tail;
+    const Known *known = g_hash_table_lookup(share->layers, key);
+    if (known) {
+        *ret = known->tail;
     }
-    return tail != NULL;
+    return known != NULL;
 }
 
 gboolean vp_share_is_of_overlay(const PbFinding *finding)
@@ -82,14 +84,17 @@ gboolean vp_share_is_of_overlay(const PbFinding *finding)
            finding->code == PB_FINDING_CODE_OWNER_MAY_NOT_READ;
 }
 
-static VpShareTail *tail_of(const VpWalk *walk, guint index)
+static Known *known_of(const VpWalk *walk, guint index)
 {
     const VpChain *chain = walk->chain;
     const VpChainFile *file = &g_array_index(chain->files, VpChainFile, index);
     const VpWalkTrace *trace = &g_array_index(walk->traces, VpWalkTrace, index);
-    VpShareTail *tail = g_new0(VpShareTail, 1);
+    gsize path_size = strlen(file->layer->path) + 1;
+    Known *known = g_malloc0(sizeof(Known) + path_size);
+    VpShareTail *tail = &known->tail;
 
-    tail->path = g_strdup(file->layer->path);
+    known->key = trace->key;
+    tail->path = memcpy(known->path, file->layer->path, path_size);
     tail->depth = chain->summary->depth - index;
     tail->looks_like = trace->looks_like;
     tail->virtual_size = file->layer->virtual_size_bytes;
@@ -105,7 +110,7 @@ static VpShareTail *tail_of(const VpWalk *walk, guint index)
         tail->errors += finding->severity == PB_SEVERITY_ERROR;
         tail->warnings += finding->severity == PB_SEVERITY_WARNING;
     }
-    return tail;
+    return known;
 }
 
 static void count_overlay(VpShare *share, const VpShareKey *layer, const char *path, guint64 size)
@@ -135,17 +140,18 @@ guint vp_share_commit(VpShare *share, const VpWalk *walk, const char **ret_conti
     for (; fresh < chain->files->len; fresh++) {
         const PbImageLayer *layer = g_array_index(chain->files, VpChainFile, fresh).layer;
         const VpWalkTrace *trace = &g_array_index(walk->traces, VpWalkTrace, fresh);
-        VpShareTail *known = trace->has_key ? g_hash_table_lookup(share->layers, &trace->key) : NULL;
+        Known *known = trace->has_key ? g_hash_table_lookup(share->layers, &trace->key) : NULL;
         if (fresh > 0 && trace->has_key) {
             count_overlay(share, &trace->key, layer->path, layer->file_size_bytes);
         }
         if (known) {
-            *ret_continues_at = known->path;
+            *ret_continues_at = known->tail.path;
             return fresh;
         }
         share->told++;
         if (trace->has_key && g_hash_table_size(share->layers) < share->max_layers) {
-            g_hash_table_insert(share->layers, g_memdup2(&trace->key, sizeof(trace->key)), tail_of(walk, fresh));
+            known = known_of(walk, fresh);
+            g_hash_table_insert(share->layers, &known->key, known);
         }
     }
     if (walk->join.joined) {

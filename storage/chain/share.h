@@ -23,7 +23,7 @@ typedef struct VpShareKey {
 
 /* What lies below, from this layer on; of no use to a walk where `cut` is set. */
 typedef struct VpShareTail {
-    char *path; /* as it was told; lives as long as the share */
+    const char *path; /* as it was told; lives as long as the share */
     guint32 depth;
     guint32 errors;
     guint32 warnings;

@@ -58,17 +58,48 @@ struct VpWalk {
     gboolean gone;       /* the reader of the stream has left */
 };
 
-/* One after the other, walks of one thread: set up once, then walk->chain is new for each and freed by the caller. */
+/* ---- the walk (walk.c) ---- */
+
+/* Walks of one thread, one after the other: set up once, then walk->chain is what the last one found. Who wants to keep it takes it away. */
 void vp_walk_init(VpWalk *walk, const VpChainOptions *options, const VpChainSink *sink);
 /* `listed`: the top as a folder's listing has it, or NULL. */
 VpError *vp_walk_run(VpWalk *walk, const char *path, PbImageFormat format, const VpListed *listed);
 void vp_walk_clear(VpWalk *walk);
+
+/* A chain without a layer: this one emptied, which may lack its summary, or with NULL a new one. */
+VpChain *vp_chain_empty(VpChain *chain);
 
 /* Tells of a finding and keeps it; takes it over. */
 void vp_walk_find(VpWalk *walk, PbFinding *finding);
 
 /* Tells of a layer; borrowed. */
 void vp_walk_tell_layer(VpWalk *walk, const PbImageLayer *layer);
+
+/* ---- a layer's file (walk_open.c) ---- */
+
+/* The file, or the window of it, that `next` turned out to be. */
+VpShareKey vp_walk_key(const VpNext *next, const VpOpened *file);
+
+/* Opens a file of the chain and sees that it is new to it. `ret->fd` stays -1 if it was refused, which has been told then. */
+VpError *vp_walk_open(VpWalk *walk, const VpNext *next, gboolean write, VpOpened *ret);
+
+/* ---- a layer beside its overlay (walk_compare.c) ---- */
+
+/* An overlay must not be a way to a file that its owner may not read. */
+void vp_walk_check_owner(VpWalk *walk, const VpNext *next, const struct stat *st);
+/* The same, and a disk must not be what everybody may write. */
+void vp_walk_check_file(VpWalk *walk, const VpNext *next, const struct stat *st);
+void vp_walk_compare_sizes(VpWalk *walk, const VpNext *next, guint64 size);
+
+/* ---- what a layer names (walk_names.c) ---- */
+
+/* The external data file `name` of a declared image: checked and kept open, as a layer beside its own. FALSE in `ret_ok`: refused. */
+VpError *vp_walk_data_file(VpWalk *walk, const VpNext *next, const struct stat *image, const char *name,
+                           VpChainFile *file, gboolean *ret_ok);
+/* What the layer `at` names as its backing file. `ret_next->path` stays NULL if the chain ends there, refused or not. */
+void vp_walk_follow(VpWalk *walk, const VpNext *at, const struct stat *st, const VpProbe *probe, VpNext *ret_next);
+
+/* ---- one layer (judge.c) ---- */
 
 /* A layer record of what the probe and the file say; its format and source are left unset. */
 PbImageLayer *vp_layer_new(const char *path, guint32 depth, const VpOpened *file, const VpProbe *probe);

@@ -12,6 +12,9 @@
 #define RAW_CONTENT                                                                                                    \
     (1u << PB_IMAGE_FORMAT_ISO | 1u << PB_IMAGE_FORMAT_GPT | 1u << PB_IMAGE_FORMAT_MBR | 1u << PB_IMAGE_FORMAT_FAT)
 
+/* How much of a text is looked at for the line that makes it a vmdk. */
+#define VP_PROBE_COMMENTS 4096u
+
 void vp_probe_note(VpProbe *probe, PbFindingCode code, PbSeverity severity, const char *format, ...)
 {
     if (severity == PB_SEVERITY_ERROR) {
@@ -189,24 +192,52 @@ gboolean vp_probe_reads(PbImageFormat format)
     return format == PB_IMAGE_FORMAT_RAW || parser_of(format) != NULL;
 }
 
+static gboolean lacks(const VpProbeInput *input, guint64 offset, gsize size, VpProbeRange *ret)
+{
+    *ret = (VpProbeRange){offset, size};
+    return !vp_probe_find(input, offset, size);
+}
+
+/* What else is there to be read of a long file whose format nobody declared, by what was read already. FALSE: nothing. */
+static gboolean needed_for_content(const VpProbeInput *input, VpProbeRange *ret)
+{
+    const guint8 *content = vp_probe_find(input, VP_PROBE_CONTENT, VP_PROBE_MARK);
+
+    /* The text of a vmdk begins with comments. */
+    if (input->head[0] == '#' && input->head_size < VP_PROBE_COMMENTS) {
+        *ret = (VpProbeRange){0, VP_PROBE_COMMENTS};
+        return TRUE;
+    }
+    /* A disk with sectors of 4 KiB has its partition table in the second. */
+    if (vp_be16(input->head + 510) == 0x55aa && lacks(input, 4096, 512, ret)) {
+        return TRUE;
+    }
+    return (memcmp(content + 1, "CD001", 5) == 0 || memcmp(content + 1, "BEA01", 5) == 0) &&
+           lacks(input, VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE, ret);
+}
+
 /* What the marks are looked for in. A declared format needs its own mark alone. */
 static VpProbeRange needed_for_marks(const VpProbeInput *input, PbImageFormat declared)
 {
     gboolean undeclared = declared == PB_IMAGE_FORMAT_UNSPECIFIED;
     gboolean whole = input->file_size <= VP_PROBE_HEAD_ALL;
-    gsize marks = !undeclared ? 512 : whole ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_MARKS;
+    gsize marks = !undeclared ? 512 : whole ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST;
     gsize all = (gsize)MIN(input->file_size, (guint64)marks);
     gboolean by_tail = undeclared || declared == PB_IMAGE_FORMAT_VPC || declared == PB_IMAGE_FORMAT_DMG;
+    VpProbeRange need;
 
     if (input->head_size < all) {
         return (VpProbeRange){0, all};
     }
-    if (undeclared && !whole && !vp_probe_find(input, VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE)) {
-        return (VpProbeRange){VP_PROBE_CONTENT, VP_PROBE_CONTENT_SIZE};
+    if (undeclared && !whole && lacks(input, VP_PROBE_CONTENT, VP_PROBE_MARK, &need)) {
+        return need;
     }
     if (by_tail && input->file_size >= VP_PROBE_TAIL &&
-        !vp_probe_find(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL)) {
-        return (VpProbeRange){input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL};
+        lacks(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_MARK, &need)) {
+        return need;
+    }
+    if (undeclared && !whole && needed_for_content(input, &need)) {
+        return need;
     }
     return (VpProbeRange){0, 0};
 }

@@ -9,17 +9,17 @@
 
 #include "virtplane/v1/image.pb-c.h"
 
-/* The first read of a file whose format is declared: holds the header, extensions and backing name of nearly every qcow2. */
-#define VP_PROBE_HEAD_FIRST 4096u
-/* What holds the marks of all formats, for a file whose format nobody declared: the head, with the partition tables; the descriptors of ISO 9660 and UDF
- * further in; and the tail. A file no longer than VP_PROBE_HEAD_ALL is read whole. */
-#define VP_PROBE_HEAD_MARKS 4608u
+/* The first read of the head: holds the marks, and the header, extensions and backing name of nearly every qcow2. */
+#define VP_PROBE_HEAD_FIRST 1024u
+/* What tells the formats of a file whose format nobody declared, beside its head: the first bytes of the descriptors of ISO 9660 and UDF, and of the last
+ * sector. A file that ends with these descriptors, or before, is read whole. */
 #define VP_PROBE_CONTENT 32768u
 #define VP_PROBE_CONTENT_SIZE 2560u
+#define VP_PROBE_MARK 8u
 #define VP_PROBE_HEAD_ALL (VP_PROBE_CONTENT + VP_PROBE_CONTENT_SIZE)
 /* No format needs more of the head than this: qcow2's first cluster at its largest. */
 #define VP_PROBE_HEAD_MAX (2u << 20)
-/* The tail that the formats with a mark at the end need (VHD's footer, UDIF's trailer). */
+/* Where the formats with a mark at the end have it (VHD's footer, UDIF's trailer), counted from there. */
 #define VP_PROBE_TAIL 512u
 /* Places further in that one verdict may need (a vhdx has the most), and the size of the largest: a vhdx's tables. */
 #define VP_PROBE_WINDOWS_MAX 13

@@ -22,6 +22,9 @@
 #define INCOMPATIBLE_KNOWN                                                                                             \
     (VP_QCOW2_INCOMPATIBLE_DIRTY | VP_QCOW2_INCOMPATIBLE_CORRUPT | INCOMPATIBLE_DATA_FILE | INCOMPATIBLE_COMPRESSION | \
      INCOMPATIBLE_EXTENDED_L2)
+/* Few headers need more than the first read; what these need is hardly ever more than this. */
+#define MORE_OF_HEAD 4096u
+
 #define COMPATIBLE_LAZY_REFCOUNTS (1ull << 0)
 
 typedef struct Header {
@@ -222,6 +225,12 @@ static void take_extension(const VpProbeInput *input, const Header *header, VpPr
     }
 }
 
+/* To read on up to `end`: a little more, then all that there may be. */
+static gsize more_of_head(guint64 end, guint64 limit)
+{
+    return (gsize)(end <= MORE_OF_HEAD ? MIN(limit, MORE_OF_HEAD) : limit);
+}
+
 /* Answers as vp_probe() does. */
 static gsize read_extensions(const VpProbeInput *input, const Header *header, VpProbe *probe, Extensions *extensions)
 {
@@ -239,7 +248,7 @@ static gsize read_extensions(const VpProbeInput *input, const Header *header, Vp
             return 0;
         }
         if (input->head_size < at + 8) {
-            return (gsize)limit;
+            return more_of_head(at + 8, limit);
         }
         guint32 type = vp_be32(input->head + at);
         guint32 size = vp_be32(input->head + at + 4);
@@ -258,7 +267,7 @@ static gsize read_extensions(const VpProbeInput *input, const Header *header, Vp
             return 0;
         }
         if (input->head_size < at + size) {
-            return (gsize)limit;
+            return more_of_head(at + size, limit);
         }
         take_extension(input, header, probe, extensions, type, input->head + at, size);
         at += ((guint64)size + 7) & ~7ull;

@@ -163,7 +163,7 @@ guint32 vp_recognise(const VpProbeInput *input, guint32 *ret_by_tail)
 
     const guint8 *tail = NULL;
     if (input->file_size >= VP_PROBE_TAIL) {
-        tail = vp_probe_find(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_TAIL);
+        tail = vp_probe_find(input, input->file_size - VP_PROBE_TAIL, VP_PROBE_MARK);
     }
     if (tail_has(tail, "conectix")) {
         by_tail |= 1u << PB_IMAGE_FORMAT_VPC;

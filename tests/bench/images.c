@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <glib/gstdio.h>
 #include <grpc/grpc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,18 +34,32 @@ typedef struct Bench {
     pid_t daemon;
 } Bench;
 
-static void shell(const char *format, ...) G_GNUC_PRINTF(1, 2);
-static void shell(const char *format, ...)
+/* qemu-img with these arguments, which end with NULL. */
+static void qemu_img(const char *first, ...) G_GNUC_NULL_TERMINATED;
+static void qemu_img(const char *first, ...)
 {
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
     va_list args;
     int status = -1;
 
-    va_start(args, format);
-    g_autofree char *command = g_strdup_vprintf(format, args);
+    g_ptr_array_add(argv, (char *)"qemu-img");
+    va_start(args, first);
+    for (const char *arg = first; arg; arg = va_arg(args, const char *))
+        g_ptr_array_add(argv, (char *)arg);
     va_end(args);
-    char *argv[] = {(char *)"/bin/sh", (char *)"-c", command, NULL};
-    if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, NULL, NULL, &status, NULL) || status != 0)
-        bench_die("%s: failed", command);
+    g_ptr_array_add(argv, NULL);
+    if (!g_spawn_sync(NULL, (char **)argv->pdata, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL) ||
+        status != 0)
+        bench_die("qemu-img %s failed", first);
+}
+
+static char *make_dir(const Bench *bench, const char *name)
+{
+    char *dir = g_build_filename(bench->dir, name, NULL);
+
+    if (g_mkdir(dir, 0755) != 0)
+        bench_die("cannot make %s", dir);
+    return dir;
 }
 
 /* ---- what is measured on ---- */
@@ -56,12 +71,12 @@ static void make_chain(Bench *bench)
     g_autofree char *bytes = NULL;
     gsize size = 0;
 
-    bench->chain = g_build_filename(bench->dir, "chain", NULL);
+    bench->chain = make_dir(bench, "chain");
     bench->top = g_strdup_printf("%s/%03d.qcow2", bench->chain, DEPTH);
-    shell("mkdir %s && cd %s && qemu-img create -q -f qcow2 000.qcow2 64M && qemu-img create -q -f qcow2 -F qcow2 -b "
-          "000.qcow2 001.qcow2",
-          bench->chain, bench->chain);
+    g_autofree char *base = g_strdup_printf("%s/000.qcow2", bench->chain);
     first = g_strdup_printf("%s/001.qcow2", bench->chain);
+    qemu_img("create", "-q", "-f", "qcow2", base, "64M", NULL);
+    qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "000.qcow2", first, NULL);
     if (!g_file_get_contents(first, &bytes, &size, NULL))
         bench_die("cannot read %s", first);
     char *name = memmem(bytes, size, "000.qcow2", 9);
@@ -80,9 +95,9 @@ static void make_folder(Bench *bench)
     g_autofree char *bytes = NULL;
     gsize size = 0;
 
-    bench->folder = g_build_filename(bench->dir, "folder", NULL);
+    bench->folder = make_dir(bench, "folder");
     g_autofree char *model = g_build_filename(bench->dir, "model.qcow2", NULL);
-    shell("mkdir %s && qemu-img create -q -f qcow2 %s 64M", bench->folder, model);
+    qemu_img("create", "-q", "-f", "qcow2", model, "64M", NULL);
     if (!g_file_get_contents(model, &bytes, &size, NULL))
         bench_die("cannot read %s", model);
     for (guint i = 0; i < IMAGES; i++) {
@@ -348,6 +363,6 @@ int main(int argc, char **argv)
     vp_client_free(client);
     bench_stop(bench.daemon);
     grpc_shutdown_blocking();
-    shell("rm -rf %s", bench.dir);
+    bench_remove(bench.dir);
     return 0;
 }

@@ -28,8 +28,8 @@ static void probe(const uint8_t *data, size_t size, guint64 file_size, PbImageFo
     if (size < VP_PROBE_HEAD_FIRST && file_size > size) {
         return; /* the walk would read on; there are no more bytes here */
     }
-    gsize marks = file_size > VP_PROBE_HEAD_ALL ? VP_PROBE_HEAD_MARKS : VP_PROBE_HEAD_ALL;
-    input.head_size = MIN(size, declared == PB_IMAGE_FORMAT_UNSPECIFIED ? marks : VP_PROBE_HEAD_FIRST);
+    gboolean whole = declared == PB_IMAGE_FORMAT_UNSPECIFIED && file_size <= VP_PROBE_HEAD_ALL;
+    input.head_size = MIN(size, whole ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST);
     while (!vp_probe(&input, declared, &result)) {
         VpProbeRange need = result.need;
         must(need.size > 0 && need.offset <= file_size && need.size <= file_size - need.offset);

@@ -60,8 +60,8 @@ void header_backing(GByteArray *file, gsize offset, const char *name)
 void probe_bytes(const guint8 *bytes, gsize size, PbImageFormat declared, VpProbe *probe)
 {
     VpProbeInput input = {.head = bytes, .file_size = size};
-    gsize marks = size > VP_PROBE_HEAD_ALL ? VP_PROBE_HEAD_MARKS : VP_PROBE_HEAD_ALL;
-    input.head_size = MIN(size, declared == PB_IMAGE_FORMAT_UNSPECIFIED ? marks : VP_PROBE_HEAD_FIRST);
+    gboolean whole = declared == PB_IMAGE_FORMAT_UNSPECIFIED && size <= VP_PROBE_HEAD_ALL;
+    input.head_size = MIN(size, whole ? VP_PROBE_HEAD_ALL : VP_PROBE_HEAD_FIRST);
 
     while (!vp_probe(&input, declared, probe)) {
         VpProbeRange need = probe->need;

@@ -16,7 +16,7 @@
 
 /* openat2 (O_PATH), fstat, open, close, read; and the close at the end. docs/images.md says so. */
 #define CALLS_A_LAYER 6
-/* A plain file in a folder: openat2, fstat, reads of its head, of what lies at 32 KiB and of its end, close. */
+/* A plain file in a folder: openat, fstat, reads of its head, of what lies at 32 KiB and of its end, close. */
 #define CALLS_A_FILE 6
 /* For the folder itself, and what differs between two runs. */
 #define CALLS_ASIDE 20
@@ -69,7 +69,7 @@ static void of_a_file_in_a_folder(void **state)
     g_autofree char *many_path = path_of("many");
     g_autofree char *few = trace("--folder", few_path);
     g_autofree char *many = trace("--folder", many_path);
-    static const char *const calls[] = {"openat2(", "fstat", "pread64(", "close("};
+    static const char *const calls[] = {"openat(", "fstat", "pread64(", "close("};
     guint sum = 0;
     for (gsize i = 0; i < G_N_ELEMENTS(calls); i++) {
         sum += count_lines(many, calls[i]) - count_lines(few, calls[i]);
