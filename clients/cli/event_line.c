@@ -22,14 +22,12 @@ char *vp_event_line(const PbEvent *event, gboolean color)
     g_autofree char *reason = vp_text_escape(event->reason);
     g_autofree char *detail = vp_text_escape(event->detail);
     const char *start = color && is_trouble(event->type) ? "\033[1;31m" : "";
+    /* "domain/web"; a path has its own stroke. */
+    const char *between = *name == '/' ? " " : *name ? "/" : "";
     GString *out = g_string_new(NULL);
 
     g_string_printf(out, "%6" G_GINT64_FORMAT "  %s  %s%-22s%s  %s%s%s", event->revision, time, start, type,
-                    *start ? "\033[0m" : "", resource,
-                    *name == '/' ? " "
-                    : *name      ? "/"
-                                 : "",
-                    name);
+                    *start ? "\033[0m" : "", resource, between, name);
     if (*reason)
         g_string_append_printf(out, "  %s", reason);
     if (*detail)

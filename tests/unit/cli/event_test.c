@@ -32,6 +32,10 @@ static void writes_lines(void **state)
         "    42  2026-01-02 03:04:05.678  \033[1;31mdomain-crashed        \033[0m  domain/we\\x1bb  PROCESS_EXITED  "
         "line 1\\nline 2");
 
+    vp_pb_set(&event->name, "/i/a.qcow2");
+    g_autofree char *path = vp_event_line(event, FALSE);
+    assert_non_null(strstr(path, "domain /i/a.qcow2  PROCESS"));
+
     event->type = (PbEventType)999;
     g_autofree char *newer = vp_event_line(event, FALSE);
     assert_non_null(g_strstr_len(newer, -1, "  999  "));
