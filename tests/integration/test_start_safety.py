@@ -1,4 +1,5 @@
 """Never a QEMU that the daemon does not know, and never two of one domain: whatever the disk does, whenever the daemon dies, whoever asks at the same time."""
+import errno
 import os
 import shutil
 import threading
@@ -10,6 +11,7 @@ import pytest
 from harness import images
 from harness.client import pb
 from harness.daemon import alive, wait_until
+from harness.disk import Disk
 from harness.domains import act, create, get, state
 from harness.errors import Refusal, refused
 from harness.events import Events
@@ -256,6 +258,70 @@ def test_slow_images_delay_nobody_else(make_daemon):
     for call in starts[1:7]:
         assert call.wait().error is None
     assert sorted(daemon.hypervisors()) == sorted(get(client, f"slow-{i}").status.pid for i in range(1, 7))
+
+
+# ---- a disk that is full ----
+
+
+def test_a_start_on_a_full_disk(make_daemon):
+    """What cannot be recorded is not begun, and says why; with room again the journal has all of it."""
+    daemon = make_daemon()
+    disk = Disk(daemon.folder)
+    daemon.env.update(disk.env)
+    daemon.start()
+    client = daemon.client()
+    create(client, "vm", driver="qemu")
+    disk.fail(errno.ENOSPC)
+    for _ in range(2):
+        with refused("RESOURCE_EXHAUSTED", "STORE_FULL") as refusal:
+            act(client, "Start", "vm")
+        assert "could not be recorded" in refusal.error.message, refusal.error
+    assert daemon.hypervisors() == [] and state(client, "vm") == "SHUTOFF"
+    disk.heal()
+    wait_until(lambda: get(client, "vm").status.reason == "START_FAILED", "the record of the start")
+    events = Events(client, start_revision=1)
+    events.until("OPERATION_FAILED", count=2)
+    assert events.kinds("vm") == ["DOMAIN_CREATED"] + ["DOMAIN_STARTING", "DOMAIN_START_FAILED"] * 2
+    runs_and_ends(daemon, client)
+
+
+def test_a_power_off_on_a_full_disk(make_daemon):
+    """It is done, and the answer says that it is not recorded yet."""
+    daemon = make_daemon()
+    disk = Disk(daemon.folder)
+    daemon.env.update(disk.env)
+    daemon.start()
+    client = daemon.client()
+    create(client, "vm", driver="qemu")
+    pid = act(client, "Start", "vm").domain.status.pid
+    disk.fail(errno.ENOSPC)
+    for _ in range(2):
+        with refused("RESOURCE_EXHAUSTED", "STORE_FULL") as refusal:
+            act(client, "PowerOff", "vm")
+        assert "is done, but could not be recorded yet" in refusal.error.message, refusal.error
+        assert not alive(pid)
+    disk.heal()
+    wait_until(lambda: state(client, "vm") == "SHUTOFF", "the record of the power off")
+    act(client, "PowerOff", "vm")
+    runs_and_ends(daemon, client)
+
+
+def test_a_failure_is_journalled_once_the_disk_has_room(make_daemon):
+    daemon = make_daemon()
+    disk = Disk(daemon.folder)
+    daemon.env.update(disk.env)
+    daemon.start()
+    client = daemon.client()
+    create(client, "vm", labels={"test.fault.pause": "fail:INTERNAL:no luck"})
+    act(client, "Start", "vm")
+    revision = get(client, "vm").revision
+    disk.fail(errno.ENOSPC, times=1)
+    with refused("INTERNAL", "INJECTED"):
+        act(client, "Pause", "vm")
+    event = Events(client, start_revision=1).until("OPERATION_FAILED", "domain.pause")
+    assert "no luck" in event.detail and disk.faults_left() == 0
+    assert get(client, "vm").revision == revision, "an event of an operation does not change the domain"
+    act(client, "PowerOff", "vm")
 
 
 # ---- several at once ----
