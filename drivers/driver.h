@@ -35,6 +35,8 @@ typedef struct VpObservation {
     gsize n_endpoints;
     PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */
     gsize n_findings;
+    gboolean
+        notice; /* the event alone: the domain's state and status stay as they are. Is let go if the store does not take it */
     gboolean unless_off; /* puts right what is told wrongly: dropped if the domain is told to be shut off by then */
 } VpObservation;
 

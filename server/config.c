@@ -51,7 +51,8 @@ static VpError *load_file(VpConfig *config, const char *path)
     static const char *const daemon_keys[] = {"state_dir",   "listen",       "rpc_threads",  "drain_ms",
                                               "socket_mode", "socket_group", "insecure_tcp", NULL};
     static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
-                                              "keep_count", "keep_age_seconds", NULL};
+                                              "keep_count", "keep_age_seconds", "clients",
+                                              NULL};
     g_autoptr(GError) why = NULL;
 
     if (!path)
@@ -90,7 +91,7 @@ static VpError *read_events(VpConfig *config)
     } settings[] = {
         {"max_count", &config->events_max_count},         {"max_bytes", &config->events_max_bytes},
         {"max_age_seconds", &config->events_max_age_s},   {"keep_count", &config->events_keep_count},
-        {"keep_age_seconds", &config->events_keep_age_s},
+        {"keep_age_seconds", &config->events_keep_age_s}, {"clients", &config->events_clients},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(settings); i++) {

@@ -38,6 +38,7 @@ typedef struct VpConfig {
     guint64 events_max_age_s;
     guint64 events_keep_count;
     guint64 events_keep_age_s;
+    guint64 events_clients; /* not 0: clients that come in are told in the journal */
     guint rpc_threads; /* 0: cores/2 */
     guint drain_ms;    /* how long running calls may take after SIGTERM */
     GKeyFile *file;    /* the whole configuration, for the drivers' groups */

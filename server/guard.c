@@ -150,6 +150,7 @@ VpGuard *vp_guard_new(const VpConfig *config, VpServices *services, VpError **er
         vp_guard_free(guard);
         return NULL;
     }
+    guard->context.visitors = config->events_clients ? vp_visitors_new(services->store) : NULL;
     guard->context.auth = guard->auth;
     guard->context.domains = services->domains;
     guard->context.jobs = services->jobs;
@@ -205,6 +206,7 @@ void vp_guard_free(VpGuard *guard)
         return;
     vp_guard_stop(guard);
     vp_audit_free(guard->context.audit);
+    vp_visitors_free(guard->context.visitors);
     vp_auth_free(guard->auth);
     pthread_cond_destroy(&guard->woken);
     pthread_mutex_destroy(&guard->mutex);

@@ -525,6 +525,28 @@ static void on_reset_event(VpQemuDomain *domain, json_t *arguments)
               guest ? "GUEST_REQUEST" : "REQUESTED", NULL);
 }
 
+static void on_notice(VpQemuDomain *domain, const char *name, json_t *arguments)
+{
+    VpNotice notice;
+    guint swallowed = 0;
+
+    if (!vp_notice_read(name, arguments, &notice))
+        return;
+    g_autofree char *detail = notice.detail;
+    if (!vp_notice_pass(&domain->notices[notice.kind], vp_now_us(), &swallowed))
+        return;
+    g_autofree char *more =
+        swallowed ? g_strdup_printf("%s (%u more before it were not told)", detail ? detail : "", swallowed) : NULL;
+    const VpObservation observation = {
+        .event = notice.event,
+        .reason = notice.reason,
+        .detail = more ? more : detail,
+        .notice = TRUE,
+    };
+
+    domain->driver->host->report(domain->driver->host->data, domain->uid, &observation);
+}
+
 static void on_event(void *data, const char *name, json_t *arguments)
 {
     VpQemuDomain *domain = data;
@@ -538,6 +560,7 @@ static void on_event(void *data, const char *name, json_t *arguments)
     /* What happens before the start or the adoption is through is told as its outcome. */
     if (domain->phase != VP_PHASE_UP)
         return;
+    on_notice(domain, name, arguments);
     if (strcmp(name, "STOP") == 0) {
         on_stop_event(domain);
     } else if (strcmp(name, "RESUME") == 0) {

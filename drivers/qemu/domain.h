@@ -9,6 +9,7 @@
 #include "capabilities.h"
 #include "drivers/driver.h"
 #include "folder.h"
+#include "notices.h"
 #include "process.h"
 #include "qmp.h"
 
@@ -116,7 +117,8 @@ struct VpQemuDomain {
     gboolean killed;        /* a power off was asked for */
     gboolean pause_asked;
     gboolean resume_asked;
-    char *io_error;        /* the device whose error will stop the guest */
+    char *io_error; /* the device whose error will stop the guest */
+    VpNoticeLimit notices[VP_NOTICE_KINDS];
     char *shutdown_reason; /* of QEMU's SHUTDOWN event */
     VpError *start_error;  /* why a start is being given up */
     char *exit_how;        /* "exited with status 1" */

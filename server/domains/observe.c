@@ -88,6 +88,10 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     PbDomainStatus *status = draft->status;
 
     (void)record;
+    if (observation->notice) {
+        vp_domain_event(txn, draft, observation->event, seen->reason, seen->detail);
+        return NULL;
+    }
     if (observation->unless_off &&
         (status->state == PB_DOMAIN_STATE_SHUTOFF || status->state == PB_DOMAIN_STATE_CRASHED))
         return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
@@ -118,6 +122,17 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     return NULL;
 }
 
+/* What a guest causes by itself must not pile up behind a disk that is full. */
+static void notice_told(VpRecord *record, void *data, gint64 revision, const VpError *error)
+{
+    const Seen *seen = data;
+
+    (void)revision;
+    if (error)
+        vp_log(VP_LOG_WARNING, "domain %s: what its driver told was not recorded (%s, %s): %s", record->name,
+               seen->reason, seen->detail ? seen->detail : "", error->message);
+}
+
 void vp_domains_report(void *data, const char *uid, const VpObservation *observation)
 {
     VpDomains *domains = data;
@@ -131,7 +146,10 @@ void vp_domains_report(void *data, const char *uid, const VpObservation *observa
         .apply = apply_seen,
         .destroy = seen_free,
         .data = seen_new(observation),
-        .observed = TRUE,
+        .done = observation->notice ? notice_told : NULL,
+        .observed = !observation->notice,
+        .event_only = observation->notice,
+        .impatient = observation->notice,
     };
     vp_record_mutate(record, &mutation);
 }

@@ -95,6 +95,12 @@ static VpError *enter(void *data, VpCall *call, const VpMethod *method)
             error = not_allowed(pass->identity, method, NULL);
     }
     pass->refused = error != NULL;
+    if (!error && context->visitors) {
+        VpCaller caller;
+
+        vp_call_caller(call, &caller);
+        vp_visitors_note(context->visitors, pass->identity->name, caller.text);
+    }
     return error;
 }
 

@@ -10,10 +10,12 @@
 #include "server/domains/domains.h"
 #include "server/jobs/jobs.h"
 #include "server/rpc/rpc.h"
+#include "server/services/visitors.h"
 
 typedef struct VpAccessContext {
     VpAuth *auth;
-    VpAudit *audit; /* NULL: nothing is written down */
+    VpAudit *audit;       /* NULL: nothing is written down */
+    VpVisitors *visitors; /* NULL: it is not told who comes in */
     VpDomains *domains;
     VpJobs *jobs;
 } VpAccessContext;

@@ -1,0 +1,58 @@
+"""Events that no call asks for: what QEMU tells of a guest and its disks, and who comes in."""
+import os
+import subprocess
+
+from harness.client import pb
+from harness.daemon import program
+from harness.domains import act, create, get, state
+from harness.events import Events
+
+
+def unreadable_image(path):
+    """A disk whose first cluster is compressed and damaged: reading it fails, and its chain has nothing to show for it."""
+    raw = path + ".raw"
+    with open(raw, "wb") as file:
+        file.write(bytes(i * 7 % 251 for i in range(65536)) + bytes(1 << 20))
+    subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    mapped = subprocess.run(["qemu-img", "check", "--output", "json", path], check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert '"compressed-clusters": 1' in mapped
+    with open(path, "r+b") as file:
+        # Behind header, refcount table, refcount block, L1 and L2 table: a cluster each.
+        file.seek(5 << 16)
+        assert any(file.read(64))
+        file.seek(5 << 16)
+        file.write(b"\xff" * 512)
+    return path
+
+
+def test_a_disk_that_cannot_be_read(daemon, client):
+    """The firmware reads the boot disk: that fails, and is told without a change of the domain."""
+    create(client, "vm", driver="qemu", disks=[unreadable_image(daemon.path("bad.qcow2"))], labels={"tier": "web"})
+    events = Events(client, filter=pb.EventFilter(labels={"tier": "web"}))
+    act(client, "Start", "vm")
+    event = events.until("DISK_IO_ERROR", "vm", timeout=60)
+    assert (event.resource_type, event.reason, event.driver, event.state) == ("domain", "READ_FAILED", "qemu", pb.DOMAIN_STATE_RUNNING)
+    assert "disk0" in event.detail
+    domain = get(client, "vm")
+    assert state(client, "vm") == "RUNNING" and domain.status.reason == "REQUESTED" and domain.revision < event.revision
+    # A firmware that tries again and again does not fill the journal.
+    act(client, "PowerOff", "vm")
+    assert events.kinds().count("DISK_IO_ERROR") <= 60
+
+
+def test_clients_are_told_where_the_settings_ask_for_it(make_daemon):
+    daemon = make_daemon(config="[events]\nclients = 1\n").start()
+    events = Events(daemon.client(), start_revision=1, filter=pb.EventFilter(resource_types=["connection"]))
+    event = events.until("CLIENT_CONNECTED")
+    assert event.reason == "FIRST_CALL" and event.name and f"pid={os.getpid()}" in event.detail
+    vpctl = subprocess.Popen([program("VPCTL", "clients/cli/vpctl"), "host"], env=dict(daemon.env, VIRTPLANE_ENDPOINT=daemon.address),
+                             stdout=subprocess.DEVNULL)
+    assert vpctl.wait(30) == 0
+    assert f"pid={vpctl.pid}" in events.until("CLIENT_CONNECTED", count=2).detail
+
+
+def test_clients_are_not_told_otherwise(daemon, client):
+    create(client, "vm")
+    events = Events(client, start_revision=1)
+    events.until("DOMAIN_CREATED")
+    assert events.kinds() == ["DAEMON_STARTED", "DOMAIN_CREATED"]
