@@ -65,7 +65,9 @@ static gboolean parse(int argc, char **argv, Options *options, int *ret_code)
 /* The sockets of systemd's socket activation, -1 at the end. */
 static int *inherited_sockets(void)
 {
-    const int n = MAX(sd_listen_fds(/* unset_environment= */ 1), 0);
+    /* They are asked for once: the second time there are none. */
+    const int found = sd_listen_fds(/* unset_environment= */ 1);
+    const int n = found > 0 ? found : 0;
     int *sockets = g_new(int, (gsize)n + 1);
 
     for (int i = 0; i < n; i++)

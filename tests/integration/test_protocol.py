@@ -16,6 +16,7 @@ from harness.events import Events
 
 BUILT = {
     "AdminService": {"GetDaemon", "BackupStore", "CheckStore"},
+    "AuthService": {"GetIdentity", "CheckAccess"},
     "DomainService": {"CreateDomain", "GetDomain", "ListDomains", "UpdateDomain", "DeleteDomain", "StartDomain", "ShutdownDomain",
                       "PowerOffDomain", "RebootDomain", "ResetDomain", "PauseDomain", "ResumeDomain"},
     "EventService": {"WatchEvents", "ListEvents"},

@@ -64,7 +64,7 @@ health_grpc = importlib.import_module("grpc.health.v1.health_pb2_grpc")
 reflection = importlib.import_module("grpc.reflection.v1.reflection_pb2")
 reflection_alpha = importlib.import_module("grpc.reflection.v1alpha.reflection_pb2")
 
-SERVICES = ("Admin", "Domain", "Event", "Host", "Image", "Operation", "Secret", "Storage")
+SERVICES = ("Admin", "Auth", "Domain", "Event", "Host", "Image", "Operation", "Secret", "Storage")
 TIMEOUT = 30
 
 
@@ -87,9 +87,10 @@ class _WithDeadline(grpc.UnaryUnaryClientInterceptor):
 class Client:
     """A connection with a stub for each service: client.domain.GetDomain(pb.GetDomainRequest(name="a"))."""
 
-    def __init__(self, address, options=()):
+    def __init__(self, address, options=(), credentials=None):
         # A channel of its own for each client: gRPC shares connections of alike channels otherwise.
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1), *options])
+        options = [("grpc.use_local_subchannel_pool", 1), *options]
+        self.channel = grpc.secure_channel(address, credentials, options) if credentials else grpc.insecure_channel(address, options)
         channel = grpc.intercept_channel(self.channel, _WithDeadline())
         for service in SERVICES:
             module = importlib.import_module(f"virtplane.v1.{service.lower()}_service_pb2_grpc")
