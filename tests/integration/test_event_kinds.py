@@ -1,8 +1,9 @@
 """Events that no call asks for: what QEMU tells of a guest and its disks, and who comes in."""
 import os
+import re
 import subprocess
 
-from harness.client import pb
+from harness.client import TOP, pb
 from harness.daemon import program
 from harness.domains import act, create, get, state
 from harness.events import Events
@@ -56,3 +57,20 @@ def test_clients_are_not_told_otherwise(daemon, client):
     events = Events(client, start_revision=1)
     events.until("DOMAIN_CREATED")
     assert events.kinds() == ["DAEMON_STARTED", "DOMAIN_CREATED"]
+
+
+def test_each_type_is_in_the_page():
+    """docs/events.md tells of each type who sends it, and of none that is not there; `_B` behind `X_A` is X_B."""
+    with open(os.path.join(TOP, "docs", "events.md"), encoding="utf-8") as file:
+        table = file.read().split("## The types")[1]
+    types = {name[len("EVENT_TYPE_"):] for name in pb.EventType.keys()} - {"UNSPECIFIED"}
+    told = set()
+    for cell in re.findall(r"^\| [\w, ]+ \| (.*?) \|", table, flags=re.M):
+        first = ""
+        for name in re.findall(r"`(\w+)`", cell):
+            if not name.startswith("_"):
+                first = name
+            meant = {first} if first == name else {first[:at] + name for at in range(len(first)) if first[at] == "_"} & types
+            assert meant <= types and meant, f"{name} is no type"
+            told |= meant
+    assert told == types
