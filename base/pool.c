@@ -1,4 +1,4 @@
-/* The worker pool: see pool.h. A bounded queue under one mutex. */
+/* The worker pool: see pool.h. A bounded queue under one mutex. Threads are made when there is work for them: an idle daemon has few. */
 #include "base/pool.h"
 
 #include "base/thread.h"
@@ -11,8 +11,11 @@ typedef struct Item {
 struct VpPool {
     pthread_mutex_t mutex;
     pthread_cond_t work;
+    char *name;
     GArray *threads; /* of pthread_t */
-    GQueue queue;    /* of Item */
+    guint max_threads;
+    guint idle;   /* threads that wait for work */
+    GQueue queue; /* of Item */
     guint max_queued;
     gboolean stopping;
 };
@@ -23,8 +26,10 @@ static void *worker(void *data)
 
     for (;;) {
         pthread_mutex_lock(&pool->mutex);
+        pool->idle++;
         while (g_queue_is_empty(&pool->queue) && !pool->stopping)
             pthread_cond_wait(&pool->work, &pool->mutex);
+        pool->idle--;
         g_autofree Item *item = g_queue_pop_head(&pool->queue);
         pthread_mutex_unlock(&pool->mutex);
 
@@ -34,6 +39,17 @@ static void *worker(void *data)
     }
 }
 
+static VpError *add_thread(VpPool *pool)
+{
+    g_autofree char *name = g_strdup_printf("%s-%u", pool->name, pool->threads->len);
+    pthread_t thread;
+    VpError *error = vp_thread_start(&thread, name, worker, pool);
+
+    if (!error)
+        g_array_append_val(pool->threads, thread);
+    return error;
+}
+
 VpPool *vp_pool_new(const char *name, guint threads, guint max_queued, VpError **error)
 {
     g_autoptr(VpPool) pool = g_new0(VpPool, 1);
@@ -41,18 +57,14 @@ VpPool *vp_pool_new(const char *name, guint threads, guint max_queued, VpError *
     pthread_mutex_init(&pool->mutex, NULL);
     vp_cond_init(&pool->work);
     g_queue_init(&pool->queue);
+    pool->name = g_strdup(name);
+    pool->max_threads = threads;
     pool->max_queued = max_queued;
     pool->threads = g_array_new(FALSE, FALSE, sizeof(pthread_t));
-    for (guint i = 0; i < threads; i++) {
-        g_autofree char *thread_name = g_strdup_printf("%s-%u", name, i);
-        pthread_t thread;
-
-        VpError *failure = vp_thread_start(&thread, thread_name, worker, pool);
-        if (failure) {
-            *error = failure;
-            return NULL;
-        }
-        g_array_append_val(pool->threads, thread);
+    VpError *failure = add_thread(pool);
+    if (failure) {
+        *error = failure;
+        return NULL;
     }
     return g_steal_pointer(&pool);
 }
@@ -67,6 +79,9 @@ gboolean vp_pool_submit(VpPool *pool, void (*run)(void *data), void *data)
         return FALSE;
     g_queue_push_tail(&pool->queue, g_steal_pointer(&item));
     pthread_cond_signal(&pool->work);
+    /* If the system gives none, those that there are do it all. */
+    if (pool->queue.length > pool->idle && pool->threads->len < pool->max_threads)
+        vp_error_free(add_thread(pool));
     return TRUE;
 }
 
@@ -83,6 +98,7 @@ void vp_pool_free(VpPool *pool)
         pthread_join(g_array_index(pool->threads, pthread_t, i), NULL);
 
     g_array_unref(pool->threads);
+    g_free(pool->name);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
     g_free(pool);

@@ -1,5 +1,5 @@
 /*
- * A fixed number of threads for work that may block on a disk for a moment (probing, spawning). Not for work that waits on a
+ * A few threads for work that may block on a disk for a moment (probing, spawning). Not for work that waits on a
  * hypervisor or a peer: that is asynchronous on the event loop (base/loop.h), so that a hung one costs no thread.
  */
 #pragma once
@@ -8,7 +8,8 @@
 
 typedef struct VpPool VpPool;
 
-/* `threads` threads named `name`-N (`name` of at most 12 characters); at most `max_queued` items wait. */
+/* At most `threads` threads (1 or more) named `name`-N (`name` of at most 12 characters), made as there is work for them; at most `max_queued` items
+ * wait. */
 VpPool *vp_pool_new(const char *name, guint threads, guint max_queued, VpError **error);
 
 /* Queues `run(data)`. FALSE if the queue is full or the pool is stopping: `run` will not be called. Any thread; never blocks. */

@@ -191,6 +191,36 @@ static void threads_are_named(void **state)
     vp_pool_free(NULL);
 }
 
+static guint count_threads(void)
+{
+    GDir *dir = g_dir_open("/proc/self/task", 0, NULL);
+    guint count = 0;
+
+    assert_non_null(dir);
+    while (g_dir_read_name(dir))
+        count++;
+    g_dir_close(dir);
+    return count;
+}
+
+static void threads_are_made_for_work(void **state)
+{
+    Gate *gate = *state;
+    VpError *error = NULL;
+    const guint before = count_threads();
+    VpPool *pool = vp_pool_new("test", 3, 100, &error);
+
+    assert_int_equal(count_threads(), before + 1);
+    /* All three at once, and the rest waits. */
+    for (guint i = 0; i < 5; i++)
+        assert_true(vp_pool_submit(pool, pass, gate));
+    wait_entered(gate, 3);
+    assert_int_equal(count_threads(), before + 3);
+    open_gate(gate);
+    vp_pool_free(pool);
+    assert_int_equal(gate->entered, 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +228,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_stopping_pool_refuses, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_taken_runs_once, setup, teardown),
         cmocka_unit_test_setup_teardown(threads_are_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(threads_are_made_for_work, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
