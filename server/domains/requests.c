@@ -9,6 +9,8 @@
 #include "base/thread.h"
 
 #define PREFIX "/requests/"
+/* Of an identity in a key; of a longer one there is a hash. */
+#define MAX_IDENTITY_BYTES 128
 #define MAX_KEPT 100000
 #define EXPIRE_STEP 64
 
@@ -101,7 +103,12 @@ char *vp_request_fingerprint(const void *message)
 
 static char *request_key(const char *identity, const char *id)
 {
-    return g_strdup_printf(PREFIX "%s/%s", identity, id);
+    /* Where an identity with a slash ended, and whether the key is too long, would be for the client to choose. */
+    g_autofree char *hash = strchr(identity, '/') || strlen(identity) > MAX_IDENTITY_BYTES
+                                ? g_compute_checksum_for_string(G_CHECKSUM_SHA256, identity, -1)
+                                : NULL;
+
+    return g_strdup_printf(PREFIX "%s%s/%s", hash ? "sha256:" : "", hash ? hash : identity, id);
 }
 
 gboolean vp_requests_find(VpRequests *requests, const char *identity, const char *id, const char *fingerprint,

@@ -99,6 +99,23 @@ static void remembered_with_its_fingerprint(void **state)
     vp_requests_free(requests);
 }
 
+/* Names from certificates have slashes in them, and may be long; the store's keys have a bound. */
+static void of_identities_that_look_alike(void **state)
+{
+    Fixture *fixture = *state;
+    VpRequests *requests = load(fixture);
+    g_autofree char *one = fingerprint_of("one");
+    g_autofree char *many = g_strnfill(512, 'x');
+    g_autofree char *longest = g_strconcat("uri:", many, NULL);
+    g_autofree char *id = g_strnfill(128, 'y');
+
+    make(fixture, requests, "uri:spiffe://a", "b/c", one);
+    is_unknown(requests, "uri:spiffe://a/b", "c", one);
+    is_found(requests, "uri:spiffe://a", "b/c", one, make(fixture, requests, "uri:spiffe://a", "b/c", one));
+    is_found(requests, longest, id, one, make(fixture, requests, longest, id, one));
+    vp_requests_free(requests);
+}
+
 static void over_a_restart(void **state)
 {
     Fixture *fixture = *state;
@@ -241,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(remembered_with_its_fingerprint, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(of_identities_that_look_alike, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(over_a_restart, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(no_id_is_no_request, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(of_two_at_once_one_is_done, fixture_setup, fixture_teardown),
