@@ -109,9 +109,9 @@ static void of_identities_that_look_alike(void **state)
     g_autofree char *longest = g_strconcat("uri:", many, NULL);
     g_autofree char *id = g_strnfill(128, 'y');
 
-    make(fixture, requests, "uri:spiffe://a", "b/c", one);
+    const gint64 revision = make(fixture, requests, "uri:spiffe://a", "b/c", one);
     is_unknown(requests, "uri:spiffe://a/b", "c", one);
-    is_found(requests, "uri:spiffe://a", "b/c", one, make(fixture, requests, "uri:spiffe://a", "b/c", one));
+    is_found(requests, "uri:spiffe://a", "b/c", one, revision);
     is_found(requests, longest, id, one, make(fixture, requests, longest, id, one));
     vp_requests_free(requests);
 }
