@@ -74,3 +74,12 @@ def test_links(page):
     for link in links:
         if "://" not in link:
             assert os.path.exists(os.path.join(os.path.dirname(page), link)), f"{page}: {link} leads nowhere"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: os.path.relpath(page, TOP))
+def test_files_that_are_named(page):
+    """A file of ours that a page names in backticks is there, from the top or beside the page."""
+    with open(page, encoding="utf-8") as file:
+        named = re.findall(r"`((?:base|build|clients|docs|drivers|packaging|proto|server|storage|tests|tools)/[\w./*-]+)`", file.read())
+    for name in named:
+        assert glob.glob(os.path.join(TOP, name)), f"{page}: there is no {name}"
