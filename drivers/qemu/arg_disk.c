@@ -23,6 +23,17 @@ static void add_file_node(VpArguments *args, const char *node, int fd, gboolean 
     vp_args_json(args, "-blockdev", file);
 }
 
+/* A remote layer is told by its parts: QEMU takes no name apart. It is read only. */
+static void add_nbd_node(VpArguments *args, const char *node, const VpNbd *nbd)
+{
+    json_t *server = nbd->host ? json_pack("{s:s, s:s, s:s}", "type", "inet", "host", nbd->host, "port", nbd->port)
+                               : json_pack("{s:s, s:s}", "type", "unix", "path", nbd->socket);
+
+    vp_args_json(args, "-blockdev",
+                 json_pack("{s:s, s:s, s:o, s:s, s:b}", "driver", "nbd", "node-name", node, "server", server, "export",
+                           nbd->name, "read-only", 1));
+}
+
 static void set_window(json_t *node, const VpLayerFds *layer)
 {
     json_object_set_new(node, "offset", json_integer((json_int_t)layer->offset));
@@ -80,7 +91,10 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
     if (layer->data_fd >= 0)
         json_object_set_new(format, "data-file", json_string(data));
 
-    add_file_node(args, file, layer->fd, layer->block_device, read_only);
+    if (layer->nbd)
+        add_nbd_node(args, file, layer->nbd);
+    else
+        add_file_node(args, file, layer->fd, layer->block_device, read_only);
     if (layer->data_fd >= 0)
         add_file_node(args, data, layer->data_fd, layer->data_block_device, read_only);
     if (layer->is_window && !raw)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "storage/chain/nbd.h"
 #include "virtplane/v1/domain.pb-c.h"
 
 /* One layer of a disk, by the numbers that its descriptors have in the QEMU process. */
@@ -17,6 +18,7 @@ typedef struct VpLayerFds {
     gboolean is_window; /* the layer is not the whole file, but `size` bytes from `offset` on */
     guint64 offset;
     guint64 size;
+    const VpNbd *nbd; /* a remote layer, which has no descriptor; NULL: a file of this host */
 } VpLayerFds;
 
 typedef struct VpDiskFds {

@@ -15,6 +15,8 @@ static GPtrArray *paths_of_sets(PbDiskStatus *const *disks, size_t n_disks)
         for (size_t depth = disks[i]->n_layers; depth-- > 0;) {
             const PbImageLayer *layer = disks[i]->layers[depth];
 
+            if (layer->is_remote)
+                continue;
             g_ptr_array_add(paths, layer->path);
             if (layer->data_file[0])
                 g_ptr_array_add(paths, layer->data_file);

@@ -157,7 +157,7 @@ static VpError *check_open(const VpChain *chain)
     for (guint i = 0; i < chain->files->len; i++) {
         const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
 
-        if (file->fd < 0)
+        if (file->fd < 0 && !file->nbd)
             return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
                                               "%s is not a file of this host; copy it to a local one",
                                               file->layer->path),
@@ -166,20 +166,20 @@ static VpError *check_open(const VpChain *chain)
     return NULL;
 }
 
-/* A remote layer that the administrator allows is no danger, but QEMU would have to open it by itself. */
+/* A remote layer that the administrator allows is passed on if its place is known; QEMU is not given names to take apart. */
 static VpError *refuse_remote(const VpChain *chain)
 {
     for (guint i = 0; i < chain->files->len; i++) {
-        const PbImageLayer *layer = g_array_index(chain->files, VpChainFile, i).layer;
+        const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
+        const PbImageLayer *layer = file->layer;
 
-        if (layer->is_remote)
-            return vp_error_with(
-                vp_error_new(
-                    VP_FAILED_PRECONDITION, "REMOTE_BACKING",
-                    "the layer %s is reached over a network by %s, which this driver does not pass to QEMU; copy it to "
-                    "this host and rebase its overlay onto the copy",
-                    layer->path, layer->protocol),
-                "path", layer->path);
+        if (layer->is_remote && !file->nbd)
+            return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
+                                              "the layer %s is reached over a network by %s in a way that this driver "
+                                              "does not pass to QEMU; copy "
+                                              "it to this host and rebase its overlay onto the copy",
+                                              layer->path, layer->protocol),
+                                 "path", layer->path);
     }
     return NULL;
 }
@@ -268,8 +268,9 @@ static VpLayerFds *give_chain(VpQemuStart *start, const VpChain *chain)
         const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
 
         layers[i].format = file->layer->format;
-        layers[i].fd = give_fd(start, file->fd);
-        layers[i].block_device = is_block_device(file->fd);
+        layers[i].nbd = file->nbd;
+        layers[i].fd = file->nbd ? -1 : give_fd(start, file->fd);
+        layers[i].block_device = !file->nbd && is_block_device(file->fd);
         layers[i].is_window = file->layer->is_window;
         layers[i].offset = file->layer->window_offset_bytes;
         layers[i].size = file->layer->file_size_bytes;

@@ -13,6 +13,7 @@ static void file_clear(gpointer data)
     VpChainFile *file = data;
     vp_pb_free(file->layer);
     vp_pb_free(file->data_layer);
+    vp_nbd_free(file->nbd);
     if (file->fd >= 0) {
         close(file->fd);
     }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "storage/chain/nbd.h"
 #include "storage/chain/policy.h"
 #include "virtplane/v1/image.pb-c.h"
 
@@ -34,6 +35,7 @@ typedef struct VpChainFile {
     int fd; /* O_RDONLY, or O_RDWR for the top with write_top; -1 where the layer was refused, is remote, or with look_only */
     int data_fd;              /* the external data file of this layer, or -1 */
     PbImageLayer *data_layer; /* what the sink is told of that file (is_data_file), or NULL */
+    VpNbd *nbd;               /* where a remote layer is, if a driver can be told, or NULL */
 } VpChainFile;
 
 typedef struct VpChain {

@@ -288,6 +288,20 @@ VpError *vp_opener_open(VpOpener *opener, const char *path, gboolean write, VpOp
     return error;
 }
 
+gboolean vp_opener_allows_socket(VpOpener *opener, const char *path)
+{
+    VpOpenRefusal refusal = {0};
+    struct stat st;
+    int fd = open_path(path, RESOLVE_NO_MAGICLINKS);
+    if (fd < 0) {
+        return FALSE;
+    }
+    gboolean allowed = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode) && check_roots(opener, fd, &refusal);
+    g_free(refusal.why);
+    close(fd);
+    return allowed;
+}
+
 VpError *vp_opener_open_folder(VpOpener *opener, const char *path, int *ret_fd, VpOpenRefusal *refusal)
 {
     struct stat st;

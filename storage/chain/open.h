@@ -41,6 +41,9 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpOpener, vp_opener_clear)
 /* Whether the open descriptor (O_PATH will do) lies where images may: below a root, and not in a file system of the kernel's own. */
 gboolean vp_opener_allows(VpOpener *opener, int fd, const struct stat *st, VpOpenRefusal *refusal);
 
+/* Whether that is a socket, and below a root. It is not connected to. */
+gboolean vp_opener_allows_socket(VpOpener *opener, const char *path);
+
 /* Opens a folder for listing; as vp_opener_open() otherwise: `*ret_fd` is set if it was opened. */
 VpError *vp_opener_open_folder(VpOpener *opener, const char *path, int *ret_fd, VpOpenRefusal *refusal);
 

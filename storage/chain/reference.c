@@ -83,7 +83,7 @@ static void parse_protocol(const char *name, gsize prefix, VpReference *ret)
 {
     const char *remote = vp_reference_protocol(name, prefix);
     if (remote) {
-        *ret = (VpReference){.kind = VP_REFERENCE_REMOTE, .protocol = g_strdup(remote)};
+        *ret = (VpReference){.kind = VP_REFERENCE_REMOTE, .protocol = g_strdup(remote), .nbd = vp_nbd_parse(name)};
         return;
     }
     g_autofree char *protocol = vp_text_escape(name, (gssize)prefix);
@@ -117,5 +117,6 @@ void vp_reference_clear(VpReference *reference)
 {
     g_clear_pointer(&reference->path, g_free);
     g_clear_pointer(&reference->protocol, g_free);
+    g_clear_pointer(&reference->nbd, vp_nbd_free);
     g_clear_pointer(&reference->why, g_free);
 }

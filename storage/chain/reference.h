@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "storage/chain/nbd.h"
 #include "virtplane/v1/image.pb-c.h"
 
 #include <glib.h>
@@ -24,6 +25,7 @@ typedef struct VpReference {
     guint64 size;
     gboolean is_device; /* FILE: it has to be a block device (host_device) */
     char *protocol;     /* REMOTE: "nbd", "rbd", without what follows a `+` */
+    VpNbd *nbd;         /* REMOTE by nbd: where, if that is said in full and in no odd way */
     char *why;          /* UNSUPPORTED: why it is not taken; escaped */
 } VpReference;
 

@@ -186,6 +186,30 @@ static gboolean has_level(const Options *options, const char *prefix)
     return FALSE;
 }
 
+/* A text, or a number as text; NULL for anything else. Owned by the caller. */
+static char *take_scalar(Options *options, const char *prefix, const char *name)
+{
+    const json_t *value = take(options, prefix, name);
+    return json_is_integer(value) ? g_strdup_printf("%" JSON_INTEGER_FORMAT, json_integer_value(value))
+                                  : g_strdup(json_string_value(value));
+}
+
+/* Where an NBD export is; what else is said of it (TLS, how to reconnect) makes it one that nobody is told of. */
+static VpNbd *take_nbd(Options *options, const char *prefix)
+{
+    g_autofree char *server = g_strconcat(prefix, "server.", NULL);
+    g_autofree char *type = take_scalar(options, server, "type");
+    g_autofree char *host = take_scalar(options, server, "host");
+    g_autofree char *port = take_scalar(options, server, "port");
+    g_autofree char *socket = take_scalar(options, server, "path");
+    g_autofree char *name = take_scalar(options, prefix, "export");
+
+    if (g_hash_table_size(options->flat) > 0 || !type || strcmp(type, host ? "inet" : "unix") != 0 || (host && !port)) {
+        return NULL;
+    }
+    return vp_nbd_new(host, port, socket, name);
+}
+
 /* The node that holds the bytes: a file, a device, or something remote, whose own options say nothing to us. */
 static void take_bytes(Options *options, const char *prefix, const char *driver, VpReference *ret)
 {
@@ -193,6 +217,7 @@ static void take_bytes(Options *options, const char *prefix, const char *driver,
     if (remote) {
         ret->kind = VP_REFERENCE_REMOTE;
         ret->protocol = g_strdup(remote);
+        ret->nbd = strcmp(driver, "nbd") == 0 ? take_nbd(options, prefix) : NULL;
         if (ret->is_window) {
             refuse(options, "a json reference to a window of something remote");
         }

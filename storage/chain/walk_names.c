@@ -13,7 +13,7 @@ static void refuse_reference(VpWalk *walk, const VpNext *at, const char *name, c
 }
 
 /* Why a remote layer may not be part of the chain; NULL: it may. */
-static char *remote_obstacle(const VpWalk *walk, const VpReference *reference, PbImageFormat format)
+static char *remote_obstacle(VpWalk *walk, const VpReference *reference, PbImageFormat format)
 {
     if (!vp_image_policy_allows_protocol(walk->policy, reference->protocol)) {
         return g_strdup("protocols in the daemon's [images] settings does not name that");
@@ -25,17 +25,19 @@ static char *remote_obstacle(const VpWalk *walk, const VpReference *reference, P
         return g_strdup_printf("its format is %s, and what its header names cannot be seen; a raw one may be used",
                                vp_format_words(format));
     }
+    if (reference->nbd && reference->nbd->socket && !vp_opener_allows_socket(&walk->opener, reference->nbd->socket)) {
+        return g_strdup("its socket is not there, or lies outside the folders that images may come from");
+    }
     return NULL;
 }
 
 /* A remote layer ends the walk: it is told, and never opened. */
-static void visit_remote(VpWalk *walk, const VpNext *at, const char *name, const VpReference *reference,
-                         PbImageFormat format)
+static void visit_remote(VpWalk *walk, const VpNext *at, const char *name, VpReference *reference, PbImageFormat format)
 {
     PbImageLayer *layer = vp_pb_new(&pb_image_layer__descriptor);
     g_autofree char *shown = vp_text_utf8(name, -1);
     g_autofree char *obstacle = remote_obstacle(walk, reference, format);
-    VpChainFile file = {.layer = layer, .fd = -1, .data_fd = -1};
+    VpChainFile file = {.layer = layer, .fd = -1, .data_fd = -1, .nbd = g_steal_pointer(&reference->nbd)};
     VpWalkTrace trace = {0};
 
     vp_pb_set(&layer->path, shown);

@@ -1,4 +1,5 @@
 """Images through the daemon: folders, the administrator's policy, and that what was proven is what QEMU opens."""
+import contextlib
 import json
 import os
 import shutil
@@ -165,7 +166,7 @@ def test_a_policy_that_is_none(make_daemon, config):
 
 
 def test_owners_and_remote_layers(make_daemon):
-    daemon = make_daemon(config="[images]\nownership=refuse\nprotocols=nbd\n")
+    daemon = make_daemon(config="[images]\nownership=refuse\nprotocols=nbd;rbd\n")
     client = daemon.start().client()
     loose = images.raw(daemon.path("loose.raw"))
     os.chmod(loose, 0o666)
@@ -176,10 +177,63 @@ def test_owners_and_remote_layers(make_daemon):
     images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "nbd://127.0.0.1:1/export", remote, "1M")
     layers, findings, summary = inspect(client, remote, format=QCOW2)
     assert summary.safe and layers[1].is_remote and layers[1].protocol == "nbd" and codes(findings) == ["REMOTE_BACKING"]
-    create(client, "far", driver="qemu", disks=[remote])
+    # What names no place that QEMU can be told of in parts is not passed on.
+    far = daemon.path("far.qcow2")
+    images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "rbd:pool/image", far, "1M")
+    create(client, "far", driver="qemu", disks=[far])
     with refused("FAILED_PRECONDITION", "REMOTE_BACKING") as refusal:
         act(client, "Start", "far")
     assert "does not pass to QEMU" in refusal.error.message
+
+
+@contextlib.contextmanager
+def nbd_server(daemon, image, *where):
+    """qemu-nbd with a raw image; ends with the block."""
+    server = subprocess.Popen(["qemu-nbd", "--persistent", "--read-only", "--shared=4", "-f", "raw", "-x", "the disk", *where, image],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+def test_a_domain_on_a_remote_base(make_daemon):
+    daemon = make_daemon()
+    exports, elsewhere = daemon.path("exports"), daemon.path("elsewhere")
+    os.makedirs(exports)
+    os.makedirs(elsewhere)
+    daemon.config = f"[images]\nprotocols=nbd\nroots={exports}\n"
+    client = daemon.start().client()
+    base = images.raw(daemon.path("base.raw"))
+    socket = os.path.join(exports, "nbd.sock")
+    top, lost = os.path.join(exports, "top.qcow2"), os.path.join(exports, "lost.qcow2")
+    images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", f"nbd+unix:///the%20disk?socket={socket}", top, "1M")
+    images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", f"nbd+unix:///x?socket={elsewhere}/s", lost, "1M")
+    create(client, "near", driver="qemu", disks=[top])
+    with refused("FAILED_PRECONDITION", "REMOTE_BACKING") as refusal:
+        act(client, "Start", "near")
+    assert "is not there" in refusal.error.message
+    with nbd_server(daemon, base, "-k", socket):
+        wait_until(lambda: os.path.exists(socket), "the socket of the NBD server")
+        layers, findings, summary = inspect(client, top, format=QCOW2)
+        assert summary.safe and codes(findings) == ["REMOTE_BACKING"] and layers[1].path.startswith("nbd+unix:")
+        act(client, "Start", "near", timeout_seconds=60)
+        with open(f"/proc/{get(client, 'near').status.pid}/cmdline", encoding="utf-8") as file:
+            nodes = [json.loads(argument) for argument in file.read().split("\0") if argument.startswith("{") and '"nbd"' in argument]
+        assert [(node["export"], node["server"], node["read-only"]) for node in nodes] == [("the disk", {"type": "unix", "path": socket}, True)]
+        act(client, "PowerOff", "near")
+    create(client, "out", driver="qemu", disks=[lost])
+    with nbd_server(daemon, base, "-k", os.path.join(elsewhere, "s")):
+        wait_until(lambda: os.path.exists(os.path.join(elsewhere, "s")), "the socket of the NBD server")
+        with refused("FAILED_PRECONDITION", "REMOTE_BACKING") as refusal:
+            act(client, "Start", "out")
+    assert "outside the folders" in refusal.error.message
+    # A server that is gone is told in QEMU's own words.
+    with refused("FAILED_PRECONDITION") as refusal:
+        act(client, "Start", "near", timeout_seconds=60)
+    assert "onnect" in refusal.error.message or "is not there" in refusal.error.message
 
 
 # ---- what is proven is what is opened ----

@@ -155,6 +155,35 @@ static void test_formats_that_are_refused(void **state)
     assert_null(argv);
 }
 
+/* A remote base is told by its parts, and has no descriptor. */
+static void test_remote_base(void **state)
+{
+    VpNbd by_host = {.host = (char *)"::1", .port = (char *)"10809", .name = (char *)"a,b"};
+    VpNbd by_socket = {.socket = (char *)"/run/s", .name = (char *)""};
+    const VpLayerFds layers[][2] = {
+        {{.format = PB_IMAGE_FORMAT_QCOW2, .fd = 4, .data_fd = -1},
+         {.format = PB_IMAGE_FORMAT_RAW, .fd = -1, .data_fd = -1, .nbd = &by_host}},
+        {{.format = PB_IMAGE_FORMAT_QCOW2, .fd = 4, .data_fd = -1},
+         {.format = PB_IMAGE_FORMAT_RAW, .fd = -1, .data_fd = -1, .nbd = &by_socket}},
+    };
+    static const char *const nodes[] = {
+        "{\"driver\":\"nbd\",\"node-name\":\"disk0-1-file\",\"server\":{\"type\":\"inet\",\"host\":\"::1\",\"port\":"
+        "\"10809\"},"
+        "\"export\":\"a,b\",\"read-only\":true}",
+        "{\"driver\":\"nbd\",\"node-name\":\"disk0-1-file\",\"server\":{\"type\":\"unix\",\"path\":\"/run/s\"},"
+        "\"export\":\"\",\"read-only\":true}",
+    };
+
+    (void)state;
+    for (gsize i = 0; i < G_N_ELEMENTS(nodes); i++) {
+        g_auto(GStrv) argv = NULL;
+
+        assert_null(with_layers(layers[i], 2, &argv));
+        assert_true(g_strv_contains((const char *const *)argv, nodes[i]));
+        assert_true(g_strv_contains((const char *const *)argv, "fd=4,set=1,opaque=disk0-0-file"));
+    }
+}
+
 static void test_other_architecture(void **state)
 {
     const VpLayerFds raw[] = {{.format = PB_IMAGE_FORMAT_RAW, .fd = 4, .data_fd = -1}};
@@ -231,9 +260,8 @@ static void test_validate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_formats_that_are_refused),
-        cmocka_unit_test(test_other_architecture),
+        cmocka_unit_test(test_golden),      cmocka_unit_test(test_formats_that_are_refused),
+        cmocka_unit_test(test_remote_base), cmocka_unit_test(test_other_architecture),
         cmocka_unit_test(test_validate),
     };
 

@@ -219,6 +219,70 @@ static void protocols(void **state)
     }
 }
 
+typedef struct Export {
+    const char *name;
+    const char *host; /* NULL with a NULL socket: not told */
+    const char *port;
+    const char *socket;
+    const char *export;
+} Export;
+
+static const Export exports[] = {
+    {"nbd://host", "host", "10809", NULL, ""},
+    {"nbd://host:1234/a/b", "host", "1234", NULL, "a/b"},
+    {"nbd+tcp://[::1]:7/x%20y", "::1", "7", NULL, "x y"},
+    {"nbd+unix:///e?socket=/run/s", NULL, NULL, "/run/s", "e"},
+    {"nbd+unix://?socket=/run/a%26b", NULL, NULL, "/run/a&b", ""},
+    {"nbd:host:99", "host", "99", NULL, ""},
+    {"nbd:[::1]:99:exportname=e:f", "::1", "99", NULL, "e:f"},
+    {"nbd:unix:/run/s:exportname=e", NULL, NULL, "/run/s", "e"},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"inet\",\"host\":\"h\",\"port\":1},"
+     "\"export\":\"e\"}}",
+     "h", "1", NULL, "e"},
+    {"json:{\"driver\":\"raw\",\"file.driver\":\"nbd\",\"file.server.type\":\"unix\",\"file.server.path\":\"/s\"}",
+     NULL, NULL, "/s", ""},
+    /* Not in full, in two ways, or with what is not passed on. */
+    {"nbd://", NULL, NULL, NULL, NULL},
+    {"nbd://host:0/", NULL, NULL, NULL, NULL},
+    {"nbd://host/e?x=y", NULL, NULL, NULL, NULL},
+    {"nbd://user@host/e", NULL, NULL, NULL, NULL},
+    {"nbds://host/e", NULL, NULL, NULL, NULL},
+    {"nbd+unix:///e", NULL, NULL, NULL, NULL},
+    {"nbd+unix:///e?socket=run/s", NULL, NULL, NULL, NULL},
+    {"nbd+unix:///e?socket=/a&socket=/b", NULL, NULL, NULL, NULL},
+    {"nbd+unix://host/e?socket=/a", NULL, NULL, NULL, NULL},
+    {"nbd:host", NULL, NULL, NULL, NULL},
+    {"nbd:host:99,ipv4=on", NULL, NULL, NULL, NULL},
+    {"nbd:unix:s", NULL, NULL, NULL, NULL},
+    {"nbd:host:99:exportname=", NULL, NULL, NULL, NULL},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"inet\",\"host\":\"h\",\"port\":"
+     "\"1\"},\"tls-creds\":\"t\"}}",
+     NULL, NULL, NULL, NULL},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"fd\",\"str\":\"3\"}}}", NULL, NULL,
+     NULL, NULL},
+    {"json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"server\":{\"type\":\"unix\",\"host\":\"h\",\"path\":\"/"
+     "s\"}}}",
+     NULL, NULL, NULL, NULL},
+};
+
+static void nbd_exports(void **state)
+{
+    (void)state;
+    for (gsize i = 0; i < G_N_ELEMENTS(exports); i++) {
+        const Export *expected = &exports[i];
+        g_auto(VpReference) reference = {0};
+        vp_reference_parse(expected->name, "/dir/overlay", &reference);
+        const VpNbd *nbd = reference.nbd;
+        gboolean told = expected->host || expected->socket;
+        if (reference.kind != VP_REFERENCE_REMOTE || (nbd != NULL) != told ||
+            (nbd && (g_strcmp0(nbd->host, expected->host) != 0 || g_strcmp0(nbd->port, expected->port) != 0 ||
+                     g_strcmp0(nbd->socket, expected->socket) != 0 || strcmp(nbd->name, expected->export) != 0))) {
+            fail_msg("%s: %s, %s:%s %s \"%s\"", expected->name, nbd ? "told" : "not told", nbd ? nbd->host : "",
+                     nbd ? nbd->port : "", nbd ? nbd->socket : "", nbd ? nbd->name : "");
+        }
+    }
+}
+
 static void shown_text(void **state)
 {
     (void)state;
@@ -263,7 +327,7 @@ static void every_finding_is_documented(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(references), cmocka_unit_test(windows_of_files),
-                                       cmocka_unit_test(protocols), cmocka_unit_test(shown_text),
-                                       cmocka_unit_test(every_finding_is_documented)};
+                                       cmocka_unit_test(protocols),  cmocka_unit_test(nbd_exports),
+                                       cmocka_unit_test(shown_text), cmocka_unit_test(every_finding_is_documented)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
