@@ -46,7 +46,14 @@ static json_t *read_text(const GString *text, VpError **error)
 {
     json_error_t wrong;
 
-    if (text->str[strspn(text->str, " \t\r\n")] != '{')
+    const char first = text->str[strspn(text->str, " \t\r\n")];
+    if (first == '<') {
+        *error = vp_error_new(VP_INVALID_ARGUMENT, "NO_XML",
+                              "this is XML; a domain is written in YAML or JSON here, as \"vpctl domain show NAME "
+                              "--output yaml\" prints one");
+        return NULL;
+    }
+    if (first != '{')
         return vp_yaml_parse(text->str, text->len, error);
 
     json_t *json = json_loadb(text->str, text->len, JSON_REJECT_DUPLICATES, &wrong);

@@ -7,11 +7,25 @@
 #include "clients/cli/text.h"
 #include "virtplane/v1/image_service.pb-c.h"
 
+enum {
+    MAX_STEPS = 256, /* more layers than a chain has */
+};
+
 /* A layer that was told: what a row shows of it. Another image may be the one that told. */
 typedef struct Known {
     PbImageFormat format;
     guint64 size;
+    PbFindingCode error; /* the first error about it or a layer below that its image told; 0: none */
+    char *next;          /* where that image's chain goes on; NULL: it was told in full */
 } Known;
+
+static void known_free(void *data)
+{
+    Known *known = data;
+
+    g_free(known->next);
+    g_free(known);
+}
 
 typedef struct List {
     VpCli *cli;
@@ -22,28 +36,62 @@ typedef struct List {
     PbPathSummary *summary;
 } List;
 
-/* The first error's code, or the first warning's. */
-static char *worst_code(const PbInspectedImage *image)
+static PbFindingCode first_error(const PbInspectedImage *image, guint32 from_depth)
 {
-    const PbFinding *worst = NULL;
-
     for (size_t i = 0; i < image->n_findings; i++) {
         const PbFinding *finding = image->findings[i];
 
-        if (finding->severity >= PB_SEVERITY_WARNING && (!worst || finding->severity > worst->severity))
-            worst = finding;
+        if (finding->severity == PB_SEVERITY_ERROR && finding->depth >= from_depth)
+            return finding->code;
     }
-    return worst ? vp_text_code(&pb_finding_code__descriptor, (int)worst->code) : g_strdup("");
+    return PB_FINDING_CODE_UNSPECIFIED;
+}
+
+/* What makes the chain unsafe may have been told with another image that has the same layers. */
+static PbFindingCode error_elsewhere(GHashTable *known, const char *path)
+{
+    for (guint steps = 0; path && *path && steps < MAX_STEPS; steps++) {
+        g_autofree char *plain = g_canonicalize_filename(path, "/");
+        const Known *layer = g_hash_table_lookup(known, plain);
+
+        if (!layer || layer->error)
+            return layer ? layer->error : PB_FINDING_CODE_UNSPECIFIED;
+        path = layer->next;
+    }
+    return PB_FINDING_CODE_UNSPECIFIED;
+}
+
+/* The first error's code, or the first warning's. */
+static char *worst_code(const List *list, const PbInspectedImage *image)
+{
+    PbFindingCode code = first_error(image, 0);
+
+    if (!code && image->summary && !image->summary->safe)
+        code = error_elsewhere(list->known, image->continues_at);
+    for (size_t i = 0; i < image->n_findings && !code; i++) {
+        if (image->findings[i]->severity == PB_SEVERITY_WARNING)
+            code = image->findings[i]->code;
+    }
+    return vp_text_code(&pb_finding_code__descriptor, (int)code);
 }
 
 static void take_image(List *list, PbInspectedImage *image)
 {
     for (size_t i = 0; i < image->n_layers; i++) {
         const PbImageLayer *layer = image->layers[i];
+        g_autofree char *path = g_canonicalize_filename(layer->path, "/");
+        const Known *before = g_hash_table_lookup(list->known, path);
         Known *known = g_new(Known, 1);
 
-        *known = (Known){layer->format ? layer->format : layer->probed_format, layer->virtual_size_bytes};
-        g_hash_table_insert(list->known, g_canonicalize_filename(layer->path, "/"), known);
+        /* The same file is another layer where it is declared otherwise: the one that has an error explains more. */
+        *known = (Known){.format = layer->format ? layer->format : layer->probed_format,
+                         .size = layer->virtual_size_bytes,
+                         .error = first_error(image, layer->depth),
+                         .next = *image->continues_at ? g_strdup(image->continues_at) : NULL};
+        if (!before || !before->error)
+            g_hash_table_insert(list->known, g_steal_pointer(&path), known);
+        else
+            known_free(known);
     }
     if (list->unsafe_alone && image->summary && image->summary->safe)
         vp_pb_free(image);
@@ -59,7 +107,7 @@ static void show_image(const List *list, VpTable *table, const PbInspectedImage 
     g_autofree char *format = vp_text_enum(&pb_image_format__descriptor, top ? (int)top->format : 0);
     g_autofree char *size = top ? vp_text_size(top->size) : g_strdup("");
     g_autofree char *layers = g_strdup_printf("%u", summary ? summary->depth : 0);
-    g_autofree char *code = worst_code(image);
+    g_autofree char *code = worst_code(list, image);
     g_autofree char *domains = g_strdup("");
 
     for (size_t i = 0; i < image->n_domains; i++) {
@@ -170,7 +218,7 @@ int vp_image_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
 
     g_autoptr(GString) bases = g_string_new(NULL);
     g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func(vp_pb_free);
-    g_autoptr(GHashTable) known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    g_autoptr(GHashTable) known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, known_free);
     List list = {.cli = cli, .bases = bases, .images = images, .known = known, .unsafe_alone = unsafe_alone};
     error = read_folder(&list, request);
     g_ptr_array_sort(images, compare_paths);

@@ -274,6 +274,27 @@ def test_an_undeclared_disk_is_mended_as_the_remedy_says(daemon, client, vpctl):
     assert [(disk.target, os.path.basename(disk.path)) for disk in disks] == [("vda", "other.raw"), ("sda", "more.raw")]
 
 
+def test_a_folder_says_why_each_image_is_unsafe(daemon, vpctl):
+    """Also where the layer that is to blame was told with another image."""
+    os.mkdir(daemon.path("images"))
+    images.raw(daemon.path("images/secret.raw"))
+    images.qcow2(daemon.path("images/base.qcow2"), backing="secret.raw", backing_format="raw")
+    images.qcow2(daemon.path("images/middle.qcow2"), backing="base.qcow2", declare=False)
+    for name in ("a", "b", "c"):
+        images.qcow2(daemon.path(f"images/{name}.qcow2"), backing="middle.qcow2")
+    rows = {os.path.basename(line.split()[0]): line.split() for line in vpctl("image", "list", "images", "-F", "qcow2").stdout.splitlines()[1:7]}
+    for name in ("a", "b", "c", "middle"):
+        assert rows[name + ".qcow2"][-3:-1] == ["no", "PROBE_REFUSED_BACKING_FILE"], rows
+    assert rows["base.qcow2"][-3:-1] == rows["secret.raw"][-3:-1] == ["yes", "-"]
+    assert "6 images, 2 safe to open, 4 not" in vpctl("image", "list", "images", "-F", "qcow2").stdout
+
+
+def test_xml_is_told_apart(daemon, vpctl):
+    with open(daemon.path("web.xml"), "w", encoding="utf-8") as file:
+        file.write("<domain type='kvm'><name>web</name></domain>")
+    assert "YAML or JSON" in vpctl("domain", "create", "--from-file", "web.xml", code=1).stderr
+
+
 def test_errors_for_programs(client, vpctl):
     """With --output json or yaml: one object on stderr, with all that the daemon said."""
     create(client, "vm")
