@@ -226,7 +226,12 @@ static void append_text(GString *out, const char *text)
     g_autofree char *plain = vp_text_escape(text);
     g_autofree char *escaped = g_markup_escape_text(plain, -1);
 
-    g_string_append(out, escaped);
+    /* \N would be the name of the node. */
+    for (const char *at = escaped; *at; at++) {
+        if (*at == '\\')
+            g_string_append_c(out, '\\');
+        g_string_append_c(out, *at);
+    }
 }
 
 static const char *severity_color(PbSeverity severity)

@@ -126,6 +126,7 @@ static void hostile_names(void **state)
     assert_int_equal(status, 0);
     assert_int_equal(count(svg, "class=\"node\""), 12);
     assert_int_equal(count(svg, "class=\"edge\""), 6);
+    assert_non_null(strstr(svg, ">\\N\\G<"));
 }
 
 int main(void)
