@@ -1,5 +1,6 @@
 /*
- * The inside of jobs, for the two files of this folder: jobs.c moves them through their phases, operations.c shows them to clients.
+ * The inside of jobs, for the files of this folder: jobs.c takes them, queue.c gives them their turn, run.c brings them to their end, operations.c shows
+ * them to clients.
  *
  * One lock guards all that changes; it is never held while a function of a job, a watch or the listener is called. Work that a thread
  * goes on with after it has let go of the lock counts in `busy`, so that vp_jobs_free() knows when nobody is under way any more.
@@ -82,6 +83,49 @@ struct VpJobWatch {
 
 VpJob *vp_job_ref(VpJob *job);
 void vp_job_unref(VpJob *job);
+
+/* ---- jobs.c ---- */
+
+/* Whoever counted in `busy` is done. */
+void vp_jobs_busy_done(VpJobs *jobs);
+
+/* ---- queue.c; all with the lock held ---- */
+
+/* The queue of a resource; made if there is none. */
+JobQueue *vp_job_queue_of(VpJobs *jobs, const char *resource_uid);
+void vp_job_queue_free(gpointer data);
+/* How many wait that a new job of this kind would not overtake. */
+guint vp_job_queue_length(const JobQueue *queue, gboolean jump_queue);
+void vp_job_queue_insert(JobQueue *queue, VpJob *job);
+/* Those that `spec` overtakes: waiting ones, or on their way to a worker, into `ended`, their phase set; a running one is returned if its cancel() is to be
+ * told. */
+VpJob *vp_job_queue_overtake(JobQueue *queue, const VpJobSpec *spec, GPtrArray *ended);
+/* Gives those their turn whose turn has come. Each in `ready` counts in `busy` and is to be passed to vp_job_start(). */
+void vp_job_queue_take_ready(VpJobs *jobs, JobQueue *queue, GPtrArray *ready);
+/* Takes a job out of its queue, which goes with its last one; gives the next ones their turn. */
+void vp_job_queue_leave(VpJobs *jobs, VpJob *job, GPtrArray *ready);
+/* The job that runs, or NULL. */
+const VpJob *vp_job_queue_current(const JobQueue *queue);
+
+/* ---- run.c; without the lock, but for note_cancel ---- */
+
+/* Sends a job whose turn has come to a worker, and sets its deadline. The caller's reference and its count in `busy` are consumed. */
+void vp_job_start(VpJob *job);
+/* Ends a job whose phase the caller has set to JOB_ENDING; `error` is consumed. */
+void vp_job_end(VpJob *job, VpError *error);
+/* With the lock held: notes that the running work is to end early. TRUE: the caller calls vp_job_tell_cancel() without the lock. */
+gboolean vp_job_note_cancel(VpJob *job);
+void vp_job_tell_cancel(VpJob *job);
+
+/* ---- errors.c ---- */
+
+VpError *vp_jobs_stopping_error(const char *type);
+/* `message` is what the work itself said, or NULL. */
+VpError *vp_jobs_deadline_error(const VpJob *job, const char *message);
+VpError *vp_jobs_workers_busy_error(const VpJob *job);
+VpError *vp_jobs_overtaken_error(const VpJob *job);
+/* Only while one runs. */
+VpError *vp_jobs_too_many_error(const JobQueue *queue, const VpJobSpec *spec);
 
 /* ---- operations.c; all with the lock held but for notify ---- */
 

@@ -1,0 +1,48 @@
+/*
+ * What the files that a domain is made of have of each other: domain.c (from its arrival to its going), verbs.c (what clients ask), monitor.c (what is heard
+ * of QEMU) and ending.c. All on the loop's thread.
+ */
+#pragma once
+
+#include "domain.h"
+
+/* ---- domain.c ---- */
+
+/* The guest's state has changed. While QEMU does not answer its last words are noted, and told once it does again. */
+void vp_qemu_domain_set_state(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,
+                              const char *detail);
+
+/* Closes the connection and the handles on the process, if they are open. */
+void vp_qemu_domain_unwatch(VpQemuDomain *domain);
+
+/* ---- verbs.c ---- */
+
+void vp_qemu_domain_begin_power_off(VpQemuDomain *domain, VpQemuOp *op);
+
+/* ---- monitor.c ---- */
+
+/* Connects to QEMU's socket; without success the timer tries again. */
+void vp_qemu_domain_connect(VpQemuDomain *domain);
+/* Looks after it, each ping_interval_ms. */
+void vp_qemu_domain_on_timer(uv_timer_t *timer);
+/* It will be UNRESPONSIVE until its first answer. */
+void vp_qemu_domain_adopt_unresponsive(VpQemuDomain *domain);
+/* QEMU has said so, by an event or by its answer. */
+void vp_qemu_domain_stopped(VpQemuDomain *domain);
+void vp_qemu_domain_resumed(VpQemuDomain *domain);
+void vp_qemu_domain_powered_down(VpQemuDomain *domain);
+
+/* ---- ending.c ---- */
+
+/* The process has ended. */
+void vp_qemu_domain_on_exit(uv_poll_t *poll, int status, int events);
+/* Gives up a start. It is told when nothing of it is left: at once if there is no process yet. `error` is consumed. */
+void vp_qemu_domain_abort_start(VpQemuDomain *domain, VpError *error);
+/* There is no process any more, or never was one: it is told, and everyone who waits is. `start_error` NULL: it was up. */
+void vp_qemu_domain_gone(VpQemuDomain *domain, const VpError *start_error);
+/* Tells of a domain that was not there any more. */
+void vp_qemu_domain_tell_gone(const VpQemuDomain *domain);
+/* Whether its guest never ran, for all that is known. */
+gboolean vp_qemu_domain_was_starting(const VpQemuDomain *domain);
+/* The error of a start in the midst of which the daemon ended. */
+VpError *vp_qemu_domain_broken_off(const VpQemuDomain *domain);

@@ -1,0 +1,347 @@
+/*
+ * What is heard of a QEMU and asked of it without anyone's request: the last steps of a start, adoption, its events, its silence. See domain_parts.h.
+ */
+#include "domain_parts.h"
+
+#include <string.h>
+
+#include "base/thread.h"
+#include "nodes.h"
+
+/* How often the log's size is looked at, in pings. */
+#define LOG_CHECK_TICKS 12
+
+static void set_unresponsive(VpQemuDomain *domain, const char *why)
+{
+    if (domain->phase != VP_PHASE_UP || !domain->responsive)
+        return;
+    domain->responsive = FALSE;
+    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE, PB_DOMAIN_STATE_UNRESPONSIVE, "NO_ANSWER", why);
+}
+
+/* ---- start ---- */
+
+static void on_started(VpQemuDomain *domain)
+{
+    VpQemuOp *op = domain->first_op;
+
+    domain->phase = VP_PHASE_UP;
+    domain->first_op = NULL;
+    vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_STARTED,
+                             domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED", NULL);
+    g_ptr_array_set_size(domain->disks, 0);
+    g_ptr_array_set_size(domain->findings, 0);
+    vp_qemu_op_finish(op, NULL);
+}
+
+/* The last command of a start, and each of those before. */
+static void on_start_command(VpQemuDomain *domain, VpError *error, gboolean last)
+{
+    if (domain->phase != VP_PHASE_STARTING || domain->start_error) {
+        vp_error_free(error);
+        return;
+    }
+    /* With the connection gone the process will be gone in a moment, and its last words say more. */
+    if (error && error->code == VP_FAILED_PRECONDITION)
+        vp_qemu_domain_abort_start(domain, vp_error_prefix(g_steal_pointer(&error), "domain %s", domain->name));
+    else if (!error && last)
+        on_started(domain);
+    vp_error_free(error);
+}
+
+static void on_link_down(void *data, json_t *result, VpError *error)
+{
+    (void)result;
+    on_start_command(data, error, /* last= */ FALSE);
+}
+
+static void on_cont(void *data, json_t *result, VpError *error)
+{
+    (void)result;
+    on_start_command(data, error, /* last= */ TRUE);
+}
+
+static void let_run(VpQemuDomain *domain)
+{
+    for (guint i = 0; i < domain->links_down->len; i++) {
+        const char *id = g_ptr_array_index(domain->links_down, i);
+
+        vp_qmp_execute(domain->qmp, "set_link", json_pack("{s:s, s:b}", "name", id, "up", 0), 0, on_link_down, domain);
+    }
+    /* Commands are answered in order, so that the links are down before the guest runs. */
+    vp_qmp_execute(domain->qmp, domain->paused ? "query-status" : "cont", NULL, 0, on_cont, domain);
+}
+
+static void on_nodes(void *data, json_t *result, VpError *error)
+{
+    VpQemuDomain *domain = data;
+
+    if (!error)
+        error = vp_qemu_check_nodes(result);
+    if (error)
+        on_start_command(domain, error, /* last= */ FALSE);
+    else if (domain->phase == VP_PHASE_STARTING && !domain->start_error)
+        let_run(domain);
+}
+
+/* QEMU has read the headers by now. Only if they named nothing new may the guest run. */
+static void continue_start(VpQemuDomain *domain)
+{
+    vp_qmp_execute(domain->qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), 0, on_nodes, domain);
+}
+
+/* ---- adoption ---- */
+
+static void finish_adoption(VpQemuDomain *domain, PbDomainState told, const char *detail)
+{
+    VpQemuOp *op = domain->first_op;
+
+    domain->phase = VP_PHASE_UP;
+    domain->first_op = NULL;
+    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_ADOPTED, told, "DAEMON_RESTARTED", detail);
+    vp_qemu_op_finish(op, NULL);
+}
+
+/* It will be UNRESPONSIVE until its first answer. */
+void vp_qemu_domain_adopt_unresponsive(VpQemuDomain *domain)
+{
+    domain->responsive = FALSE;
+    finish_adoption(domain, PB_DOMAIN_STATE_UNRESPONSIVE, "its process runs, but does not answer on its QMP socket");
+}
+
+/* The guest's state by the answer to query-status. A shutdown that was asked for before still is. */
+static PbDomainState state_of(const VpQemuDomain *domain, json_t *result)
+{
+    const gboolean running = json_is_true(json_object_get(result, "running"));
+
+    if (!running)
+        return PB_DOMAIN_STATE_PAUSED;
+    return domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN ? PB_DOMAIN_STATE_SHUTTING_DOWN : PB_DOMAIN_STATE_RUNNING;
+}
+
+/* QEMU was made, but the daemon ended before it let the guest run. The status alone does not tell: a paused guest that is reset is at
+ * "prelaunch" as well. */
+static gboolean is_half_started(const VpQemuDomain *domain, json_t *result)
+{
+    const char *status = json_string_value(json_object_get(result, "status"));
+
+    return domain->phase != VP_PHASE_STARTING && vp_qemu_domain_was_starting(domain) && !domain->paused &&
+           g_strcmp0(status, "prelaunch") == 0;
+}
+
+/* The answer to any query-status. */
+static void on_status(void *data, json_t *result, VpError *error)
+{
+    VpQemuDomain *domain = data;
+
+    domain->ping_pending = FALSE;
+    if (!error)
+        domain->silent_since_us = 0;
+    if (error || domain->phase == VP_PHASE_ENDED || domain->exit_how) {
+        vp_error_free(error);
+        return;
+    }
+    if (is_half_started(domain, result)) {
+        /* Nobody was told that the start had worked, and whoever asked for it is gone. A new start is the clean way on. */
+        vp_qemu_domain_abort_start(domain, vp_qemu_domain_broken_off(domain));
+        return;
+    }
+    const PbDomainState state = state_of(domain, result);
+    if (domain->phase == VP_PHASE_ADOPTING) {
+        domain->state = state;
+        finish_adoption(domain, state, NULL);
+    } else if (domain->phase == VP_PHASE_UP && !domain->responsive) {
+        domain->responsive = TRUE;
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESPONSIVE, state, "ANSWERS_AGAIN", NULL);
+    }
+}
+
+static void note_silence(VpQemuDomain *domain)
+{
+    if (domain->silent_since_us == 0)
+        domain->silent_since_us = vp_now_us();
+}
+
+static void ping(VpQemuDomain *domain)
+{
+    note_silence(domain);
+    domain->ping_pending = TRUE;
+    vp_qmp_execute(domain->qmp, "query-status", NULL, 0, on_status, domain);
+}
+
+/* ---- QMP ---- */
+
+static void on_ready(void *data)
+{
+    VpQemuDomain *domain = data;
+
+    if (domain->phase == VP_PHASE_STARTING && !domain->start_error) {
+        domain->silent_since_us = 0;
+        continue_start(domain);
+    }
+}
+
+static void on_closed(void *data, const VpError *error)
+{
+    VpQemuDomain *domain = data;
+
+    vp_qmp_close(g_steal_pointer(&domain->qmp));
+    note_silence(domain);
+    /* The usual cause is the end of the process, which the pidfd tells. If it is not, the next ping connects again. */
+    if (domain->phase == VP_PHASE_STARTING && error->reason && strcmp(error->reason, "QMP_PROTOCOL") == 0)
+        vp_qemu_domain_abort_start(domain, vp_error_prefix(vp_error_copy(error), "domain %s", domain->name));
+}
+
+void vp_qemu_domain_stopped(VpQemuDomain *domain)
+{
+    const char *reason = domain->pause_asked ? "REQUESTED" : domain->io_error ? "IO_ERROR" : "HYPERVISOR";
+    g_autofree char *detail =
+        domain->io_error ? g_strdup_printf("an error on %s halted the guest", domain->io_error) : NULL;
+
+    domain->pause_asked = FALSE;
+    g_clear_pointer(&domain->io_error, g_free);
+    /* QEMU halts the CPUs on its way out, too. */
+    if (!domain->shutdown_reason && domain->state != PB_DOMAIN_STATE_PAUSED)
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_PAUSED, PB_DOMAIN_STATE_PAUSED, reason, detail);
+}
+
+void vp_qemu_domain_resumed(VpQemuDomain *domain)
+{
+    const char *reason = domain->resume_asked ? "REQUESTED" : "HYPERVISOR";
+
+    domain->resume_asked = FALSE;
+    if (domain->state == PB_DOMAIN_STATE_PAUSED)
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, PB_DOMAIN_STATE_RUNNING, reason, NULL);
+}
+
+void vp_qemu_domain_powered_down(VpQemuDomain *domain)
+{
+    if (domain->state == PB_DOMAIN_STATE_RUNNING)
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN, PB_DOMAIN_STATE_SHUTTING_DOWN, "REQUESTED",
+                                 NULL);
+}
+
+static void on_reset_event(VpQemuDomain *domain, json_t *arguments)
+{
+    const gboolean guest = json_is_true(json_object_get(arguments, "guest"));
+
+    /* A guest that was to shut down has started anew. */
+    vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESET,
+                             domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN ? PB_DOMAIN_STATE_RUNNING : domain->state,
+                             guest ? "GUEST_REQUEST" : "REQUESTED", NULL);
+}
+
+static void on_notice(VpQemuDomain *domain, const char *name, json_t *arguments)
+{
+    VpNotice notice;
+    guint swallowed = 0;
+
+    if (!vp_notice_read(name, arguments, &notice))
+        return;
+    g_autofree char *detail = notice.detail;
+    if (!vp_notice_pass(&domain->notices[notice.kind], vp_now_us(), &swallowed))
+        return;
+    g_autofree char *more =
+        swallowed ? g_strdup_printf("%s (%u more before it were not told)", detail ? detail : "", swallowed) : NULL;
+    const VpObservation observation = {
+        .event = notice.event,
+        .reason = notice.reason,
+        .detail = more ? more : detail,
+        .notice = TRUE,
+    };
+
+    domain->driver->host->report(domain->driver->host->data, domain->uid, &observation);
+}
+
+static void on_event(void *data, const char *name, json_t *arguments)
+{
+    VpQemuDomain *domain = data;
+    const char *reason = json_string_value(json_object_get(arguments, "reason"));
+    const char *action = json_string_value(json_object_get(arguments, "action"));
+
+    if (strcmp(name, "SHUTDOWN") == 0) {
+        g_free(domain->shutdown_reason);
+        domain->shutdown_reason = g_strdup(reason ? reason : "");
+    }
+    /* What happens before the start or the adoption is through is told as its outcome. */
+    if (domain->phase != VP_PHASE_UP)
+        return;
+    on_notice(domain, name, arguments);
+    if (strcmp(name, "STOP") == 0) {
+        vp_qemu_domain_stopped(domain);
+    } else if (strcmp(name, "RESUME") == 0) {
+        vp_qemu_domain_resumed(domain);
+    } else if (strcmp(name, "POWERDOWN") == 0) {
+        vp_qemu_domain_powered_down(domain);
+    } else if (strcmp(name, "RESET") == 0) {
+        on_reset_event(domain, arguments);
+    } else if (strcmp(name, "GUEST_PANICKED") == 0) {
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_PANICKED, domain->state, "GUEST_PANICKED", NULL);
+    } else if (strcmp(name, "BLOCK_IO_ERROR") == 0 && g_strcmp0(action, "stop") == 0) {
+        const char *device = json_string_value(json_object_get(arguments, "node-name"));
+
+        g_free(domain->io_error);
+        domain->io_error = g_strdup(device ? device : "a disk");
+    }
+}
+
+static const VpQmpHandler qmp_handler = {.ready = on_ready, .event = on_event, .closed = on_closed};
+
+void vp_qemu_domain_connect(VpQemuDomain *domain)
+{
+    g_autoptr(VpError) error = NULL;
+    int fd;
+
+    error = vp_folder_connect(domain->dir, &fd);
+    if (!error)
+        domain->qmp = vp_qmp_new(vp_loop_uv(domain->driver->host->loop), fd, &qmp_handler, domain, &error);
+    if (!domain->qmp) {
+        note_silence(domain);
+        return;
+    }
+    /* Waits for the greeting; a start has commands of its own. */
+    if (domain->phase != VP_PHASE_STARTING)
+        ping(domain);
+}
+
+/* ---- looking after it ---- */
+
+static void bound_log(void *data)
+{
+    VpQemuDomain *domain = data;
+
+    vp_folder_bound_log(domain->dir);
+    vp_qemu_domain_unref(domain);
+}
+
+/* It has been silent for too long. */
+static void on_silence(VpQemuDomain *domain)
+{
+    const char *why = domain->qmp ? "QEMU does not answer on its QMP socket" : "QEMU has closed its QMP socket";
+
+    if (domain->phase == VP_PHASE_ADOPTING)
+        vp_qemu_domain_adopt_unresponsive(domain);
+    else if (domain->phase == VP_PHASE_UP)
+        set_unresponsive(domain, why);
+    else
+        vp_qemu_domain_abort_start(domain,
+                                   vp_error_new(VP_UNAVAILABLE, "QMP_CLOSED", "domain %s: %s", domain->name, why));
+}
+
+void vp_qemu_domain_on_timer(uv_timer_t *timer)
+{
+    VpQemuDomain *domain = timer->data;
+    const gint64 limit_us = (gint64)domain->driver->unresponsive_after_ms * 1000;
+
+    if (++domain->ticks % LOG_CHECK_TICKS == 0) {
+        vp_qemu_domain_ref(domain);
+        if (!vp_pool_submit(domain->driver->host->pool, bound_log, domain))
+            vp_qemu_domain_unref(domain);
+    }
+    if (domain->silent_since_us != 0 && vp_now_us() - domain->silent_since_us >= limit_us)
+        on_silence(domain);
+    if (!domain->qmp)
+        vp_qemu_domain_connect(domain);
+    else if (!domain->ping_pending && domain->phase != VP_PHASE_STARTING)
+        ping(domain);
+}

@@ -1,0 +1,133 @@
+/* What a client asks of a domain that is there: see domain.h. */
+#include "domain_parts.h"
+
+#include <signal.h>
+
+/* The answer to a command of an operation; holds a reference to it. */
+static void on_command(void *data, json_t *result, VpError *error)
+{
+    VpQemuOp *op = data;
+    VpQemuDomain *domain = op->domain;
+
+    (void)result;
+    if (op->task && domain && domain->phase != VP_PHASE_ENDED) {
+        /* Mostly the event has told it already. */
+        if (!error && op->kind == VP_OP_PAUSE)
+            vp_qemu_domain_stopped(domain);
+        if (!error && op->kind == VP_OP_RESUME)
+            vp_qemu_domain_resumed(domain);
+        if (!error && op->kind == VP_OP_SHUTDOWN)
+            vp_qemu_domain_powered_down(domain);
+        /* On the heels of a lost connection comes the end of the process, and tells more; else the deadline ends it. */
+        if (!error || error->code != VP_UNAVAILABLE)
+            vp_qemu_op_finish(op, error ? vp_error_prefix(g_steal_pointer(&error), "domain %s: %s", domain->name,
+                                                          vp_qemu_op_verb(op))
+                                        : NULL);
+    }
+    vp_error_free(error);
+    vp_qemu_op_unref(op);
+}
+
+static void send_command(VpQemuDomain *domain, VpQemuOp *op, const char *command)
+{
+    if (!domain->qmp) {
+        vp_qemu_op_finish(op, vp_error_new(VP_UNAVAILABLE, "DOMAIN_UNRESPONSIVE",
+                                           "domain %s: QEMU does not answer; it may come back, and powering off works",
+                                           domain->name));
+        return;
+    }
+    vp_qmp_execute(domain->qmp, command, NULL, vp_task_deadline_us(op->task), on_command, vp_qemu_op_ref(op));
+}
+
+void vp_qemu_domain_begin_power_off(VpQemuDomain *domain, VpQemuOp *op)
+{
+    domain->killed = TRUE;
+    /* Else it is seen when it arrives. */
+    if (!domain->arrived)
+        return;
+    if (domain->phase == VP_PHASE_STARTING) {
+        vp_qemu_domain_abort_start(domain, vp_error_new(VP_CANCELLED, "POWERED_OFF",
+                                                        "domain %s was powered off while it started", domain->name));
+        return;
+    }
+    VpError *error = vp_process_kill(&domain->process, SIGKILL);
+    if (error)
+        vp_qemu_op_finish(op, vp_error_prefix(error, "domain %s", domain->name));
+}
+
+static void begin_pause(VpQemuDomain *domain, VpQemuOp *op)
+{
+    if (domain->responsive && domain->state == PB_DOMAIN_STATE_PAUSED) {
+        vp_qemu_op_finish(op, NULL);
+        return;
+    }
+    domain->pause_asked = TRUE;
+    send_command(domain, op, "stop");
+}
+
+static void begin_resume(VpQemuDomain *domain, VpQemuOp *op)
+{
+    if (domain->responsive && domain->state != PB_DOMAIN_STATE_PAUSED) {
+        vp_qemu_op_finish(op, NULL);
+        return;
+    }
+    domain->resume_asked = TRUE;
+    send_command(domain, op, "cont");
+}
+
+static void begin_shutdown(VpQemuDomain *domain, VpQemuOp *op)
+{
+    if (domain->state == PB_DOMAIN_STATE_PAUSED) {
+        vp_qemu_op_finish(op,
+                          vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED",
+                                       "domain %s is paused, its guest cannot react; resume it first", domain->name));
+        return;
+    }
+    send_command(domain, op, "system_powerdown");
+}
+
+void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
+{
+    vp_qemu_op_attach(op, domain);
+    if (op->kind == VP_OP_POWER_OFF) {
+        vp_qemu_domain_begin_power_off(domain, op);
+        return;
+    }
+    if (domain->phase != VP_PHASE_UP) {
+        vp_qemu_op_finish(op, vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_BUSY",
+                                           "domain %s is being started or ended; try again", domain->name));
+        return;
+    }
+    switch (op->kind) {
+    case VP_OP_PAUSE:
+        begin_pause(domain, op);
+        break;
+    case VP_OP_RESUME:
+        begin_resume(domain, op);
+        break;
+    case VP_OP_SHUTDOWN:
+        begin_shutdown(domain, op);
+        break;
+    default:
+        send_command(domain, op, "system_reset");
+        break;
+    }
+}
+
+void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error)
+{
+    switch (op->kind) {
+    case VP_OP_START:
+        /* It is through when the process is gone. */
+        vp_qemu_domain_abort_start(domain, error);
+        break;
+    case VP_OP_ADOPT:
+        vp_error_free(error);
+        if (domain->phase == VP_PHASE_ADOPTING)
+            vp_qemu_domain_adopt_unresponsive(domain);
+        break;
+    default:
+        vp_qemu_op_finish(op, error);
+        break;
+    }
+}
