@@ -48,8 +48,9 @@ static VpError *check_groups(VpConfig *config, const char *path)
 
 static VpError *load_file(VpConfig *config, const char *path)
 {
-    static const char *const daemon_keys[] = {"state_dir",   "listen",       "rpc_threads",  "drain_ms",
-                                              "socket_mode", "socket_group", "insecure_tcp", NULL};
+    static const char *const daemon_keys[] =
+        {"state_dir",    "listen",          "rpc_threads", "drain_ms",    "socket_mode", "socket_group",
+         "insecure_tcp", "max_connections", "max_calls",   "max_streams", NULL};
     static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
                                               "keep_count", "keep_age_seconds", "clients",
                                               NULL};
@@ -159,6 +160,12 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         error = read_uint(config, "rpc_threads", 64, &config->rpc_threads);
     if (!error)
         error = read_uint(config, "drain_ms", 600000, &config->drain_ms);
+    if (!error)
+        error = read_uint(config, "max_connections", 100000, &config->max_connections);
+    if (!error)
+        error = read_uint(config, "max_calls", 1000000, &config->max_calls);
+    if (!error)
+        error = read_uint(config, "max_streams", 1000000, &config->max_streams);
     if (!error)
         error = read_events(config);
     if (!error)

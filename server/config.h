@@ -39,9 +39,12 @@ typedef struct VpConfig {
     guint64 events_keep_count;
     guint64 events_keep_age_s;
     guint64 events_clients; /* not 0: clients that come in are told in the journal */
-    guint rpc_threads; /* 0: cores/2 */
-    guint drain_ms;    /* how long running calls may take after SIGTERM */
-    GKeyFile *file;    /* the whole configuration, for the drivers' groups */
+    guint rpc_threads;      /* 0: cores/2 */
+    guint drain_ms;         /* how long running calls may take after SIGTERM */
+    guint max_connections;  /* over unix sockets; 0: as server/rpc/rpc.h says, as for the next two */
+    guint max_calls;
+    guint max_streams;
+    GKeyFile *file; /* the whole configuration, for the drivers' groups */
 } VpConfig;
 
 /* What the command line says; NULL: not given. */

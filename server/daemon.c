@@ -133,6 +133,9 @@ static VpError *start(VpDaemon *daemon)
     VpRpcOptions rpc_options = {
         .listen = (const char *const *)config->listen,
         .threads = config->rpc_threads,
+        .max_connections = config->max_connections,
+        .max_calls = config->max_calls,
+        .max_streams = config->max_streams,
         .pool = daemon->pool,
         .slow_pool = daemon->slow_pool,
         .loop = daemon->loop,

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 
 #include "base/log.h"
@@ -98,6 +99,17 @@ static void wait_for_signal(VpDaemon *daemon, const sigset_t *signals)
     vp_log(VP_LOG_INFO, "stopping (%s); running domains go on", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
+/* Connections and images need more descriptors than the usual soft limit, which is for programs that use select(). */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)65536);
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
     g_auto(Options) options = {0};
@@ -115,6 +127,7 @@ int main(int argc, char **argv)
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptors();
 
     g_autofree int *sockets = inherited_sockets();
     const VpConfigArguments arguments = {.config = options.config,

@@ -149,8 +149,7 @@ static void status_fired(VpTag *tag, gboolean ok)
     (void)ok;
     if (!call->close_watched)
         call_closed(call);
-    vp_server_remove_stream(call->server, call);
-    vp_server_leave(call->server);
+    vp_server_leave(call->server, call);
     vp_call_release(call);
 }
 
@@ -265,8 +264,10 @@ static void call_end(VpCall *call, VpError *error, grpc_byte_buffer *reply, cons
     const gboolean now = !call->writing && !call->queue_head;
     const gboolean initial = !call->initial_sent;
     const gboolean close = !call->close_watched;
-    if (now)
+    if (now) {
         call->status_sent = call->initial_sent = TRUE;
+        call->write_start_us = vp_now_us();
+    }
     pthread_cond_broadcast(&call->room);
     pthread_mutex_unlock(&call->mutex);
 
@@ -366,10 +367,10 @@ void vp_call_drain(VpCall *call)
 void vp_call_check_stalled(VpCall *call, gint64 before_us)
 {
     pthread_mutex_lock(&call->mutex);
-    const gboolean stalled = call->writing && call->write_start_us < before_us;
+    const gboolean stalled = (call->writing || call->status_sent) && call->write_start_us < before_us;
     pthread_mutex_unlock(&call->mutex);
     if (stalled)
         grpc_call_cancel_with_status(
             call->call, GRPC_STATUS_RESOURCE_EXHAUSTED,
-            "the stream was ended because its reader takes nothing; resume it from the last message", NULL);
+            "the call was ended because its reader takes nothing; resume a stream from its last message", NULL);
 }

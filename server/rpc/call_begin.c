@@ -105,8 +105,9 @@ static void dispatch(VpCall *call)
     VpPool *pool = vp_server_pool(call->server, endpoint->flags);
 
     if (endpoint->method->client_streaming || endpoint->method->server_streaming) {
-        if (!vp_server_add_stream(call->server, call)) {
-            vp_call_drain(call);
+        VpError *error = vp_server_add_stream(call->server, call);
+        if (error) {
+            vp_call_fail(call, error);
             vp_call_unref(call);
             return;
         }
@@ -128,14 +129,28 @@ static void dispatch(VpCall *call)
     }
 }
 
+/* Of a connection that is one too many all calls are refused, so that its client learns why. */
+static VpError *check_connection(VpCall *call)
+{
+    VpConnections *connections = call->server->connections;
+
+    if (!vp_connections_full(connections) || !vp_connections_refuses(connections, vp_call_socket(call)))
+        return NULL;
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CONNECTIONS",
+                                       "%u connections are open, which is the limit; try again",
+                                       vp_connections_most(connections)),
+                          1000);
+}
+
 void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
                    grpc_byte_buffer *payload, char *authorization)
 {
     VpCall *call = vp_call_new(server, endpoint, core, deadline);
-    VpError *error = NULL;
 
     call->authorization = authorization;
-    vp_server_enter(server, &error);
+    VpError *error = vp_server_enter(server, call);
+    if (!error)
+        error = check_connection(call);
     if (!error && server->gate)
         error = server->gate->enter(server->gate->data, call, endpoint->method);
     if (!error && !endpoint->handler)

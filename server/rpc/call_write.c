@@ -71,8 +71,10 @@ static void write_fired(VpTag *tag, gboolean ok)
     pthread_cond_broadcast(&call->room);
     VpOutgoing *next = next_write(call);
     const gboolean end = !next && call->ended && !call->status_sent;
-    if (end)
+    if (end) {
         call->status_sent = TRUE;
+        call->write_start_us = vp_now_us();
+    }
     const gboolean close = !call->close_watched;
     pthread_mutex_unlock(&call->mutex);
 

@@ -4,7 +4,9 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <pthread.h>
+#include <time.h>
 
+#include "server/rpc/connections.h"
 #include "server/rpc/contract.h"
 #include "server/rpc/rpc.h"
 
@@ -73,7 +75,7 @@ struct VpCall {
     gboolean ended;       /* and was */
     gboolean status_sent; /* and that is on its way */
     gboolean writing;
-    gint64 write_start_us; /* of the write in flight, for the timer of stalled ones */
+    gint64 write_start_us; /* of the write or the status in flight, for the timer of stalled ones */
     VpOutgoing *queue_head;
     VpOutgoing *queue_tail;
     guint queue_length;
@@ -88,8 +90,8 @@ struct VpCall {
     void *data;
     void (*data_destroy)(void *data);
 
-    /* Among the server's streams; under the server's mutex. */
-    gboolean listed;
+    /* Among the server's calls; under the server's mutex. */
+    gboolean stream; /* the drain ends it */
     VpCall *prev;
     VpCall *next;
 };
@@ -128,8 +130,13 @@ void vp_call_release(VpCall *call);
 /* Ends a stream because the server stops. */
 void vp_call_drain(VpCall *call);
 
-/* Cancels a stream whose write has been in flight since before `before_us`. */
+/* Cancels a call whose write or end has been in flight since before `before_us`. */
 void vp_call_check_stalled(VpCall *call, gint64 before_us);
+
+/* ---- peer.c ---- */
+
+/* The socket of a call that came over one of ours, or -1. */
+int vp_call_socket(VpCall *call);
 
 /* ---- health.c, reflection.c ---- */
 
@@ -144,12 +151,19 @@ void vp_health_free(VpHealth *health);
 
 /* ---- server.c ---- */
 
+typedef struct VpWatchdog VpWatchdog;
+
 /* A completion queue and its thread. */
 typedef struct VpQueue {
     VpRpcServer *server;
     grpc_completion_queue *cq;
     pthread_t thread;
     gboolean running;
+    VpWatchdog *watchdog; /* the rest is for it */
+    gint turns;           /* the core gave the thread something to do; atomic */
+    gint turns_at_tick;
+    timer_t timer;
+    gboolean timed;
 } VpQueue;
 
 /* What the core hands back when it has shut down. */
@@ -173,6 +187,9 @@ struct VpRpcServer {
     VpPool *slow_pool;
     VpLoop *loop;
     guint max_calls;
+    guint max_streams;
+    VpConnections *connections;
+    VpWatchdog *watchdog;
     guint stalled_write_ms;
     GArray *endpoints; /* of VpEndpoint; fixed once the server runs */
     VpEndpoint unknown;
@@ -186,17 +203,20 @@ struct VpRpcServer {
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
-    VpCall *streams;
+    VpCall *calls;
     guint n_calls;
+    guint n_streams;
+    gint64 relief_us; /* when calls were shed last, and those looked for that could make room */
+    gboolean relief;  /* they are to be */
     gboolean draining;
     gboolean shut_down;
     VpTimer *sweep;
     gboolean sweeping; /* one is started, or at work */
 };
 
-/* Counts a call in. `ret_error` is set if it must be refused: too many, or the server stops. To be matched by vp_server_leave() either way. */
-void vp_server_enter(VpRpcServer *server, VpError **ret_error);
-void vp_server_leave(VpRpcServer *server);
+/* Counts a call in. An error: it must be refused, there are too many, or the server stops. To be matched by vp_server_leave() either way. */
+VpError *vp_server_enter(VpRpcServer *server, VpCall *call);
+void vp_server_leave(VpRpcServer *server, VpCall *call);
 const VpContract *vp_server_contract(const VpRpcServer *server);
 /* The threads for a handler of these flags; NULL: the RPC thread itself. */
 VpPool *vp_server_pool(const VpRpcServer *server, VpRpcFlags flags);
@@ -213,9 +233,8 @@ void *vp_queue_run(void *data);
 
 /* ---- streams.c ---- */
 
-/* Lists a stream, so that the drain ends it. FALSE: the drain has begun. */
-gboolean vp_server_add_stream(VpRpcServer *server, VpCall *call);
-void vp_server_remove_stream(VpRpcServer *server, VpCall *call);
+/* Makes a call that has entered a stream, which the drain ends. An error: the drain has begun, or there are too many. */
+VpError *vp_server_add_stream(VpRpcServer *server, VpCall *call);
 /* Ends the open streams because the server stops. */
 void vp_streams_drain(VpRpcServer *server);
 /* Has stalled streams looked for from now on. */
@@ -228,6 +247,15 @@ void vp_streams_stop_sweeping(VpRpcServer *server);
 /* Credentials of one port, that look for newer certificates at each connection; owned by the caller. `tls` outlives the port, and so must
  * `ret_fetcher`, to be freed by g_free(). */
 grpc_server_credentials *vp_tls_credentials_new(const VpRpcTls *tls, void **ret_fetcher);
+
+/* ---- watchdog.c ---- */
+
+VpWatchdog *vp_watchdog_new(const VpRpcServer *server, VpError **error);
+/* On the queue's own thread: has it watched from now on, and no more. */
+void vp_watchdog_watch(VpQueue *queue);
+void vp_watchdog_unwatch(VpQueue *queue);
+/* After the queues' threads have ended. NULL is let pass. */
+void vp_watchdog_free(VpWatchdog *watchdog);
 
 /* ---- listen.c: the unix sockets, which we accept on ourselves to know who calls ---- */
 

@@ -23,8 +23,7 @@ struct VpListener {
     int stop_fd; /* an eventfd */
     pthread_t thread;
     gboolean running;
-    void (*accepted)(void *data, int fd);
-    void *data;
+    VpLobby *lobby; /* the thread's */
 };
 
 /* What keeps a new socket from being bound: NULL if the path is free now. */
@@ -165,15 +164,36 @@ static void remove_socket(VpListener *listener)
     listener->inode = 0;
 }
 
+static void accept_one(VpListener *listener, VpLobby *lobby, gboolean *told)
+{
+    const int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd >= 0) {
+        *told = FALSE;
+        vp_lobby_add(lobby, fd);
+        return;
+    }
+    const gboolean full = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
+    if (full && !*told)
+        vp_log(VP_LOG_WARNING, "unix:%s: a connection has to wait: %s", listener->path, g_strerror(errno));
+    *told = full;
+}
+
 static void *accept_loop(void *data)
 {
     VpListener *listener = data;
-    struct pollfd fds[2] = {{.fd = listener->stop_fd, .events = POLLIN}, {.fd = listener->fd, .events = POLLIN}};
+    VpLobby *lobby = listener->lobby;
+    struct pollfd fds[3] = {
+        {.fd = listener->stop_fd, .events = POLLIN},
+        {.fd = vp_lobby_fd(lobby), .events = POLLIN},
+        {.fd = listener->fd, .events = POLLIN},
+    };
     gboolean told = FALSE;
 
     for (;;) {
-        /* Without a free descriptor accept() fails at once for ever: look again in a while, and for the stop all the time. */
-        const int ready = poll(fds, told ? 1 : 2, told ? 100 : -1);
+        const int wait_ms = vp_lobby_run(lobby);
+        /* Without a free descriptor accept() fails at once for ever: look again in a while, and for the rest all the time. */
+        const int ready = poll(fds, told ? 2 : 3, told ? 100 : wait_ms);
 
         if (ready < 0 && errno != EINTR) {
             vp_log(VP_LOG_ERROR, "unix:%s takes no connections any more: poll: %s", listener->path, g_strerror(errno));
@@ -181,23 +201,16 @@ static void *accept_loop(void *data)
         }
         if (ready > 0 && fds[0].revents)
             return NULL;
-        const int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0) {
-            told = FALSE;
-            listener->accepted(listener->data, fd);
-            continue;
-        }
-        const gboolean full = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
-        if (full && !told)
-            vp_log(VP_LOG_WARNING, "unix:%s: a connection has to wait: %s", listener->path, g_strerror(errno));
-        told = full;
+        if (told || (ready > 0 && fds[2].revents))
+            accept_one(listener, lobby, &told);
     }
 }
 
 VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, int fd), void *data)
 {
-    listener->accepted = accepted;
-    listener->data = data;
+    listener->lobby = vp_lobby_new(accepted, data);
+    if (!listener->lobby)
+        return vp_error_errno(errno, "LISTEN_FAILED", "cannot wait for connections on unix:%s", listener->path);
     VpError *error = vp_thread_start(&listener->thread, "vp-accept", accept_loop, listener);
     listener->running = !error;
     return error;
@@ -212,6 +225,7 @@ void vp_listener_stop(VpListener *listener)
     if (eventfd_write(listener->stop_fd, 1) < 0)
         vp_log(VP_LOG_ERROR, "unix:%s: cannot stop accepting: %s", listener->path, g_strerror(errno));
     pthread_join(listener->thread, NULL);
+    vp_lobby_free(g_steal_pointer(&listener->lobby));
     remove_socket(listener);
 }
 
@@ -220,6 +234,7 @@ void vp_listener_free(VpListener *listener)
     if (!listener)
         return;
     vp_listener_stop(listener);
+    vp_lobby_free(listener->lobby);
     remove_socket(listener);
     if (listener->fd >= 0)
         close(listener->fd);

@@ -9,9 +9,8 @@
 
 #define MAX_GROUPS 65536
 
-/* The socket of a call that came over one of ours, or -1. The core names a connection that we accepted "fd:N", and keeps N open for as long as one of
- * its calls is held. */
-static int socket_of(VpCall *call)
+/* The core names a connection that we accepted "fd:N", and keeps N open for as long as one of its calls is held. */
+int vp_call_socket(VpCall *call)
 {
     char *peer = grpc_call_get_peer(call->call);
     int fd = -1;
@@ -55,7 +54,7 @@ static void read_handshake(VpCall *call, VpCredentials *credentials)
 
 void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials)
 {
-    const int fd = socket_of(call);
+    const int fd = vp_call_socket(call);
     struct ucred kernel;
     socklen_t length = sizeof(kernel);
 
@@ -76,7 +75,7 @@ void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials)
 GArray *vp_call_groups(VpCall *call)
 {
     GArray *groups = g_array_new(FALSE, FALSE, sizeof(gid_t));
-    const int fd = socket_of(call);
+    const int fd = vp_call_socket(call);
     socklen_t length = 0;
 
     /* Asked for with no room it answers how much is needed. */

@@ -119,11 +119,15 @@ void *vp_queue_run(void *data)
 {
     VpQueue *queue = data;
 
+    vp_watchdog_watch(queue);
     for (;;) {
         const grpc_event event = grpc_completion_queue_next(queue->cq, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
 
-        if (event.type == GRPC_QUEUE_SHUTDOWN)
+        g_atomic_int_inc(&queue->turns);
+        if (event.type == GRPC_QUEUE_SHUTDOWN) {
+            vp_watchdog_unwatch(queue);
             return NULL;
+        }
         VpTag *tag = event.tag;
         VP_TAG_ACQUIRE(tag);
         tag->fire(tag, event.success != 0);

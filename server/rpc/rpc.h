@@ -170,10 +170,13 @@ typedef struct VpRpcOptions {
     const VpRpcGate *gate;     /* borrowed; NULL: all calls pass */
     guint threads;             /* RPC threads; 0: cores/2, at least 1 */
     guint max_calls;           /* calls in flight; more are shed with RESOURCE_EXHAUSTED. 0: 20,000 */
-    gsize max_request_bytes;   /* 0: 4 MiB */
-    VpPool *pool;              /* for VP_RPC_WORKER handlers */
-    VpPool *slow_pool;         /* for VP_RPC_SLOW handlers */
-    VpLoop *loop;              /* for the timer that finds stalled writes */
+    guint max_streams;         /* of them, streams. 0: 10,000 */
+    guint
+        max_connections; /* over unix sockets. 0: 2,000, or half of the descriptors of the process if these are fewer */
+    gsize max_request_bytes; /* 0: 4 MiB */
+    VpPool *pool;            /* for VP_RPC_WORKER handlers */
+    VpPool *slow_pool;       /* for VP_RPC_SLOW handlers */
+    VpLoop *loop;            /* for the timer that finds stalled writes */
     guint
         stalled_write_ms; /* a stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED. 0: 120,000 */
     const VpHandlerTable *tables; /* ends with NULL handlers; health and reflection are the runtime's own */

@@ -9,6 +9,7 @@
 #include <grpc/grpc_security.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/thread.h"
@@ -18,7 +19,9 @@
 #define DEFAULT_MAX_REQUEST_BYTES (4 * 1024 * 1024)
 #define DEFAULT_STALLED_WRITE_MS 120000
 #define MAX_METADATA_BYTES 16384
-#define MAX_STREAMS_PER_CONNECTION 4096
+#define DEFAULT_MAX_STREAMS 10000
+#define MAX_STREAMS_PER_CONNECTION 1024
+#define HANDSHAKE_MS 10000
 /* What the core may hold for all clients together: a message is gathered before its size is looked at. */
 #define MAX_CORE_BYTES (256 * 1024 * 1024)
 #define KEEPALIVE_MS 30000
@@ -43,27 +46,6 @@ VpHealth *vp_server_health(VpRpcServer *server)
     return server->health;
 }
 
-void vp_server_enter(VpRpcServer *server, VpError **ret_error)
-{
-    VP_LOCK(&server->mutex);
-    server->n_calls++;
-    if (server->draining)
-        *ret_error = vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later");
-    else if (server->n_calls > server->max_calls)
-        *ret_error =
-            vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CALLS",
-                                        "%u calls are in flight, which is the limit; try again", server->max_calls),
-                           1000);
-}
-
-void vp_server_leave(VpRpcServer *server)
-{
-    VP_LOCK(&server->mutex);
-    server->n_calls--;
-    if (server->draining)
-        pthread_cond_broadcast(&server->changed);
-}
-
 /* ---- building ---- */
 
 static grpc_arg int_arg(const char *key, gint value)
@@ -79,6 +61,7 @@ static grpc_server *make_core_server(const VpRpcOptions *options)
         int_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (gint)max_request),
         int_arg(GRPC_ARG_MAX_METADATA_SIZE, MAX_METADATA_BYTES),
         int_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, MAX_STREAMS_PER_CONNECTION),
+        int_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
         int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
         int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
@@ -186,7 +169,10 @@ static void accepted(void *data, int fd)
 {
     VpRpcServer *server = data;
 
-    grpc_server_add_channel_from_fd(server->server, fd, server->credentials);
+    if (vp_connections_add(server->connections, fd))
+        grpc_server_add_channel_from_fd(server->server, fd, server->credentials);
+    else
+        close(fd);
 }
 
 static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
@@ -217,6 +203,9 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
     }
     g_ptr_array_add(server->addresses, NULL);
 
+    server->watchdog = vp_watchdog_new(server, &error);
+    if (error)
+        return error;
     grpc_server_start(server->server);
     server->started = TRUE;
     for (guint i = 0; i < server->n_queues; i++) {
@@ -225,6 +214,7 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
         for (guint e = 0; e < server->endpoints->len; e++)
             vp_requests_post(&server->queues[i], &g_array_index(server->endpoints, VpEndpoint, e));
         vp_requests_post(&server->queues[i], NULL);
+        server->queues[i].watchdog = server->watchdog;
         error = vp_thread_start(&server->queues[i].thread, name, vp_queue_run, &server->queues[i]);
         if (error)
             return error;
@@ -262,6 +252,8 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
     server->slow_pool = options->slow_pool;
     server->loop = options->loop;
     server->max_calls = options->max_calls ? options->max_calls : DEFAULT_MAX_CALLS;
+    server->max_streams = options->max_streams ? options->max_streams : DEFAULT_MAX_STREAMS;
+    server->connections = vp_connections_new(options->max_connections);
     server->stalled_write_ms = options->stalled_write_ms ? options->stalled_write_ms : DEFAULT_STALLED_WRITE_MS;
     server->listeners = g_ptr_array_new_with_free_func((GDestroyNotify)vp_listener_free);
     server->addresses = g_ptr_array_new_with_free_func(g_free);
@@ -343,6 +335,7 @@ void vp_rpc_server_free(VpRpcServer *server)
         else
             vp_queue_run(&server->queues[i]);
     }
+    vp_watchdog_free(server->watchdog);
     grpc_server_destroy(server->server);
     for (guint i = 0; i < server->n_queues; i++)
         grpc_completion_queue_destroy(server->queues[i].cq);
@@ -356,6 +349,7 @@ void vp_rpc_server_free(VpRpcServer *server)
         g_array_unref(server->endpoints);
     vp_contract_free(server->contract);
     vp_health_free(server->health);
+    vp_connections_free(server->connections);
     g_free(server->queues);
     pthread_cond_destroy(&server->changed);
     pthread_mutex_destroy(&server->mutex);

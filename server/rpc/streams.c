@@ -1,53 +1,96 @@
-/* The open streams: listed so that the drain can end them, asked about again when the rules have changed, and looked at from time to time for readers that
- * take nothing. */
+/*
+ * The calls under way: counted and limited, listed so that the drain can end the streams among them, asked about again when the rules have changed, and
+ * looked at from time to time for readers that take nothing.
+ */
 #include "base/thread.h"
 #include "server/rpc/internal.h"
 
-gboolean vp_server_add_stream(VpRpcServer *server, VpCall *call)
+/* Where calls are shed, an answer that nobody has taken for so long makes room. */
+#define RELIEF_US G_USEC_PER_SEC
+
+static void sweep_stalled(void *data);
+
+static VpError *too_many(const char *reason, guint most, const char *what)
 {
-    VP_LOCK(&server->mutex);
-    if (server->draining)
-        return FALSE;
-    call->listed = TRUE;
-    call->next = server->streams;
-    if (call->next)
-        call->next->prev = call;
-    server->streams = call;
-    return TRUE;
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, reason, "%u %s, which is the limit; try again", most,
+                                       what),
+                          1000);
 }
 
-void vp_server_remove_stream(VpRpcServer *server, VpCall *call)
+/* Under the mutex. Answers that nobody takes hold places that others need: has them looked for now and not in a while. */
+static void hurry_sweep(VpRpcServer *server)
 {
-    /* Only the thread that lists a call and the one that ends it look at this, one after the other. */
-    if (!call->listed)
+    const gint64 now_us = vp_now_us();
+
+    if (now_us - server->relief_us < RELIEF_US || !server->sweep || !vp_timer_cancel(server->sweep))
         return;
+    server->relief_us = now_us;
+    server->relief = TRUE;
+    server->sweep = vp_timer_start(server->loop, 1, sweep_stalled, server);
+}
+
+VpError *vp_server_enter(VpRpcServer *server, VpCall *call)
+{
     VP_LOCK(&server->mutex);
-    call->listed = FALSE;
+    server->n_calls++;
+    call->next = server->calls;
+    if (call->next)
+        call->next->prev = call;
+    server->calls = call;
+    if (server->draining)
+        return vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later");
+    if (server->n_calls <= server->max_calls)
+        return NULL;
+    hurry_sweep(server);
+    return too_many("TOO_MANY_CALLS", server->max_calls, "calls are in flight");
+}
+
+void vp_server_leave(VpRpcServer *server, VpCall *call)
+{
+    VP_LOCK(&server->mutex);
+    server->n_calls--;
+    server->n_streams -= call->stream ? 1 : 0;
     if (call->prev)
         call->prev->next = call->next;
     else
-        server->streams = call->next;
+        server->calls = call->next;
     if (call->next)
         call->next->prev = call->prev;
+    if (server->draining)
+        pthread_cond_broadcast(&server->changed);
 }
 
-/* The open streams, each held, so that they can be worked on without the lock. */
-static GPtrArray *hold_streams(VpRpcServer *server)
+VpError *vp_server_add_stream(VpRpcServer *server, VpCall *call)
 {
-    GPtrArray *streams = g_ptr_array_new();
+    VP_LOCK(&server->mutex);
+    if (server->draining)
+        return vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later");
+    if (server->n_streams >= MIN(server->max_streams, server->max_calls))
+        return too_many("TOO_MANY_STREAMS", server->max_streams, "streams are open");
+    server->n_streams++;
+    call->stream = TRUE;
+    return NULL;
+}
+
+/* The open calls, or the streams of them, each held, so that they can be worked on without the lock. */
+static GPtrArray *hold_calls(VpRpcServer *server, gboolean streams)
+{
+    GPtrArray *calls = g_ptr_array_new();
 
     VP_LOCK(&server->mutex);
-    for (VpCall *call = server->streams; call; call = call->next) {
+    for (VpCall *call = server->calls; call; call = call->next) {
+        if (streams && !call->stream)
+            continue;
         g_atomic_int_inc(&call->refs);
-        g_ptr_array_add(streams, call);
+        g_ptr_array_add(calls, call);
     }
-    return streams;
+    return calls;
 }
 
 void vp_rpc_server_recheck(VpRpcServer *server)
 {
     const VpRpcGate *gate = server->gate;
-    g_autoptr(GPtrArray) streams = hold_streams(server);
+    g_autoptr(GPtrArray) streams = hold_calls(server, TRUE);
 
     for (guint i = 0; i < streams->len; i++) {
         VpCall *call = streams->pdata[i];
@@ -58,8 +101,6 @@ void vp_rpc_server_recheck(VpRpcServer *server)
         vp_call_release(call);
     }
 }
-
-static void sweep_stalled(void *data);
 
 void vp_streams_sweep(VpRpcServer *server)
 {
@@ -75,15 +116,17 @@ void vp_streams_sweep(VpRpcServer *server)
 static void sweep_stalled(void *data)
 {
     VpRpcServer *server = data;
-    const gint64 before_us = vp_now_us() - (gint64)server->stalled_write_ms * 1000;
-    g_autoptr(GPtrArray) streams = hold_streams(server);
+    g_autoptr(GPtrArray) calls = hold_calls(server, FALSE);
 
     pthread_mutex_lock(&server->mutex);
     VpTimer *fired = g_steal_pointer(&server->sweep);
+    const gint64 stalled_us = server->relief ? RELIEF_US : (gint64)server->stalled_write_ms * 1000;
+    server->relief = FALSE;
     pthread_mutex_unlock(&server->mutex);
-    for (guint i = 0; i < streams->len; i++) {
-        vp_call_check_stalled(streams->pdata[i], before_us);
-        vp_call_release(streams->pdata[i]);
+    const gint64 before_us = vp_now_us() - MIN(stalled_us, (gint64)server->stalled_write_ms * 1000);
+    for (guint i = 0; i < calls->len; i++) {
+        vp_call_check_stalled(calls->pdata[i], before_us);
+        vp_call_release(calls->pdata[i]);
     }
     vp_timer_cancel(fired);
     vp_streams_sweep(server);
@@ -108,7 +151,7 @@ void vp_streams_stop_sweeping(VpRpcServer *server)
 
 void vp_streams_drain(VpRpcServer *server)
 {
-    g_autoptr(GPtrArray) streams = hold_streams(server);
+    g_autoptr(GPtrArray) streams = hold_calls(server, TRUE);
 
     for (guint i = 0; i < streams->len; i++) {
         vp_call_drain(streams->pdata[i]);

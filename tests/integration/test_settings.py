@@ -30,7 +30,7 @@ def settings():
     found = set()
     for path, text in sources():
         group = re.search(r'#define GROUP "(\w+)"', text)
-        for name, keys in re.findall(r"(\w+)_keys\[\] = \{([^}]*)\}", text):
+        for name, keys in re.findall(r"(\w+)_keys\[\] =\s*\{([^}]*)\}", text):
             found |= {(name, key) for key in re.findall(r'"(\w+)"', keys)}
         # A table of groups: {"tls", {"certificate", "key", NULL}}.
         for name, keys in re.findall(r'\{"(\w+)",\s*\{([^}]*)\}', text) if path.startswith(os.path.join(TOP, "server/config")) else []:
