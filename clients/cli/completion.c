@@ -10,9 +10,15 @@
 #include "clients/cli/event_line.h"
 #include "clients/cli/explain.h"
 #include "clients/cli/text.h"
+#include "virtplane/v1/admin_service.pb-c.h"
+#include "virtplane/v1/auth_service.pb-c.h"
 #include "virtplane/v1/domain_service.pb-c.h"
+#include "virtplane/v1/event_service.pb-c.h"
 #include "virtplane/v1/host_service.pb-c.h"
+#include "virtplane/v1/image_service.pb-c.h"
 #include "virtplane/v1/operation_service.pb-c.h"
+#include "virtplane/v1/secret_service.pb-c.h"
+#include "virtplane/v1/storage_service.pb-c.h"
 
 enum {
     DAEMON_MS = 2000, /* who presses Tab waits no longer */
@@ -115,6 +121,20 @@ static void offer_operations(const Place *place)
     }
 }
 
+static void offer_methods(const Place *place)
+{
+    const ProtobufCServiceDescriptor *const services[] = {
+        &pb_admin_service__descriptor,     &pb_auth_service__descriptor,   &pb_domain_service__descriptor,
+        &pb_event_service__descriptor,     &pb_host_service__descriptor,   &pb_image_service__descriptor,
+        &pb_operation_service__descriptor, &pb_secret_service__descriptor, &pb_storage_service__descriptor,
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(services); i++) {
+        for (unsigned m = 0; m < services[i]->n_methods; m++)
+            offer(place, services[i]->methods[m].name, services[i]->short_name);
+    }
+}
+
 static void offer_findings(const Place *place)
 {
     g_auto(GStrv) codes = vp_explain_codes(vp_explain_page());
@@ -195,6 +215,8 @@ static void offer_argument(const Place *place)
     if (g_str_has_prefix(arguments, "NAME") || g_str_has_prefix(arguments, "[PATTERN")) {
         if (g_strcmp0(place->group, "domain") == 0)
             offer_domains(place, "");
+    } else if (g_str_has_prefix(arguments, "METHOD")) {
+        offer_methods(place);
     } else if (g_str_has_prefix(arguments, "UID")) {
         offer_operations(place);
     } else if (g_str_has_prefix(arguments, "[CODE")) {

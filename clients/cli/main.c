@@ -16,6 +16,7 @@ static const char GLOBAL_HELP[] =
     "Options:\n"
     "  -c, --connect ADDRESS   The daemon: unix:PATH or HOST:PORT. Also VIRTPLANE_ENDPOINT; without both, the socket\n"
     "                          of this user's daemon\n"
+    "  --ca, --cert, --key, --token-file FILE   How to show who you are at HOST:PORT (vpctl host --help)\n"
     "  -o, --output FORM       table (default), wide, json, yaml or name\n"
     "  -t, --timeout TIME      Give up after this time (default 60s)\n"
     "  -h, --help              Help, also for each command: vpctl domain create --help\n"

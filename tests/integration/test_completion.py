@@ -53,6 +53,7 @@ def fits(env, *words):
     ("events --filter type=domain-adop", {"type=domain-adopted"}),
     ("events --filter name=web-1", {"name=web-1"}),
     ("completion ", {"bash", "zsh"}),
+    ("auth can-i SaveD", {"SaveDomain"}),
     ("--connect unix:/nonexistent domain start ", set()),
     ("nonsense ", set()),
     ("--conn", {"--connect"}),
