@@ -251,6 +251,7 @@ static VpError *open_checked(VpOpener *opener, const char *path, int path_fd, gb
     }
     if (!S_ISREG(opened.st.st_mode) && !S_ISBLK(opened.st.st_mode)) {
         refuse(refusal, PB_FINDING_CODE_NOT_REGULAR_FILE, odd_kind(opened.st.st_mode));
+        refusal->kind = opened.st.st_mode & S_IFMT;
         return NULL;
     }
     if (S_ISBLK(opened.st.st_mode) ? !check_device(opener, path, path_fd, refusal)

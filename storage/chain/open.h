@@ -29,8 +29,9 @@ typedef struct VpOpened {
 /* Why a file was not opened. */
 typedef struct VpOpenRefusal {
     PbFindingCode code;
-    char *why;  /* "is a FIFO": goes on after the path; owned by the caller */
-    int errnum; /* 0: not an error of the system */
+    char *why;   /* "is a FIFO": goes on after the path; owned by the caller */
+    int errnum;  /* 0: not an error of the system */
+    mode_t kind; /* of the file, where that is why (S_IFDIR, ...); else 0 */
 } VpOpenRefusal;
 
 /* `policy` outlives the opener. */

@@ -170,11 +170,28 @@ static VpError *visit_open(VpWalk *walk, VpNext *next, VpOpened *opened, VpNext 
     return error;
 }
 
+/* A folder in the place of an image is a layer too, though none that can be opened. */
+static void tell_directory(VpWalk *walk, const VpNext *next)
+{
+    const VpOpened nothing = {.fd = -1};
+    const VpProbe probe = {.looks_like = PB_IMAGE_FORMAT_DIRECTORY};
+    const VpWalkTrace trace = {0};
+    VpChainFile file = {.layer = vp_layer_new(next->path, next->depth, &nothing, &probe), .fd = -1, .data_fd = -1};
+
+    walk->chain->summary->depth++;
+    g_array_append_val(walk->chain->files, file);
+    g_array_append_val(walk->traces, trace);
+    vp_walk_tell_layer(walk, file.layer);
+}
+
 /* Visits one layer. `ret_next->path` is NULL if the walk ends with it. */
 static VpError *visit(VpWalk *walk, VpNext *next, VpNext *ret_next)
 {
     VpOpened opened;
     VpError *error = vp_walk_open(walk, next, walk->options->write_top && next->depth == 0, &opened);
+    if (!error && S_ISDIR(opened.st.st_mode) && opened.fd < 0) {
+        tell_directory(walk, next);
+    }
     if (error || opened.fd < 0) {
         return error;
     }

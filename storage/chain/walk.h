@@ -80,7 +80,8 @@ void vp_walk_tell_layer(VpWalk *walk, const PbImageLayer *layer);
 /* The file, or the window of it, that `next` turned out to be. */
 VpShareKey vp_walk_key(const VpNext *next, const VpOpened *file);
 
-/* Opens a file of the chain and sees that it is new to it. `ret->fd` stays -1 if it was refused, which has been told then. */
+/* Opens a file of the chain and sees that it is new to it. `ret->fd` stays -1 if it was refused, which has been told then; the mode in
+ * `ret->st` has the file's type, if that was why. */
 VpError *vp_walk_open(VpWalk *walk, const VpNext *next, gboolean write, VpOpened *ret);
 
 /* ---- a layer beside its overlay (walk_compare.c) ---- */

@@ -90,6 +90,7 @@ VpError *vp_walk_open(VpWalk *walk, const VpNext *next, gboolean write, VpOpened
     }
     if (refusal.code != PB_FINDING_CODE_UNSPECIFIED) {
         tell_refusal(walk, next, &refusal);
+        ret->st.st_mode = refusal.kind;
         g_free(refusal.why);
         return NULL;
     }

@@ -361,6 +361,26 @@ static void a_base_that_is_swapped(void **state)
     assert_true(safe > 0 && refused > 0 && swap.rounds > 0);
 }
 
+/* A descriptor of 10,000 extents, and one of a mebibyte in one line: read in no time, named and refused. */
+static void endless_descriptors(void **state)
+{
+    (void)state;
+    must_run("{ printf '# Disk "
+             "DescriptorFile\\nversion=1\\nCID=1\\nparentCID=ffffffff\\ncreateType=\"twoGbMaxExtentFlat\"\\n';"
+             "for i in $(seq 10000); do echo \"RW 4192256 FLAT \\\"/etc/shadow$i\\\" 0\"; done; } >many.vmdk;"
+             "{ printf '# Disk DescriptorFile\\nversion=1\\nRW 8 FLAT \"'; head -c 1100000 /dev/zero | tr '\\0' '\"'; "
+             "} >line.vmdk");
+    gint64 start = vp_now_us();
+    g_autoptr(VpChain) many = walk("many.vmdk", UNDECLARED);
+    assert_refused(many, CODE(PROBE_REFUSED_OTHER_FILE), 0);
+    assert_int_equal(file_at(many, 0)->layer->virtual_size_bytes, 10000ull * 4192256 * 512);
+    g_autoptr(VpChain) declared = walk("many.vmdk", PB_IMAGE_FORMAT_VMDK);
+    assert_refused(declared, CODE(UNSUPPORTED_REFERENCE), 0);
+    g_autoptr(VpChain) line = walk("line.vmdk", PB_IMAGE_FORMAT_VMDK);
+    assert_false(line->summary->safe);
+    assert_true(vp_now_us() - start < 5 * G_USEC_PER_SEC);
+}
+
 /* Windows of files: walked right, and never beyond the end. */
 static void windows(void **state)
 {
@@ -540,6 +560,7 @@ int main(void)
         cmocka_unit_test(a_chain_that_forks_into_itself),
         cmocka_unit_test(parts_that_overlap),
         cmocka_unit_test(a_base_that_is_swapped),
+        cmocka_unit_test(endless_descriptors),
         cmocka_unit_test(windows),
         cmocka_unit_test(remote_layers),
         cmocka_unit_test(block_devices),

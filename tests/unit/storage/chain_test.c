@@ -230,6 +230,10 @@ static void special_files(void **state)
         g_autoptr(VpChain) top = walk(names[i], RAW);
         assert_refused(top, CODE(NOT_REGULAR_FILE), 0);
     }
+    g_autoptr(VpChain) folder = walk("s.dir.q", QCOW2);
+    assert_int_equal(folder->summary->depth, 2);
+    assert_int_equal(file_at(folder, 1)->layer->probed_format, PB_IMAGE_FORMAT_DIRECTORY);
+    assert_int_equal(file_at(folder, 1)->fd, -1);
     g_autoptr(VpChain) knot = walk("s.knot", RAW);
     assert_refused(knot, CODE(IO_ERROR), 0);
     close(fd);
