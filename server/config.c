@@ -33,14 +33,14 @@ static gboolean is_driver(const char *name)
 /* A group that is misspelt would be a setting that silently does nothing. */
 static VpError *check_groups(VpConfig *config, const char *path)
 {
-    static const char *const own[] = {"daemon", "events", "images", "auth", "tls", "tokens", "audit", NULL};
+    static const char *const own[] = {"daemon", "events", "images", "auth", "tls", "tokens", "audit", "secrets", NULL};
     g_auto(GStrv) groups = g_key_file_get_groups(config->file, NULL);
 
     for (char **group = groups; *group; group++) {
         if (!g_strv_contains(own, *group) && !is_driver(*group))
             return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG",
                                 "%s: there is no group [%s]; [daemon], [events], [images], [auth], [tls], [tokens], "
-                                "[audit] and one for each driver are",
+                                "[audit], [secrets] and one for each driver are",
                                 path, *group);
     }
     return NULL;

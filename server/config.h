@@ -21,6 +21,7 @@ typedef struct VpSecurityConfig {
     char *audit_file; /* NULL: none */
     guint64 audit_max_bytes;
     guint audit_keep;
+    char *secrets_key; /* the file; NULL: a systemd credential, or one in the state folder */
     guint socket_mode;
     gint64 socket_group; /* 0: the daemon's own */
 } VpSecurityConfig;

@@ -24,6 +24,7 @@ static VpError *check_keys(const VpConfig *config, const char *path)
         {"tls", {"certificate", "key", "ca", "crl", "identity"}},
         {"tokens", {"jwks", "issuer", "audience", "groups"}},
         {"audit", {"enabled", "file", "max_bytes", "keep"}},
+        {"secrets", {"key_file"}},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(known); i++) {
@@ -219,6 +220,8 @@ VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *argu
     if (!error)
         error = read_audit(config, security);
     if (!error)
+        error = read_path(config, "secrets", "key_file", &security->secrets_key);
+    if (!error)
         error = read_boolean(config, "daemon", "insecure_tcp", &insecure);
     if (error)
         return error;
@@ -245,8 +248,9 @@ VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *argu
 void vp_config_clear_security(VpSecurityConfig *security)
 {
     char *const texts[] = {
-        security->policy, security->certificate, security->key,      security->ca,     security->crl,
-        security->jwks,   security->issuer,      security->audience, security->groups, security->audit_file,
+        security->policy, security->certificate, security->key,         security->ca,
+        security->crl,    security->jwks,        security->issuer,      security->audience,
+        security->groups, security->audit_file,  security->secrets_key,
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(texts); i++)

@@ -20,7 +20,7 @@
 #define MAX_QUEUED_SLOW 64
 #define KEEP_OPERATIONS 1000
 #define MAX_WAITING_JOBS 64
-#define ADOPT_US (2 * G_USEC_PER_SEC)
+#define ADOPT_US (3 * G_USEC_PER_SEC)
 #define JOBS_END_US (5 * G_USEC_PER_SEC)
 
 struct VpDaemon {
@@ -35,6 +35,7 @@ struct VpDaemon {
     VpDomains *domains;
     VpServices services;
     VpHandlerTable *tables;
+    VpSecrets *secrets;
     VpGuard *guard;
     VpRpcServer *server;
 };
@@ -109,10 +110,17 @@ static VpError *start(VpDaemon *daemon)
         return error;
     vp_domains_adopt(daemon->domains, vp_now_us() + ADOPT_US);
 
+    const VpSecretsOptions secrets_options = {.store = daemon->store,
+                                              .key_file = config->security.secrets_key,
+                                              .state_dir = config->state_dir};
+    daemon->secrets = vp_secrets_new(&secrets_options, &error);
+    if (error)
+        return error;
     *services = (VpServices){
         .store = daemon->store,
         .jobs = daemon->jobs,
         .domains = daemon->domains,
+        .secrets = daemon->secrets,
         .pool = daemon->pool,
         .loop = daemon->loop,
         .state_dir = config->state_dir,
@@ -193,6 +201,7 @@ void vp_daemon_free(VpDaemon *daemon)
     vp_event_hub_free(daemon->services.events);
     vp_rpc_server_free(daemon->server);
     vp_guard_free(daemon->guard);
+    vp_secrets_free(daemon->secrets);
     vp_pool_free(daemon->pool);
     vp_pool_free(daemon->job_pool);
     vp_pool_free(daemon->start_pool);

@@ -154,6 +154,7 @@ VpGuard *vp_guard_new(const VpConfig *config, VpServices *services, VpError **er
     guard->context.auth = guard->auth;
     guard->context.domains = services->domains;
     guard->context.jobs = services->jobs;
+    guard->context.secrets = services->secrets;
     guard->gate = vp_access_gate(&guard->context);
     services->access = &guard->context;
     return guard;

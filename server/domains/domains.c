@@ -89,7 +89,7 @@ static VpError *load(VpDomains *domains)
     for (guint i = 0; !error && i < stored->len; i++)
         error = load_one(domains, stored->pdata[i]);
     if (!error)
-        domains->requests = vp_requests_new(domains->store, VP_REQUESTS_KEEP_SECONDS, &error);
+        domains->requests = vp_requests_new(domains->store, "/requests/", VP_REQUESTS_KEEP_SECONDS, &error);
     return error;
 }
 

@@ -8,7 +8,6 @@
 #include "base/pb.h"
 #include "base/thread.h"
 
-#define PREFIX "/requests/"
 /* Of an identity in a key; of a longer one there is a hash. */
 #define MAX_IDENTITY_BYTES 128
 #define MAX_KEPT 100000
@@ -24,6 +23,7 @@ typedef struct Entry {
 
 struct VpRequests {
     VpStore *store;
+    char *prefix; /* of the keys */
     gint64 keep_seconds;
     pthread_mutex_t mutex;
     GHashTable *by_key; /* char * -> Entry, which the queue owns */
@@ -60,14 +60,15 @@ static Entry *entry_parse(const VpKeyValue *kv)
     return g_steal_pointer(&entry);
 }
 
-VpRequests *vp_requests_new(VpStore *store, gint64 keep_seconds, VpError **error)
+VpRequests *vp_requests_new(VpStore *store, const char *prefix, gint64 keep_seconds, VpError **error)
 {
-    g_autoptr(GPtrArray) stored = vp_store_list(store, PREFIX, NULL, 0, error);
+    g_autoptr(GPtrArray) stored = vp_store_list(store, prefix, NULL, 0, error);
     if (!stored)
         return NULL;
 
     VpRequests *requests = g_new0(VpRequests, 1);
     requests->store = store;
+    requests->prefix = g_strdup(prefix);
     requests->keep_seconds = keep_seconds;
     pthread_mutex_init(&requests->mutex, NULL);
     requests->by_key = g_hash_table_new(g_str_hash, g_str_equal);
@@ -91,6 +92,7 @@ void vp_requests_free(VpRequests *requests)
     g_hash_table_unref(requests->by_key);
     g_queue_clear_full(&requests->oldest_first, (GDestroyNotify)entry_free);
     pthread_mutex_destroy(&requests->mutex);
+    g_free(requests->prefix);
     g_free(requests);
 }
 
@@ -101,20 +103,20 @@ char *vp_request_fingerprint(const void *message)
     return g_compute_checksum_for_bytes(G_CHECKSUM_SHA256, packed);
 }
 
-static char *request_key(const char *identity, const char *id)
+static char *request_key(const VpRequests *requests, const char *identity, const char *id)
 {
     /* Where an identity with a slash ended, and whether the key is too long, would be for the client to choose. */
     g_autofree char *hash = strchr(identity, '/') || strlen(identity) > MAX_IDENTITY_BYTES
                                 ? g_compute_checksum_for_string(G_CHECKSUM_SHA256, identity, -1)
                                 : NULL;
 
-    return g_strdup_printf(PREFIX "%s%s/%s", hash ? "sha256:" : "", hash ? hash : identity, id);
+    return g_strdup_printf("%s%s%s/%s", requests->prefix, hash ? "sha256:" : "", hash ? hash : identity, id);
 }
 
 gboolean vp_requests_find(VpRequests *requests, const char *identity, const char *id, const char *fingerprint,
                           char **ret_uid, gint64 *ret_revision, VpError **error)
 {
-    g_autofree char *key = request_key(identity, id);
+    g_autofree char *key = request_key(requests, identity, id);
 
     if (id[0] == '\0')
         return FALSE;
@@ -174,7 +176,7 @@ static VpTxn *expire_txn(VpRequests *requests)
 void vp_requests_add(VpRequests *requests, VpTxn *txn, const char *identity, const char *id, const char *fingerprint,
                      const char *uid)
 {
-    g_autofree char *key = request_key(identity, id);
+    g_autofree char *key = request_key(requests, identity, id);
     VpTxn *old = expire_txn(requests);
 
     if (old)
@@ -195,7 +197,7 @@ void vp_requests_done(VpRequests *requests, const char *identity, const char *id
         return;
 
     Entry *entry = g_new0(Entry, 1);
-    entry->key = request_key(identity, id);
+    entry->key = request_key(requests, identity, id);
     g_strlcpy(entry->fingerprint, fingerprint, sizeof(entry->fingerprint));
     g_strlcpy(entry->uid, uid, sizeof(entry->uid));
     entry->wall_seconds = vp_wall_us() / G_USEC_PER_SEC;

@@ -11,8 +11,9 @@ typedef struct VpRequests VpRequests;
 /* How long they are kept. */
 #define VP_REQUESTS_KEEP_SECONDS (24 * 60 * 60)
 
-/* Loads those that are kept. What is older than `keep_seconds` is dropped bit by bit, when others are added. */
-VpRequests *vp_requests_new(VpStore *store, gint64 keep_seconds, VpError **error);
+/* Loads those that are kept below `prefix` ("/requests/"), which nobody else uses. What is older than `keep_seconds` is dropped bit by bit, when others are
+ * added. */
+VpRequests *vp_requests_new(VpStore *store, const char *prefix, gint64 keep_seconds, VpError **error);
 /* All that was committed before was told. */
 void vp_requests_free(VpRequests *requests);
 

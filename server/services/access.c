@@ -149,7 +149,7 @@ static VpError *permit_identity(VpAccessContext *context, const VpIdentity *iden
     /* Most calls are of those who may do all, and need no looking up. */
     if (all && !method->audited)
         return NULL;
-    vp_target_find(context->domains, context->jobs, method, request, &target);
+    vp_target_find(context, method, request, &target);
     VpError *error = all ? NULL : judge(context, policy, identity, method, &target);
     *ret_resource = g_steal_pointer(&target.text);
     return error;
@@ -324,7 +324,7 @@ VpError *vp_access_check(VpAccessContext *context, const VpIdentity *identity, c
             "method", "is none of the contract");
     const gboolean one = request->resource[0] && method->scope != PB_METHOD_SCOPE_HOST;
     if (one)
-        vp_target_find_named(context->domains, context->jobs, method->resource, request->resource, &target);
+        vp_target_find_named(context, method->resource, request->resource, &target);
     g_autoptr(VpPolicy) policy = vp_auth_policy(context->auth);
     vp_policy_explain(policy, identity, method, one ? &target.resources[0] : NULL, response);
     vp_pb_set(&response->method, method->method);

@@ -10,6 +10,7 @@
 #include "server/domains/domains.h"
 #include "server/jobs/jobs.h"
 #include "server/rpc/rpc.h"
+#include "server/secrets/secrets.h"
 #include "server/services/visitors.h"
 
 typedef struct VpAccessContext {
@@ -18,6 +19,7 @@ typedef struct VpAccessContext {
     VpVisitors *visitors; /* NULL: it is not told who comes in */
     VpDomains *domains;
     VpJobs *jobs;
+    VpSecrets *secrets;
 } VpAccessContext;
 
 /* `context` outlives the server. */

@@ -111,6 +111,21 @@ static void find_operation(VpDomains *domains, VpJobs *jobs, const char *uid, Vp
         *resource = vp_resource_of_domain(target->view->domain);
 }
 
+static void find_secret(VpSecrets *secrets, const char *name, const char *uid, VpTarget *target)
+{
+    VpResource *resource = &target->resources[0];
+    g_autoptr(VpError) error = NULL;
+
+    target->secret = vp_secrets_get(secrets, name ? name : "", uid ? uid : "", &error);
+    target->missing = !target->secret;
+    if (target->secret)
+        *resource = (VpResource){.type = "secret",
+                                 .name = target->secret->name,
+                                 .uid = target->secret->uid,
+                                 .n_labels = target->secret->n_labels,
+                                 .labels = (void *const *)target->secret->labels};
+}
+
 static gboolean names_path(const Google__Protobuf__FieldMask *mask, const char *path)
 {
     const gsize length = strlen(path);
@@ -182,14 +197,16 @@ static void add_clone(const ProtobufCMessage *request, VpTarget *target)
 
 /* ---- all together ---- */
 
-static void find(VpDomains *domains, VpJobs *jobs, const char *name, const char *uid, VpTarget *target)
+static void find(const VpAccessContext *context, const char *name, const char *uid, VpTarget *target)
 {
     const char *type = target->resources[0].type;
 
     if (g_str_equal(type, "domain"))
-        find_domain(domains, name, uid, target);
+        find_domain(context->domains, name, uid, target);
     else if (g_str_equal(type, "operation"))
-        find_operation(domains, jobs, uid, target);
+        find_operation(context->domains, context->jobs, uid, target);
+    else if (g_str_equal(type, "secret"))
+        find_secret(context->secrets, name, uid, target);
 }
 
 static void set_text(VpTarget *target, const char *type, const char *name)
@@ -199,7 +216,7 @@ static void set_text(VpTarget *target, const char *type, const char *name)
     target->text = g_strdup_printf("%s/%s%s%s", type, pool ? pool : "", pool ? "/" : "", name ? name : "");
 }
 
-void vp_target_find(VpDomains *domains, VpJobs *jobs, const VpMethod *method, const void *message, VpTarget *ret_target)
+void vp_target_find(const VpAccessContext *context, const VpMethod *method, const void *message, VpTarget *ret_target)
 {
     const ProtobufCMessage *request = message;
     const ProtobufCMessage *part = naming_part(request, method->resource);
@@ -227,14 +244,14 @@ void vp_target_find(VpDomains *domains, VpJobs *jobs, const VpMethod *method, co
         labels_at(whole, resource);
         return;
     }
-    find(domains, jobs, name, uid, ret_target);
+    find(context, name, uid, ret_target);
     if (request->descriptor == &pb_update_domain_request__descriptor)
         add_updated(message, ret_target);
     else if (g_str_equal(method->resource, "volume") && message_at(request, "volume"))
         add_clone(request, ret_target);
 }
 
-void vp_target_find_named(VpDomains *domains, VpJobs *jobs, const char *type, const char *name, VpTarget *ret_target)
+void vp_target_find_named(const VpAccessContext *context, const char *type, const char *name, VpTarget *ret_target)
 {
     VpResource *resource = &ret_target->resources[0];
     const char *slash = g_str_equal(type, "volume") ? strchr(name, '/') : NULL;
@@ -245,10 +262,10 @@ void vp_target_find_named(VpDomains *domains, VpJobs *jobs, const char *type, co
     *resource = (VpResource){.type = type, .name = slash ? slash + 1 : name, .pool = ret_target->text};
     if (g_str_equal(type, "pool"))
         resource->pool = name;
-    find(domains, jobs, name, NULL, ret_target);
+    find(context, name, NULL, ret_target);
     if (ret_target->missing) {
         ret_target->missing = FALSE;
-        find(domains, jobs, NULL, name, ret_target);
+        find(context, NULL, name, ret_target);
     }
 }
 
@@ -256,6 +273,7 @@ void vp_target_clear(VpTarget *target)
 {
     g_clear_pointer(&target->view, vp_domain_view_unref);
     g_clear_pointer(&target->operation, vp_pb_free);
+    g_clear_pointer(&target->secret, vp_pb_free);
     g_clear_pointer(&target->labels, g_ptr_array_unref);
     g_clear_pointer(&target->text, g_free);
 }

@@ -1,9 +1,7 @@
 /* What a request is about: found in it by the names of its fields, which are the same all over the contract, and completed by what is known of it. */
 #pragma once
 
-#include "server/auth/policy.h"
-#include "server/domains/domains.h"
-#include "server/jobs/jobs.h"
+#include "server/services/access.h"
 
 /* More than one where a change has a result that the policy must cover too: an update's new labels, a clone's pool. */
 #define VP_TARGETS_MOST 2
@@ -17,14 +15,14 @@ typedef struct VpTarget {
     /* What the resources point to. */
     VpDomainView *view;
     PbOperation *operation;
+    PbSecret *secret;
     GPtrArray *labels;
 } VpTarget;
 
 /* Of a method that works on one resource or makes one. Never blocks. */
-void vp_target_find(VpDomains *domains, VpJobs *jobs, const VpMethod *method, const void *request,
-                    VpTarget *ret_target);
+void vp_target_find(const VpAccessContext *context, const VpMethod *method, const void *request, VpTarget *ret_target);
 /* The same for a name or uid alone; of a volume "POOL/NAME". */
-void vp_target_find_named(VpDomains *domains, VpJobs *jobs, const char *type, const char *name, VpTarget *ret_target);
+void vp_target_find_named(const VpAccessContext *context, const char *type, const char *name, VpTarget *ret_target);
 void vp_target_clear(VpTarget *target);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpTarget, vp_target_clear)
 

@@ -19,6 +19,7 @@ typedef struct VpServices {
     VpPool *pool;
     VpLoop *loop;
     VpEventHub *events;
+    VpSecrets *secrets;
     VpAccessContext *access; /* who calls and what they may do; NULL: nobody asks */
     VpPageKey page_key;
     const char *state_dir;
@@ -39,6 +40,7 @@ extern const VpMethodHandler vp_event_handlers[];
 extern const VpMethodHandler vp_host_handlers[];
 extern const VpMethodHandler vp_image_handlers[];
 extern const VpMethodHandler vp_operation_handlers[];
+extern const VpMethodHandler vp_secret_handlers[];
 
 /* What a page has at most, but for one larger entry: clients take messages of 4 MiB by default. */
 #define VP_PAGE_MAX_BYTES (3u << 20)

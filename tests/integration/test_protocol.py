@@ -22,6 +22,7 @@ BUILT = {
     "EventService": {"WatchEvents", "ListEvents"},
     "HostService": {"GetHost", "GetCapabilities"},
     "ImageService": {"ProbeImage", "InspectChain", "InspectPath", "RecordBackingFormat"},
+    "SecretService": {"CreateSecret", "GetSecret", "ListSecrets", "SetSecretValue", "DeleteSecret"},
     "OperationService": {"GetOperation", "ListOperations", "CancelOperation", "WatchOperation"},
 }
 

@@ -13,7 +13,7 @@
 static VpRequests *load_for(Fixture *fixture, gint64 keep_seconds)
 {
     VpError *error = NULL;
-    VpRequests *requests = vp_requests_new(fixture->store, keep_seconds, &error);
+    VpRequests *requests = vp_requests_new(fixture->store, "/requests/", keep_seconds, &error);
 
     assert_null(error);
     return requests;
