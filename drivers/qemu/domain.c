@@ -126,11 +126,13 @@ void vp_qemu_domain_set_state(VpQemuDomain *domain, PbEventType event, PbDomainS
 
 static void watch(VpQemuDomain *domain)
 {
+    const guint64 interval_ms = domain->driver->ping_interval_ms;
+
     open_handles(domain);
     uv_poll_start(&domain->exit_poll, UV_READABLE, vp_qemu_domain_on_exit);
-    uv_timer_start(&domain->ping_timer, vp_qemu_domain_on_timer, domain->driver->ping_interval_ms,
-                   domain->driver->ping_interval_ms);
     vp_qemu_domain_connect(domain);
+    uv_timer_start(&domain->ping_timer, vp_qemu_domain_on_timer, MIN(interval_ms, VP_ADOPT_ANSWER_MS + 100),
+                   interval_ms);
 }
 
 void vp_qemu_domain_made(VpQemuDomain *domain, VpError *error)
