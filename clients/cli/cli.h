@@ -95,3 +95,7 @@ gboolean vp_cli_print_value(VpCli *cli, json_t *json, gboolean stream);
 
 /* The table of commands; its last entry has no name. */
 extern const VpCommand vp_commands[];
+/* Whether commands stand in a group of that name. */
+gboolean vp_cli_is_group(const char *word);
+/* `group` NULL: one that stands alone. NULL: there is none. */
+const VpCommand *vp_cli_find_command(const char *group, const char *name);

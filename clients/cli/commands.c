@@ -111,3 +111,21 @@ const VpCommand vp_commands[] = {
      "  source <(vpctl completion bash)\n  vpctl completion zsh >~/.zfunc/_vpctl\n", vp_completion},
     {NULL, NULL, NULL, 0, 0, NULL, NULL, NULL},
 };
+
+gboolean vp_cli_is_group(const char *word)
+{
+    for (const VpCommand *command = vp_commands; command->name; command++) {
+        if (g_strcmp0(command->group, word) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+const VpCommand *vp_cli_find_command(const char *group, const char *name)
+{
+    for (const VpCommand *command = vp_commands; command->name; command++) {
+        if (g_strcmp0(command->group, group) == 0 && g_str_equal(command->name, name))
+            return command;
+    }
+    return NULL;
+}

@@ -277,28 +277,16 @@ static char **find_option(const Place *place, const char *word)
     return NULL;
 }
 
-static gboolean is_group(const char *word)
-{
-    for (const VpCommand *command = vp_commands; command->name; command++) {
-        if (g_strcmp0(command->group, word) == 0)
-            return TRUE;
-    }
-    return FALSE;
-}
-
 /* A word that is no option: the group, the command, or one of its arguments. FALSE: there is no such command. */
 static gboolean take_word(Place *place, const char *word)
 {
     if (place->command || (!place->group && g_str_equal(word, "help")))
         return TRUE;
-    if (!place->group && is_group(word)) {
+    if (!place->group && vp_cli_is_group(word)) {
         place->group = word;
         return TRUE;
     }
-    for (const VpCommand *command = vp_commands; command->name; command++) {
-        if (g_strcmp0(command->group, place->group) == 0 && g_str_equal(command->name, word))
-            place->command = command;
-    }
+    place->command = vp_cli_find_command(place->group, word);
     if (place->command)
         load_options(place);
     return place->command != NULL;

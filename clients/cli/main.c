@@ -105,24 +105,6 @@ static int unknown(const char *word, const char *group)
                         group ? " " : "", word, hint);
 }
 
-static gboolean is_group(const char *word)
-{
-    for (const VpCommand *command = vp_commands; command->name; command++) {
-        if (g_strcmp0(command->group, word) == 0)
-            return TRUE;
-    }
-    return FALSE;
-}
-
-static const VpCommand *find_command(const char *group, const char *name)
-{
-    for (const VpCommand *command = vp_commands; command->name; command++) {
-        if (g_strcmp0(command->group, group) == 0 && g_str_equal(command->name, name))
-            return command;
-    }
-    return NULL;
-}
-
 /* Takes the next word off the arguments; options may stand before it. NULL: *ret_exit is what to return. */
 static const char *next_word(VpCli *cli, int *argc, char ***argv, const char *group, int *ret_exit)
 {
@@ -143,12 +125,12 @@ static const char *next_word(VpCli *cli, int *argc, char ***argv, const char *gr
 /* vpctl help [GROUP] [COMMAND]; argv[0] is "help". */
 static int help(VpCli *cli, int argc, char **argv)
 {
-    const char *group = argc > 1 && is_group(argv[1]) ? argv[1] : NULL;
+    const char *group = argc > 1 && vp_cli_is_group(argv[1]) ? argv[1] : NULL;
     const int at = group ? 2 : 1;
 
     if (argc <= at)
         return print_help(group);
-    const VpCommand *command = find_command(group, argv[at]);
+    const VpCommand *command = vp_cli_find_command(group, argv[at]);
     if (!command)
         return unknown(argv[at], group);
     char *words[] = {argv[at], (char *)"--help", NULL};
@@ -163,7 +145,7 @@ static int run(VpCli *cli, int argc, char **argv)
 
     if (!word)
         return code;
-    if (is_group(word)) {
+    if (vp_cli_is_group(word)) {
         group = word;
         word = next_word(cli, &argc, &argv, group, &code);
         if (!word)
@@ -174,7 +156,7 @@ static int run(VpCli *cli, int argc, char **argv)
     if (!group && g_str_equal(word, VP_COMPLETE_WORD))
         return vp_completion_list(cli, argc, argv);
 
-    const VpCommand *command = find_command(group, word);
+    const VpCommand *command = vp_cli_find_command(group, word);
     return command ? command->run(cli, command, argc, argv) : unknown(word, group);
 }
 
