@@ -20,7 +20,7 @@
 #define MAX_QUEUED_SLOW 64
 #define KEEP_OPERATIONS 1000
 #define MAX_WAITING_JOBS 64
-#define ADOPT_US (3 * G_USEC_PER_SEC)
+#define ADOPT_US (2 * G_USEC_PER_SEC)
 #define JOBS_END_US (5 * G_USEC_PER_SEC)
 
 struct VpDaemon {

@@ -25,6 +25,8 @@ void vp_qemu_domain_begin_power_off(VpQemuDomain *domain, VpQemuOp *op);
 void vp_qemu_domain_connect(VpQemuDomain *domain);
 /* Looks after it, each ping_interval_ms. */
 void vp_qemu_domain_on_timer(uv_timer_t *timer);
+/* The daemon's start waits for the first answer of a QEMU that is taken up; not for one that hangs. */
+#define VP_ADOPT_ANSWER_MS 1000
 /* It will be UNRESPONSIVE until its first answer. */
 void vp_qemu_domain_adopt_unresponsive(VpQemuDomain *domain);
 /* QEMU has said so, by an event or by its answer. */

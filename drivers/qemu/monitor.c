@@ -331,7 +331,9 @@ static void on_silence(VpQemuDomain *domain)
 void vp_qemu_domain_on_timer(uv_timer_t *timer)
 {
     VpQemuDomain *domain = timer->data;
-    const gint64 limit_us = (gint64)domain->driver->unresponsive_after_ms * 1000;
+    const guint64 after_ms = domain->driver->unresponsive_after_ms;
+    const gint64 limit_us =
+        (gint64)(domain->phase == VP_PHASE_ADOPTING ? MIN(after_ms, VP_ADOPT_ANSWER_MS) : after_ms) * 1000;
 
     if (++domain->ticks % LOG_CHECK_TICKS == 0) {
         vp_qemu_domain_ref(domain);
