@@ -1,5 +1,7 @@
 """A QEMU that does not answer hurts nobody but itself, and a daemon that comes back takes up all that runs, at once."""
+import glob
 import os
+import re
 import signal
 import statistics
 import time
@@ -7,7 +9,7 @@ import time
 import pytest
 
 from harness import images
-from harness.client import pb
+from harness.client import TOP, pb
 from harness.daemon import alive, process_state, wait_until
 from harness.domains import act, create, get, names, state
 from harness.errors import refused
@@ -165,3 +167,13 @@ def test_many_are_taken_up_at_once(make_daemon):
         act(client, "PowerOff", name, no_wait=True)
     wait_until(lambda: all(state(client, name) == "SHUTOFF" for name in names_of), "all to be off", timeout=60)
     assert daemon.hypervisors() == []
+
+
+def test_the_page_of_faults_names_tests_that_there_are():
+    with open(os.path.join(TOP, "docs", "qemu-faults.md"), encoding="utf-8") as file:
+        named = set(re.findall(r"`(test_\w+)`", file.read()))
+    there = set()
+    for path in glob.glob(os.path.join(TOP, "tests", "integration", "test_*.py")):
+        with open(path, encoding="utf-8") as file:
+            there |= set(re.findall(r"^def (test_\w+)", file.read(), flags=re.M))
+    assert named and named <= there, named - there

@@ -37,6 +37,22 @@ def runs_and_ends(daemon, client, name="vm"):
     assert daemon.hypervisors() == [] and state(client, name) == "SHUTOFF"
 
 
+def with_vm(make_daemon, aid):
+    """A daemon with `aid` (Steps or Disk) and a domain that does not run; answers the daemon, the aid and a client."""
+    daemon = make_daemon()
+    helper = aid(daemon)
+    daemon.start()
+    client = daemon.client()
+    create(client, "vm", driver="qemu", disks=[images.qcow2(daemon.path("disk.qcow2"))], accelerator=pb.ACCELERATOR_TCG)
+    return daemon, helper, client
+
+
+def failing_disk(daemon):
+    disk = Disk(daemon.folder)
+    daemon.env.update(disk.env)
+    return disk
+
+
 class Calls(threading.Thread):
     """A call on a thread of its own; `error` is the refusal, if it was one."""
 
@@ -63,11 +79,7 @@ class Calls(threading.Thread):
 
 def test_no_qemu_before_its_start_is_on_the_disk(make_daemon):
     """The disk hangs: the start waits for it, and a daemon that is killed then leaves nothing behind."""
-    daemon = make_daemon()
-    steps = Steps(daemon)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", driver="qemu", disks=[images.qcow2(daemon.path("disk.qcow2"))])
+    daemon, steps, client = with_vm(make_daemon, Steps)
     steps.set(HOLD_FSYNC, 1)
     other = Calls(create, daemon.client(), "other")
     steps.wait_held()
@@ -87,11 +99,7 @@ def test_no_qemu_before_its_start_is_on_the_disk(make_daemon):
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_killed_at_each_step_of_a_start(make_daemon, shard):
     """At each call that a start makes: the next daemon knows what there is, and the domain can be started, once, and ended."""
-    daemon = make_daemon()
-    steps = Steps(daemon)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", driver="qemu", disks=[images.qcow2(daemon.path("disk.qcow2"))], accelerator=pb.ACCELERATOR_TCG)
+    daemon, steps, client = with_vm(make_daemon, Steps)
     steps.arm(0)
     act(client, "Start", "vm")
     total = steps.get(CALLS)
@@ -174,11 +182,7 @@ def test_stopped_during_a_start(make_daemon):
 
 
 def test_stopped_while_the_disk_hangs(make_daemon):
-    daemon = make_daemon()
-    steps = Steps(daemon)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", driver="qemu")
+    daemon, steps, client = with_vm(make_daemon, Steps)
     steps.set(HOLD_FSYNC, 1)
     call = Calls(act, client, "Start", "vm")
     steps.wait_held()
@@ -200,11 +204,7 @@ def test_stopped_while_the_disk_hangs(make_daemon):
 
 def test_power_off_asks_the_driver_whatever_is_stored(make_daemon):
     """The store still says SHUTOFF, and a start is under way: it is ended all the same."""
-    daemon = make_daemon()
-    steps = Steps(daemon)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", driver="qemu", disks=[images.qcow2(daemon.path("disk.qcow2"))])
+    daemon, steps, client = with_vm(make_daemon, Steps)
     steps.set(HOLD_FSYNC, 1)
     other = Calls(create, daemon.client(), "other")
     steps.wait_held()
@@ -265,12 +265,7 @@ def test_slow_images_delay_nobody_else(make_daemon):
 
 def test_a_start_on_a_full_disk(make_daemon):
     """What cannot be recorded is not begun, and says why; with room again the journal has all of it."""
-    daemon = make_daemon()
-    disk = Disk(daemon.folder)
-    daemon.env.update(disk.env)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", driver="qemu")
+    daemon, disk, client = with_vm(make_daemon, failing_disk)
     disk.fail(errno.ENOSPC)
     for _ in range(2):
         with refused("RESOURCE_EXHAUSTED", "STORE_FULL") as refusal:
@@ -287,12 +282,7 @@ def test_a_start_on_a_full_disk(make_daemon):
 
 def test_a_power_off_on_a_full_disk(make_daemon):
     """It is done, and the answer says that it is not recorded yet."""
-    daemon = make_daemon()
-    disk = Disk(daemon.folder)
-    daemon.env.update(disk.env)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", driver="qemu")
+    daemon, disk, client = with_vm(make_daemon, failing_disk)
     pid = act(client, "Start", "vm").domain.status.pid
     disk.fail(errno.ENOSPC)
     for _ in range(2):
@@ -307,21 +297,16 @@ def test_a_power_off_on_a_full_disk(make_daemon):
 
 
 def test_a_failure_is_journalled_once_the_disk_has_room(make_daemon):
-    daemon = make_daemon()
-    disk = Disk(daemon.folder)
-    daemon.env.update(disk.env)
-    daemon.start()
-    client = daemon.client()
-    create(client, "vm", labels={"test.fault.pause": "fail:INTERNAL:no luck"})
-    act(client, "Start", "vm")
-    revision = get(client, "vm").revision
+    _, disk, client = with_vm(make_daemon, failing_disk)
+    create(client, "light", labels={"test.fault.pause": "fail:INTERNAL:no luck"})
+    act(client, "Start", "light")
+    revision = get(client, "light").revision
     disk.fail(errno.ENOSPC, times=1)
     with refused("INTERNAL", "INJECTED"):
-        act(client, "Pause", "vm")
+        act(client, "Pause", "light")
     event = Events(client, start_revision=1).until("OPERATION_FAILED", "domain.pause")
     assert "no luck" in event.detail and disk.faults_left() == 0
-    assert get(client, "vm").revision == revision, "an event of an operation does not change the domain"
-    act(client, "PowerOff", "vm")
+    assert get(client, "light").revision == revision, "an event of an operation does not change the domain"
 
 
 # ---- several at once ----

@@ -1,6 +1,8 @@
 """A daemon that is held or killed at a chosen moment (shim/steps.c)."""
+import atexit
 import functools
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -18,7 +20,9 @@ def shim():
     """The library, built once for each process of the tests."""
     if os.environ.get("VIRTPLANE_CONFIG", "plain") != "plain":
         pytest.skip("the sanitizers do not like to be preloaded")
-    built = os.path.join(tempfile.mkdtemp(prefix="vp-shim-"), "steps.so")
+    folder = tempfile.mkdtemp(prefix="vp-shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    built = os.path.join(folder, "steps.so")
     source = os.path.join(TOP, "tests", "integration", "shim", "steps.c")
     subprocess.run(["cc", "-D_GNU_SOURCE", "-O1", "-g", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", built, source, "-ldl"], check=True)
     return built
