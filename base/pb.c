@@ -39,6 +39,23 @@ void *vp_pb_unpack(const ProtobufCMessageDescriptor *descriptor, GBytes *bytes)
     return protobuf_c_message_unpack(descriptor, NULL, size, data);
 }
 
+static gsize put_varint(guint8 *at, guint64 value)
+{
+    gsize n = 0;
+
+    for (; value >= 0x80; value >>= 7)
+        at[n++] = (guint8)(value | 0x80);
+    at[n++] = (guint8)value;
+    return n;
+}
+
+gsize vp_pb_put_prefix(guint8 *at, guint field, gsize size)
+{
+    const gsize n = put_varint(at, (guint64)field << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED);
+
+    return n + put_varint(at + n, size);
+}
+
 static void take_string(char **field, char *value)
 {
     if (*field != protobuf_c_empty_string)

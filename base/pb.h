@@ -22,6 +22,10 @@ GBytes *vp_pb_pack(const void *message);
  * protobuf-c recurses without limit. */
 void *vp_pb_unpack(const ProtobufCMessageDescriptor *descriptor, GBytes *bytes);
 
+/* What stands before a message (or string) of `size` bytes in field `field` of another, on the wire; answers how many bytes that are. */
+#define VP_PB_PREFIX_MAX 20
+gsize vp_pb_put_prefix(guint8 *at, guint field, gsize size);
+
 /* Replaces a string field by a copy of `value` (NULL: empty). */
 void vp_pb_set(char **field, const char *value);
 /* The same with printf's format. */

@@ -6,6 +6,7 @@
 #include <grpc/slice.h>
 #include <string.h>
 
+#include "base/pb.h"
 #include "base/thread.h"
 #include "server/rpc/internal.h"
 
@@ -130,25 +131,14 @@ gboolean vp_call_write(VpCall *call, const void *message, gboolean more,
     return write_buffer(call, vp_buffer_of_message(message), more, written, data);
 }
 
-static size_t put_varint(guint8 *at, guint64 value)
-{
-    size_t n = 0;
-
-    for (; value >= 0x80; value >>= 7)
-        at[n++] = (guint8)(value | 0x80);
-    at[n++] = (guint8)value;
-    return n;
-}
-
 gboolean vp_call_write_wrapped(VpCall *call, guint field, GBytes *packed, gboolean more,
                                void (*written)(VpCall *call, void *data, gboolean ok), void *data)
 {
-    guint8 prefix[20];
+    guint8 prefix[VP_PB_PREFIX_MAX];
     gsize size;
     const void *bytes = g_bytes_get_data(packed, &size);
 
-    size_t n = put_varint(prefix, (guint64)field << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED);
-    n += put_varint(prefix + n, size);
+    const gsize n = vp_pb_put_prefix(prefix, field, size);
     grpc_slice slice = grpc_slice_malloc(n + size);
     memcpy(GRPC_SLICE_START_PTR(slice), prefix, n);
     memcpy(GRPC_SLICE_START_PTR(slice) + n, bytes, size);

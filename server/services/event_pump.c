@@ -151,31 +151,20 @@ static GPtrArray *pick(VpEventStream *stream, const GPtrArray *entries, gint64 n
     return picked;
 }
 
-static size_t put_varint(guint8 *at, guint64 value)
-{
-    size_t n = 0;
-
-    for (; value >= 0x80; value >>= 7)
-        at[n++] = (guint8)(value | 0x80);
-    at[n++] = (guint8)value;
-    return n;
-}
-
 /* An EventBatch, on the wire. */
 static GBytes *pack_batch(const GPtrArray *picked)
 {
     gsize size = 0;
 
     for (guint i = 0; i < picked->len; i++)
-        size += 11 + g_bytes_get_size(((const VpJournalEntry *)picked->pdata[i])->packed);
+        size += VP_PB_PREFIX_MAX + g_bytes_get_size(((const VpJournalEntry *)picked->pdata[i])->packed);
     guint8 *batch = g_malloc(size);
     gsize at = 0;
     for (guint i = 0; i < picked->len; i++) {
         gsize length;
         const void *event = g_bytes_get_data(((const VpJournalEntry *)picked->pdata[i])->packed, &length);
 
-        batch[at++] = 1 << 3 | PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED; /* events */
-        at += put_varint(batch + at, length);
+        at += vp_pb_put_prefix(batch + at, /* events */ 1, length);
         memcpy(batch + at, event, length);
         at += length;
     }

@@ -103,6 +103,27 @@ static void times_come_back(void **state)
     assert_int_equal(vp_pb_timestamp_us(NULL), 0);
 }
 
+/* A domain packed by hand, with a name of each length at which the prefix grows. */
+static void prefixes(void **state)
+{
+    static const gsize sizes[] = {0, 1, 127, 128, 16383, 16384, 100000};
+
+    (void)state;
+    for (gsize i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        guint8 *bytes = g_malloc(VP_PB_PREFIX_MAX + sizes[i]);
+        const gsize n = vp_pb_put_prefix(bytes, 1, sizes[i]);
+
+        assert_in_range(n, 2, VP_PB_PREFIX_MAX);
+        memset(bytes + n, 'x', sizes[i]);
+        g_autoptr(GBytes) packed = g_bytes_new_take(bytes, n + sizes[i]);
+        vp_pb_auto PbDomain *domain = vp_pb_unpack(&pb_domain__descriptor, packed);
+        assert_non_null(domain);
+        assert_int_equal(strlen(domain->name), sizes[i]);
+    }
+    guint8 most[VP_PB_PREFIX_MAX];
+    assert_in_range(vp_pb_put_prefix(most, G_MAXUINT32 >> 3, G_MAXSIZE), 1, VP_PB_PREFIX_MAX);
+}
+
 static void names_of_enum_values(void **state)
 {
     (void)state;
@@ -114,9 +135,13 @@ static void names_of_enum_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(strings_are_replaced),    cmocka_unit_test(a_copy_is_deep),
-        cmocka_unit_test(an_unpacked_array_grows), cmocka_unit_test(pack_and_unpack),
-        cmocka_unit_test(times_come_back),         cmocka_unit_test(names_of_enum_values),
+        cmocka_unit_test(strings_are_replaced),
+        cmocka_unit_test(a_copy_is_deep),
+        cmocka_unit_test(an_unpacked_array_grows),
+        cmocka_unit_test(pack_and_unpack),
+        cmocka_unit_test(times_come_back),
+        cmocka_unit_test(names_of_enum_values),
+        cmocka_unit_test(prefixes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
