@@ -9,6 +9,7 @@
 #include "clients/cli/image.h"
 #include "clients/cli/operation.h"
 #include "clients/cli/pki.h"
+#include "clients/cli/secret.h"
 
 #define NAMES "NAME..."
 #define ANY 1000
@@ -81,6 +82,15 @@ const VpCommand vp_commands[] = {
      "  vpctl admin restore /backup/store.db --state-dir /var/lib/virtplane\n", vp_admin_restore},
     {"admin", "check", "", 0, 0, "Look for damage in all of the store (exit code 1: there is some)",
      "  vpctl admin check\n  vpctl admin check --state-dir /var/lib/virtplane\n", vp_admin_check},
+
+    {"secret", "create", "NAME", 1, 1, "Create a secret; its value is set afterwards",
+     "  vpctl secret create web-disk --usage image --label tenant=blue\n", vp_secret_create},
+    {"secret", "set", "NAME", 1, 1, "Set the value of a secret, from a file or the standard input",
+     "  vpctl secret set web-disk --file passphrase\n  pass show web-disk | vpctl secret set web-disk\n",
+     vp_secret_set},
+    {"secret", "list", "", 0, 0, "List secrets, without their values", "  vpctl secret list\n", vp_secret_list},
+    {"secret", "delete", NAMES, 1, ANY, "Delete secrets and their values", "  vpctl secret delete web-disk\n",
+     vp_secret_delete},
 
     {"auth", "whoami", "", 0, 0, "Show who the daemon takes you for", "  vpctl auth whoami\n", vp_auth_whoami},
     {"auth", "can-i", "METHOD [RESOURCE]", 1, 2,

@@ -1,4 +1,5 @@
-/* Identities by what proved them, so that a signature is verified once and not at each call. Bounded: full, it starts anew. Any thread. */
+/* Identities by what proved them, so that a signature is verified once and not at each call. Bounded: full, it starts anew; and after a minute
+ * it is verified again. Any thread. */
 #pragma once
 
 #include "server/auth/identity.h"

@@ -1,10 +1,11 @@
 /* The policy: what its file may say, and what it answers. */
-#include <glib/gstdio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
+#include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -141,8 +142,8 @@ static void each_role_has_what_the_ones_before_it_have(void **state)
         const char *method;
         const char *who; /* who may */
     } cases[] = {
-        {"/GetDomain", "voa"},   {"/ListDomains", "voa"}, {"/StartDomain", "oa"}, {"/OpenConsole", "oa"},
-        {"/CreateDomain", "a"},  {"/DeleteDomain", "a"},  {"/BackupStore", "a"},  {"/GetHost", "voa"},
+        {"/GetDomain", "voa"},    {"/ListDomains", "voa"}, {"/StartDomain", "oa"}, {"/OpenConsole", "oa"},
+        {"/CreateDomain", "a"},   {"/DeleteDomain", "a"},  {"/BackupStore", "a"},  {"/GetHost", "voa"},
         {"/GetIdentity", "voax"}, {"/ProbeImage", "oa"},
     };
 
@@ -177,14 +178,14 @@ static void own_roles_have_their_methods(void **state)
 
 static void selectors_cover_what_matches_all_of_them(void **state)
 {
-    g_autoptr(VpPolicy) policy = loaded(
-        "bindings:\n"
-        "  - {role: operator, subjects: [\"cn:names\"], where: {names: [\"web*\", mail]}}\n"
-        "  - {role: operator, subjects: [\"cn:driver\"], where: {drivers: [test]}}\n"
-        "  - {role: operator, subjects: [\"cn:both\"], where: {drivers: [test], names: [\"web*\"]}}\n"
-        "  - {role: operator, subjects: [\"cn:labels\"], where: {labels: {tenant: blue, tier: front}}}\n"
-        "  - {role: admin, subjects: [\"cn:pool\"], where: {pools: [\"fast-*\"]}}\n"
-        "  - {role: admin, subjects: [\"cn:types\"], where: {resources: [volume]}}\n");
+    g_autoptr(VpPolicy) policy =
+        loaded("bindings:\n"
+               "  - {role: operator, subjects: [\"cn:names\"], where: {names: [\"web*\", mail]}}\n"
+               "  - {role: operator, subjects: [\"cn:driver\"], where: {drivers: [test]}}\n"
+               "  - {role: operator, subjects: [\"cn:both\"], where: {drivers: [test], names: [\"web*\"]}}\n"
+               "  - {role: operator, subjects: [\"cn:labels\"], where: {labels: {tenant: blue, tier: front}}}\n"
+               "  - {role: admin, subjects: [\"cn:pool\"], where: {pools: [\"fast-*\"]}}\n"
+               "  - {role: admin, subjects: [\"cn:types\"], where: {resources: [volume]}}\n");
     PbDomain__LabelsEntry tenant = PB_DOMAIN__LABELS_ENTRY__INIT;
     PbDomain__LabelsEntry tier = PB_DOMAIN__LABELS_ENTRY__INIT;
     PbDomain__LabelsEntry other = PB_DOMAIN__LABELS_ENTRY__INIT;

@@ -1,10 +1,11 @@
 /* The vault: what is sealed opens for its secret and with its key alone, and whatever is changed of it does not open. */
-#include <cmocka.h>
-#include <glib/gstdio.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
+#include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
