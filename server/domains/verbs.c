@@ -10,7 +10,8 @@
 
 typedef void (*DriverOp)(VpDriver *driver, VpTask *task);
 
-#define MAX_BACKLOG 32
+/* Of changes of one domain that wait for a store that refuses them. */
+#define MAX_BACKLOG 8
 
 #define STATE(name) (1u << PB_DOMAIN_STATE_##name)
 #define RUNS (STATE(STARTING) | STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN) | STATE(UNRESPONSIVE))
@@ -140,7 +141,7 @@ static VpError *check_backlog(const Work *work)
     if (work->verb == VP_VERB_POWER_OFF || work->verb == VP_VERB_ADOPT)
         return NULL;
     VP_LOCK(&record->domains->mutex);
-    if (record->mutations.length <= MAX_BACKLOG)
+    if (!record->retry || record->mutations.length <= MAX_BACKLOG)
         return NULL;
     return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_BEHIND",
                                        "cannot %s the domain %s: %u of its changes wait for the store; is the disk of "
