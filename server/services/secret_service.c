@@ -127,7 +127,8 @@ static void set_secret_value(VpCall *call, const void *message, void *context)
     PbSetSecretValueResponse response = PB_SET_SECRET_VALUE_RESPONSE__INIT;
 
     /* It is ours until the call goes, and is not looked at again. */
-    explicit_bzero(request->value.data, request->value.len);
+    if (request->value.len > 0)
+        explicit_bzero(request->value.data, request->value.len);
     if (!secret) {
         vp_call_fail(call, error);
         return;
