@@ -8,6 +8,7 @@
 
 #include "server/rpc/connections.h"
 #include "server/rpc/contract.h"
+#include "server/rpc/reflection_index.h"
 #include "server/rpc/rpc.h"
 
 /* The core synchronises a batch's start with its completion in code that ThreadSanitizer does not see: these two tell it. */
@@ -183,6 +184,8 @@ struct VpRpcServer {
     gint64 socket_group;
     VpContract *contract;
     VpHealth *health;
+    pthread_mutex_t reflection_mutex;
+    VpReflectionIndex *reflection; /* NULL: nobody has asked yet */
     VpPool *pool;
     VpPool *slow_pool;
     VpLoop *loop;
@@ -221,6 +224,8 @@ const VpContract *vp_server_contract(const VpRpcServer *server);
 /* The threads for a handler of these flags; NULL: the RPC thread itself. */
 VpPool *vp_server_pool(const VpRpcServer *server, VpRpcFlags flags);
 VpHealth *vp_server_health(VpRpcServer *server);
+/* Made at the first call. */
+const VpReflectionIndex *vp_server_reflection(VpRpcServer *server);
 
 /* ---- requests.c ---- */
 

@@ -46,6 +46,14 @@ VpHealth *vp_server_health(VpRpcServer *server)
     return server->health;
 }
 
+const VpReflectionIndex *vp_server_reflection(VpRpcServer *server)
+{
+    VP_LOCK(&server->reflection_mutex);
+    if (!server->reflection)
+        server->reflection = vp_reflection_index_new();
+    return server->reflection;
+}
+
 /* ---- building ---- */
 
 static grpc_arg int_arg(const char *key, gint value)
@@ -258,6 +266,7 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
     server->listeners = g_ptr_array_new_with_free_func((GDestroyNotify)vp_listener_free);
     server->addresses = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&server->mutex, NULL);
+    pthread_mutex_init(&server->reflection_mutex, NULL);
     vp_cond_init(&server->changed);
 
     VpError *failure = start(server, options);
@@ -349,6 +358,8 @@ void vp_rpc_server_free(VpRpcServer *server)
         g_array_unref(server->endpoints);
     vp_contract_free(server->contract);
     vp_health_free(server->health);
+    vp_reflection_index_free(server->reflection);
+    pthread_mutex_destroy(&server->reflection_mutex);
     vp_connections_free(server->connections);
     g_free(server->queues);
     pthread_cond_destroy(&server->changed);

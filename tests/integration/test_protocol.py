@@ -106,6 +106,13 @@ def test_reflection(client, version):
         assert "virtplane/v1/domain_service.proto" in [file.name for file in files]
     assert ask(file_containing_symbol="nonesuch.Thing").error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
     assert ask(file_by_filename="nonesuch.proto").error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    options = "google.protobuf.FieldOptions"
+    numbers = ask(all_extension_numbers_of_type=options).all_extension_numbers_response
+    assert numbers.base_type_name == options and list(numbers.extension_number) == [50731]
+    rules = ask(file_containing_extension={"containing_type": options, "extension_number": 50731}).file_descriptor_response
+    assert descriptor.FileDescriptorProto.FromString(rules.file_descriptor_proto[0]).name == "virtplane/v1/rules.proto"
+    assert ask(file_containing_extension={"containing_type": options, "extension_number": 1}).error_response.error_code == 5
+    assert ask(all_extension_numbers_of_type="nonesuch.Thing").error_response.error_code == 5
     # Many questions in one stream.
     answers = list(call(iter([module.ServerReflectionRequest(list_services="") for _ in range(50)]), timeout=10))
     assert len(answers) == 50
