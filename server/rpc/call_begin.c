@@ -134,7 +134,7 @@ static VpError *check_connection(VpCall *call)
 {
     VpConnections *connections = call->server->connections;
 
-    if (!vp_connections_full(connections) || !vp_connections_refuses(connections, vp_call_socket(call)))
+    if (!vp_connections_full(connections) || !vp_connections_refuses(connections, call->socket))
         return NULL;
     return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CONNECTIONS",
                                        "%u connections are open, which is the limit; try again",
@@ -148,6 +148,7 @@ void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *c
     VpCall *call = vp_call_new(server, endpoint, core, deadline);
 
     call->authorization = authorization;
+    vp_call_note_peer(call);
     VpError *error = vp_server_enter(server, call);
     if (!error)
         error = check_connection(call);

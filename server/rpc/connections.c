@@ -15,7 +15,10 @@ typedef struct Connection {
     int fd;
     ino_t inode; /* of the socket: another one under the same number is another connection */
     gboolean refused;
+    VpPeer peer;
 } Connection;
+
+#define MAX_GROUPS 65536
 
 struct VpConnections {
     guint most;
@@ -25,6 +28,14 @@ struct VpConnections {
     GHashTable *open; /* fd -> Connection */
     gboolean told;
 };
+
+static void connection_free(gpointer data)
+{
+    Connection *connection = data;
+
+    g_array_unref(connection->peer.groups);
+    g_free(connection);
+}
 
 VpConnections *vp_connections_new(guint most)
 {
@@ -36,7 +47,7 @@ VpConnections *vp_connections_new(guint most)
     const guint64 half = limit.rlim_cur / 2;
     connections->most = (guint)MAX(LEAST, MIN(most ? most : DEFAULT_MOST, half));
     connections->spare = MAX(2, connections->most / 16);
-    connections->open = g_hash_table_new_full(g_int_hash, g_int_equal, NULL, g_free);
+    connections->open = g_hash_table_new_full(g_int_hash, g_int_equal, NULL, connection_free);
     pthread_mutex_init(&connections->mutex, NULL);
     return connections;
 }
@@ -79,11 +90,40 @@ static void forget_gone(VpConnections *connections)
     g_hash_table_foreach_remove(connections->open, is_gone, &connections->n_refused);
 }
 
+static GArray *ask_groups(int fd)
+{
+    GArray *groups = g_array_new(FALSE, FALSE, sizeof(gid_t));
+    socklen_t length = 0;
+
+    /* Asked for with no room it answers how much is needed. */
+    if ((getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) < 0 && length == 0) ||
+        length > MAX_GROUPS * sizeof(gid_t))
+        return groups;
+    g_array_set_size(groups, length / sizeof(gid_t));
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups->data, &length) < 0)
+        g_array_set_size(groups, 0);
+    return groups;
+}
+
+gboolean vp_connections_peer(VpConnections *connections, int fd, VpPeer *ret_peer)
+{
+    VP_LOCK(&connections->mutex);
+    const Connection *connection = g_hash_table_lookup(connections->open, &fd);
+
+    if (!connection)
+        return FALSE;
+    *ret_peer = connection->peer;
+    g_array_ref(ret_peer->groups);
+    return TRUE;
+}
+
 gboolean vp_connections_add(VpConnections *connections, int fd)
 {
+    struct ucred credentials;
+    socklen_t length = sizeof(credentials);
     struct stat status;
 
-    if (fstat(fd, &status) < 0)
+    if (fstat(fd, &status) < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0)
         return FALSE;
     VP_LOCK(&connections->mutex);
     Connection *old = g_hash_table_lookup(connections->open, &fd);
@@ -102,7 +142,8 @@ gboolean vp_connections_add(VpConnections *connections, int fd)
     if (n >= connections->most + connections->spare)
         return FALSE;
     Connection *connection = g_new(Connection, 1);
-    *connection = (Connection){.fd = fd, .inode = status.st_ino, .refused = refused};
+    *connection =
+        (Connection){.fd = fd, .inode = status.st_ino, .refused = refused, .peer = {credentials, ask_groups(fd)}};
     g_hash_table_insert(connections->open, &connection->fd, connection);
     if (refused)
         g_atomic_int_inc(&connections->n_refused);

@@ -5,8 +5,15 @@
 #pragma once
 
 #include <glib.h>
+#include <sys/socket.h>
 
 typedef struct VpConnections VpConnections;
+
+/* Who is at the other end, as the kernel noted when it connected. */
+typedef struct VpPeer {
+    struct ucred credentials;
+    GArray *groups; /* the supplementary ones, of gid_t; not to be changed */
+} VpPeer;
 
 /* `most`: so many are served at once; 0: 2,000, or half of the descriptors that the process may have if these are fewer. */
 VpConnections *vp_connections_new(guint most);
@@ -17,6 +24,9 @@ gboolean vp_connections_add(VpConnections *connections, int fd);
 
 /* Whether calls of this connection are to be refused. Any thread. */
 gboolean vp_connections_refuses(VpConnections *connections, int fd);
+
+/* Who is at the other end of an open connection; the groups are a reference of the caller's. FALSE: unknown. Any thread. */
+gboolean vp_connections_peer(VpConnections *connections, int fd, VpPeer *ret_peer);
 
 /* Whether any connection's are: what to ask first. */
 gboolean vp_connections_full(VpConnections *connections);

@@ -55,6 +55,9 @@ struct VpCall {
     ProtobufCMessage *request; /* of a client stream a copy of the first message; atomic there, as it comes later */
     char *authorization;
     grpc_auth_context *auth;
+    int socket; /* of a connection that we accepted, else -1 */
+    gboolean peer_known;
+    VpPeer peer;
     const char *identity_name;
     void *identity;
     void (*identity_destroy)(void *identity);
@@ -136,8 +139,8 @@ void vp_call_check_stalled(VpCall *call, gint64 before_us);
 
 /* ---- peer.c ---- */
 
-/* The socket of a call that came over one of ours, or -1. */
-int vp_call_socket(VpCall *call);
+/* Notes by which connection a call came, and what was known of that when it was made. */
+void vp_call_note_peer(VpCall *call);
 
 /* ---- health.c, reflection.c ---- */
 

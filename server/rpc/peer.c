@@ -1,24 +1,19 @@
 /* Who calls: what the kernel, the handshake and the headers say of it, and what the gate makes of that. */
 #include <grpc/grpc_security_constants.h>
 #include <grpc/support/alloc.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "server/rpc/internal.h"
 
-#define MAX_GROUPS 65536
-
 /* The core names a connection that we accepted "fd:N", and keeps N open for as long as one of its calls is held. */
-int vp_call_socket(VpCall *call)
+void vp_call_note_peer(VpCall *call)
 {
     char *peer = grpc_call_get_peer(call->call);
-    int fd = -1;
+    const gboolean ours = peer && strncmp(peer, "fd:", 3) == 0;
 
-    if (!peer || sscanf(peer, "fd:%d", &fd) != 1)
-        fd = -1;
+    call->socket = ours ? (int)g_ascii_strtoll(peer + 3, NULL, 10) : -1;
+    call->peer_known = ours && vp_connections_peer(call->server->connections, call->socket, &call->peer);
     gpr_free(peer);
-    return fd;
 }
 
 /* A property of the connection's handshake that has one value. */
@@ -54,38 +49,21 @@ static void read_handshake(VpCall *call, VpCredentials *credentials)
 
 void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials)
 {
-    const int fd = vp_call_socket(call);
-    struct ucred kernel;
-    socklen_t length = sizeof(kernel);
-
     memset(ret_credentials, 0, sizeof(*ret_credentials));
     ret_credentials->authorization = call->authorization;
-    if (fd < 0) {
+    if (!call->peer_known) {
         read_handshake(call, ret_credentials);
         return;
     }
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &kernel, &length) < 0)
-        return;
     ret_credentials->local = TRUE;
-    ret_credentials->uid = kernel.uid;
-    ret_credentials->gid = kernel.gid;
-    ret_credentials->pid = kernel.pid;
+    ret_credentials->uid = call->peer.credentials.uid;
+    ret_credentials->gid = call->peer.credentials.gid;
+    ret_credentials->pid = call->peer.credentials.pid;
 }
 
 GArray *vp_call_groups(VpCall *call)
 {
-    GArray *groups = g_array_new(FALSE, FALSE, sizeof(gid_t));
-    const int fd = vp_call_socket(call);
-    socklen_t length = 0;
-
-    /* Asked for with no room it answers how much is needed. */
-    if (fd < 0 || (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) < 0 && length == 0) ||
-        length > MAX_GROUPS * sizeof(gid_t))
-        return groups;
-    g_array_set_size(groups, length / sizeof(gid_t));
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups->data, &length) < 0)
-        g_array_set_size(groups, 0);
-    return groups;
+    return call->peer_known ? g_array_ref(call->peer.groups) : g_array_new(FALSE, FALSE, sizeof(gid_t));
 }
 
 const VpMethod *vp_call_method(VpCall *call)
