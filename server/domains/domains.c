@@ -287,6 +287,10 @@ static void settle(VpDomains *domains)
         if (error)
             vp_log(VP_LOG_ERROR, "at the end: %s", error->message);
     }
+    gboolean in_time = TRUE;
+    VP_LOCK(&domains->mutex);
+    while (domains->inside > 0 && in_time)
+        in_time = vp_cond_wait_until(&domains->idle, &domains->mutex, deadline_us);
 }
 
 void vp_domains_free(VpDomains *domains)

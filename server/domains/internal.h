@@ -55,8 +55,10 @@ struct VpDomains {
     guint n_drivers;
 
     pthread_mutex_t mutex;
-    pthread_cond_t idle; /* fewer adoptions are under way */
+    pthread_cond_t idle; /* fewer adoptions are under way, or fewer are inside */
     guint adopting;
+    guint
+        inside; /* commits under way, and threads that make changes or tell of them: nothing is freed before they are out */
     gboolean stopping;  /* what the store does not take now is not tried again */
     GTree *by_name;     /* char * -> VpRecord (one reference) */
     GHashTable *by_uid; /* char * -> VpRecord (none) */

@@ -23,6 +23,19 @@ typedef struct Attempt {
 
 static void pump(VpRecord *record);
 
+static void enter(VpDomains *domains)
+{
+    VP_LOCK(&domains->mutex);
+    domains->inside++;
+}
+
+static void leave(VpDomains *domains)
+{
+    VP_LOCK(&domains->mutex);
+    if (--domains->inside == 0)
+        pthread_cond_broadcast(&domains->idle);
+}
+
 static void mutation_free(VpMutation *mutation)
 {
     if (mutation->destroy)
@@ -99,14 +112,17 @@ static void head_done(VpRecord *record, VpMutation *mutation, gint64 revision, c
 static void retry(void *data)
 {
     VpRecord *record = data;
+    VpDomains *domains = record->domains;
 
-    pthread_mutex_lock(&record->domains->mutex);
+    pthread_mutex_lock(&domains->mutex);
+    domains->inside++;
     VpTimer *timer = g_steal_pointer(&record->retry);
     record->busy = FALSE;
-    pthread_mutex_unlock(&record->domains->mutex);
+    pthread_mutex_unlock(&domains->mutex);
     vp_timer_cancel(timer);
     pump(record);
     vp_record_unref(record);
+    leave(domains);
 }
 
 /* Takes those that do not wait on out of the queue; the head is what they wait for. Under the mutex. */
@@ -153,14 +169,11 @@ static gboolean try_again(VpRecord *record, const VpError *error)
     return again;
 }
 
-static void committed(void *data, gint64 revision, const VpError *error)
+/* Shows what was committed, or notes that it is to be tried again. */
+static void end_attempt(VpRecord *record, VpMutation *mutation, PbDomain *made, gint64 revision, const VpError *error)
 {
-    Attempt *attempt = data;
-    g_autoptr(VpRecord) record = attempt->record;
-    VpMutation *mutation = attempt->mutation;
-    PbDomain *draft = attempt->draft;
+    PbDomain *draft = made;
 
-    g_free(attempt);
     if (error && mutation->observed && try_again(record, error)) {
         vp_pb_free(draft);
         return;
@@ -178,6 +191,16 @@ static void committed(void *data, gint64 revision, const VpError *error)
         vp_registry_remove(record);
     vp_pb_free(draft);
     head_done(record, mutation, revision, error);
+}
+
+static void committed(void *data, gint64 revision, const VpError *error)
+{
+    g_autofree Attempt *attempt = data;
+    VpDomains *domains = attempt->record->domains;
+
+    end_attempt(attempt->record, attempt->mutation, attempt->draft, revision, error);
+    vp_record_unref(attempt->record);
+    leave(domains);
 }
 
 /* Begins the next change, if none is under way. The caller holds the record: telling that a change has ended may drop all other references. */
@@ -225,6 +248,7 @@ static void pump(VpRecord *record)
     }
     Attempt *attempt = g_new0(Attempt, 1);
     *attempt = (Attempt){.record = vp_record_ref(record), .mutation = mutation, .draft = g_steal_pointer(&draft)};
+    enter(domains);
     vp_store_commit(domains->store, g_steal_pointer(&txn), committed, attempt);
 }
 
@@ -234,9 +258,11 @@ void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation)
     VpMutation *queued = g_memdup2(mutation, sizeof(*mutation));
 
     pthread_mutex_lock(&record->domains->mutex);
+    record->domains->inside++;
     g_queue_push_tail(&record->mutations, queued);
     pthread_mutex_unlock(&record->domains->mutex);
     pump(record);
+    leave(record->domains);
 }
 
 void vp_record_hurry(VpRecord *record)
