@@ -57,8 +57,7 @@ struct VpDomains {
     pthread_mutex_t mutex;
     pthread_cond_t idle; /* fewer adoptions are under way, or fewer are inside */
     guint adopting;
-    guint
-        inside; /* commits under way, and threads that make changes or tell of them: nothing is freed before they are out */
+    guint inside;       /* commits under way, and threads that tell of one: nothing is freed before they are out */
     gboolean stopping;  /* what the store does not take now is not tried again */
     GTree *by_name;     /* char * -> VpRecord (one reference) */
     GHashTable *by_uid; /* char * -> VpRecord (none) */
