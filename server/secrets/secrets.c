@@ -397,8 +397,9 @@ PbSecret *vp_secrets_set_value(VpSecrets *secrets, const PbSetSecretValueRequest
     if (was_done(secrets, caller, request->request_id, fingerprint, &uid, &revision, error))
         return *error ? NULL : vp_secrets_get(secrets, "", uid, error);
     vp_pb_auto PbSecret *secret = vp_secrets_get(secrets, request->name, request->uid, error);
-    if (secret)
-        *error = check_revision(secret, request->revision);
+    if (!secret)
+        return NULL;
+    *error = check_revision(secret, request->revision);
     if (*error)
         return NULL;
     g_autoptr(GBytes) sealed =
@@ -440,8 +441,9 @@ gint64 vp_secrets_delete(VpSecrets *secrets, const PbDeleteSecretRequest *reques
     if (was_done(secrets, caller, request->request_id, fingerprint, &uid, &revision, error))
         return *error ? 0 : revision;
     vp_pb_auto PbSecret *secret = vp_secrets_get(secrets, request->name, request->uid, error);
-    if (secret)
-        *error = check_revision(secret, request->revision);
+    if (!secret)
+        return 0;
+    *error = check_revision(secret, request->revision);
     if (*error)
         return 0;
     VpTxn *txn = vp_txn_new();

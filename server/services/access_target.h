@@ -20,7 +20,7 @@ typedef struct VpTarget {
 } VpTarget;
 
 /* Of a method that works on one resource or makes one. Never blocks. */
-void vp_target_find(const VpAccessContext *context, const VpMethod *method, const void *request, VpTarget *ret_target);
+void vp_target_find(const VpAccessContext *context, const VpMethod *method, const void *message, VpTarget *ret_target);
 /* The same for a name or uid alone; of a volume "POOL/NAME". */
 void vp_target_find_named(const VpAccessContext *context, const char *type, const char *name, VpTarget *ret_target);
 void vp_target_clear(VpTarget *target);
