@@ -17,6 +17,7 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/soak.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/event_service.pb-c.h"
 
@@ -40,6 +41,7 @@ static gint connections = 50;
 static gint stalled = 100;
 static gint rate = 2000;
 static gint batch = 256;
+static gint soak = SOAK_EVENTS;
 
 typedef struct Subscriber {
     struct Reader *reader;
@@ -543,6 +545,7 @@ static void read_options(int argc, char **argv)
         {"stalled", 0, 0, G_OPTION_ARG_INT, &stalled, "How many of the streams are not read (100)", "N"},
         {"rate", 0, 0, G_OPTION_ARG_INT, &rate, "Changes offered a second (2000)", "N"},
         {"batch", 0, 0, G_OPTION_ARG_INT, &batch, "max_batch of the streams; 0: one event a message (256)", "N"},
+        {"soak", 0, 0, G_OPTION_ARG_INT, &soak, "The long run's events (1,000,000); 0 leaves it out", "N"},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     GOptionContext *context = g_option_context_new(NULL);
@@ -569,6 +572,8 @@ int main(int argc, char **argv)
     measure();
 
     bench_stop(bench.daemon);
+    if (soak > 0)
+        soak_run(bench.dir, (guint)soak);
     g_free(bench.address);
     grpc_shutdown_blocking();
     bench_remove(bench.dir);
