@@ -159,6 +159,7 @@ def test_a_large_state_goes_at_the_readers_pace(make_daemon):
             found.add(message.state.domain.uid)
         assert len(found) == 2000 and message.bookmark.initial_state_end and message.bookmark.revision == listed
         assert next(stream).event.type == pb.EVENT_TYPE_DOMAIN_STARTING
+        stream.cancel()
 
 
 def test_a_list_and_a_revision_exclude_each_other(client):
