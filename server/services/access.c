@@ -11,9 +11,10 @@
 typedef struct Pass {
     VpAccessContext *context;
     VpIdentity *identity; /* NULL: what it showed was refused */
-    char *resource;       /* "domain/web"; NULL: none, or not looked at */
     gint64 start_us;
-    gboolean refused; /* by the gate itself */
+    /* Of a client stream these are known when it is open already, and perhaps being ended by another thread: atomic. */
+    char *resource; /* "domain/web"; NULL: none, or not looked at */
+    gint refused;   /* by the gate itself */
 } Pass;
 
 static void pass_free(void *data)
@@ -159,8 +160,10 @@ static VpError *permit(void *data, VpCall *call, const VpMethod *method, const v
 {
     Pass *pass = vp_call_identity(call);
 
-    VpError *error = permit_identity(data, pass->identity, method, request, &pass->resource);
-    pass->refused = error != NULL;
+    char *resource = NULL;
+    VpError *error = permit_identity(data, pass->identity, method, request, &resource);
+    g_atomic_pointer_set(&pass->resource, resource);
+    g_atomic_int_set(&pass->refused, error != NULL);
     return error;
 }
 
@@ -205,10 +208,10 @@ static gint64 revision_of(const ProtobufCMessage *reply)
 static void ended(void *data, VpCall *call, const VpMethod *method, const VpError *error, const void *reply)
 {
     const VpAccessContext *context = data;
-    const Pass *pass = vp_call_identity(call);
+    Pass *pass = vp_call_identity(call);
     const gboolean refused =
-        pass &&
-        (pass->refused || (error && (error->code == VP_PERMISSION_DENIED || error->code == VP_UNAUTHENTICATED)));
+        pass && (g_atomic_int_get(&pass->refused) ||
+                 (error && (error->code == VP_PERMISSION_DENIED || error->code == VP_UNAUTHENTICATED)));
     VpCaller caller;
 
     if (!context->audit || !pass || (!refused && !method->audited))
@@ -218,7 +221,7 @@ static void ended(void *data, VpCall *call, const VpMethod *method, const VpErro
         .identity = pass->identity ? pass->identity->name : VP_ANONYMOUS,
         .caller = caller.text,
         .method = method->method,
-        .resource = pass->resource,
+        .resource = g_atomic_pointer_get(&pass->resource),
         .refused = refused,
         .error = error,
         .revision = reply ? revision_of(reply) : 0,
