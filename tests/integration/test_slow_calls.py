@@ -63,14 +63,15 @@ def test_slow_calls_leave_room_for_others(daemon, client, connect):
     path = chain(daemon, 150)
     create(client, "vm", labels={"note": "x" * 4000})
     for _ in range(2):
-        connect(window=0).open(FOLDER, message(pb.InspectPathRequest(path=folder).SerializeToString()))
-    for _ in range(2):
         connect(window=0).open(CHAIN, message(pb.InspectChainRequest(path=path, format=pb.IMAGE_FORMAT_QCOW2).SerializeToString()))
 
     def refused_beyond():
         with refused("RESOURCE_EXHAUSTED", "TOO_BUSY") as refusal:
-            for _ in range(50):
-                list(client.image.InspectPath(pb.InspectPathRequest(path=folder), timeout=20))
+            for _ in range(20):
+                # The one before may have come when ours had taken the place.
+                for _ in range(2):
+                    connect(window=0).open(FOLDER, message(pb.InspectPathRequest(path=folder).SerializeToString()))
+                list(client.image.InspectPath(pb.InspectPathRequest(path=folder), timeout=60))
         return refusal.error
 
     assert refused_beyond().retry_seconds > 0
@@ -80,4 +81,4 @@ def test_slow_calls_leave_room_for_others(daemon, client, connect):
         client.image.ProbeImage(pb.ProbeImageRequest(path=path))
         client.event.ListEvents(pb.ListEventsRequest())
         assert names(client) == ["vm"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10

@@ -407,7 +407,7 @@ static void a_client_that_goes_is_noticed(void **state)
     g_autoptr(VpError) error = NULL;
 
     start(bench, hold, drop);
-    assert_null(get(bench, "web", 50, &error));
+    assert_null(get(bench, "web", 500, &error));
     assert_int_equal(error->code, VP_DEADLINE_EXCEEDED);
     g_autoptr(VpCall) call = take_held(bench);
     vp_call_on_close(call, on_closed, bench);
@@ -601,7 +601,7 @@ static void a_drain_waits_for_answers_and_then_cancels(void **state)
     pthread_t thread;
 
     start(bench, hold, drop);
-    assert_null(get(bench, "web", 50, &error));
+    assert_null(get(bench, "web", 500, &error));
     /* Its client has gone, its handler still works on it. */
     assert_null(vp_thread_start(&thread, "later", finish_later, take_held(bench)));
     const gint64 start_us = vp_now_us();
