@@ -1,7 +1,7 @@
 /*
  * The daemon's certificates: its own, the CA that clients are signed by, and the list of those withdrawn; as they were in the files at one moment.
- * Immutable, and counted. What they say of a client is asked at each of its calls, not at the handshake alone: a certificate that is withdrawn or has run out ends with the
- * next call, on connections that are open as well.
+ * Immutable, and counted. What they say of a client is asked at each of its calls, not at the handshake alone: a certificate that is withdrawn or has
+ * run out ends with the next call, on connections that are open as well.
  */
 #pragma once
 
