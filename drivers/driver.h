@@ -30,7 +30,8 @@ typedef struct VpObservation {
     PbDiskStatus *const
         *disks; /* borrowed; kept in the status. With n_disks 0 the status keeps those it has, unless pid is 0 */
     gsize n_disks;
-    /* Borrowed; kept in the status as the disks are. */
+    gboolean tainted; /* runs with arguments of its user's own; kept in the status as the disks are */
+    /* Borrowed; kept in the same way. */
     PbDomainEndpoint *const *endpoints;
     gsize n_endpoints;
     PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */

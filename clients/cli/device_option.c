@@ -52,8 +52,18 @@ static VpError *set_disk_part(PbDisk *disk, const char *text, const char *part)
     } else if (g_str_has_prefix(part, "bus=")) {
         error = set_enum("disk", text, &pb_disk_bus__descriptor, strchr(part, '=') + 1, &value);
         disk->bus = (PbDiskBus)value;
+    } else if (g_str_has_prefix(part, "cache=")) {
+        error = set_enum("disk", text, &pb_disk_cache__descriptor, strchr(part, '=') + 1, &value);
+        disk->cache = (PbDiskCache)value;
+    } else if (g_str_has_prefix(part, "io=")) {
+        error = set_enum("disk", text, &pb_disk_io__descriptor, strchr(part, '=') + 1, &value);
+        disk->io = (PbDiskIo)value;
+    } else if (g_str_has_prefix(part, "serial=")) {
+        vp_pb_set(&disk->serial, strchr(part, '=') + 1);
     } else {
-        error = refuse("disk", text, part, "format=, target=, bus= and readonly (a comma in a path is written twice)");
+        error =
+            refuse("disk", text, part,
+                   "format=, target=, bus=, cache=, io=, serial= and readonly (a comma in a path is written twice)");
     }
     return error;
 }
@@ -97,7 +107,7 @@ static char *target_name(PbDiskBus bus, guint index)
     if (bus == PB_DISK_BUS_NVME)
         return g_strdup_printf("nvme%un1", index);
 
-    const char *prefix = bus == PB_DISK_BUS_SCSI || bus == PB_DISK_BUS_SATA ? "sd" : "vd";
+    const char *prefix = bus == PB_DISK_BUS_SCSI || bus == PB_DISK_BUS_SATA || bus == PB_DISK_BUS_USB ? "sd" : "vd";
     /* As the kernel goes on: vdz, vdaa, vdab. */
     if (index < 26)
         return g_strdup_printf("%s%c", prefix, 'a' + (char)index);
@@ -134,8 +144,10 @@ PbInterface *vp_interface_parse(const char *text, VpError **error)
         } else if (g_str_has_prefix(part, "model=")) {
             failure = set_enum("interface", text, &pb_interface_model__descriptor, strchr(part, '=') + 1, &value);
             interface->model = (PbInterfaceModel)value;
+        } else if (g_str_has_prefix(part, "bridge=")) {
+            vp_pb_set(&interface->bridge, strchr(part, '=') + 1);
         } else {
-            failure = refuse("interface", text, part, "model= and mac=");
+            failure = refuse("interface", text, part, "bridge=, model= and mac=");
         }
     }
     if (failure) {

@@ -5,14 +5,14 @@
 
 #include "base/error.h"
 
-/* "PATH[,format=F][,target=T][,bus=B][,readonly]": a disk, owned by the caller. ",," in a value is one comma. A
+/* "PATH[,format=F][,target=T][,bus=B][,cache=C][,io=I][,serial=S][,readonly]": a disk, owned by the caller. ",," in a value is one comma. A
  * relative path counts from `folder`. Without a target the disk has none yet: see vp_disk_name_targets(). */
 PbDisk *vp_disk_parse(const char *text, const char *folder, VpError **error);
 
 /* Gives the disks that have no target the first free ones: vda, vdb, ... (sda for SCSI and SATA, nvme0n1 for NVMe). */
 void vp_disk_name_targets(PbDomainSpec *spec);
 
-/* "TYPE[,model=M][,mac=A]": an interface, owned by the caller. */
+/* "TYPE[,bridge=B][,model=M][,mac=A]": an interface, owned by the caller. */
 PbInterface *vp_interface_parse(const char *text, VpError **error);
 
 /* "KEY=VALUE", set in the domain's labels. */

@@ -3,6 +3,7 @@
 #include "clients/cli/device_option.h"
 #include "clients/cli/document.h"
 #include "clients/cli/domain.h"
+#include "clients/cli/machine_option.h"
 #include "clients/cli/message.h"
 #include "clients/cli/text.h"
 #include "virtplane/v1/domain_service.pb-c.h"
@@ -18,6 +19,14 @@ typedef struct Wish {
     char **unlabels;
     char *description;
     char *machine;
+    char *cpu;
+    char *firmware;
+    char **cdroms;
+    char *kernel;
+    char *initrd;
+    char *append;
+    gboolean vnc;
+    gboolean guest_agent;
     char *file;
     gboolean start;
     gboolean dry_run;
@@ -37,6 +46,12 @@ static void wish_clear(Wish *wish)
     g_strfreev(wish->unlabels);
     g_free(wish->description);
     g_free(wish->machine);
+    g_free(wish->cpu);
+    g_free(wish->firmware);
+    g_strfreev(wish->cdroms);
+    g_free(wish->kernel);
+    g_free(wish->initrd);
+    g_free(wish->append);
     g_free(wish->file);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Wish, wish_clear)
@@ -65,6 +80,8 @@ static VpError *apply_devices(PbDomainSpec *spec, const Wish *wish)
             return error;
         vp_pb_append(&spec->n_disks, &spec->disks, parsed);
     }
+    for (char **cdrom = wish->cdroms; cdrom && *cdrom; cdrom++)
+        vp_cdrom_add(spec, *cdrom, folder);
     vp_disk_name_targets(spec);
     for (char **interface = wish->interfaces; interface && *interface; interface++) {
         PbInterface *parsed = vp_interface_parse(*interface, &error);
@@ -73,6 +90,34 @@ static VpError *apply_devices(PbDomainSpec *spec, const Wish *wish)
         vp_pb_append(&spec->n_interfaces, &spec->interfaces, parsed);
     }
     return NULL;
+}
+
+static void add_vnc(PbDomainSpec *spec)
+{
+    for (size_t i = 0; i < spec->n_graphics; i++) {
+        if (spec->graphics[i] == PB_GRAPHICS_TYPE_VNC)
+            return;
+    }
+    spec->graphics = g_renew(PbGraphicsType, spec->graphics, spec->n_graphics + 1);
+    spec->graphics[spec->n_graphics++] = PB_GRAPHICS_TYPE_VNC;
+}
+
+static VpError *apply_machine(PbDomainSpec *spec, const Wish *wish)
+{
+    g_autofree char *folder = g_get_current_dir();
+    VpError *error = NULL;
+
+    if (wish->machine)
+        vp_pb_set(&spec->machine, wish->machine);
+    if (wish->vnc)
+        add_vnc(spec);
+    spec->guest_agent = spec->guest_agent || wish->guest_agent;
+    vp_kernel_set(spec, wish->kernel, wish->initrd, wish->append, folder);
+    if (wish->cpu)
+        error = vp_cpu_parse(spec, wish->cpu);
+    if (!error && wish->firmware)
+        error = vp_firmware_parse(spec, wish->firmware);
+    return error;
 }
 
 static VpError *apply_labels(PbDomain *domain, const Wish *wish)
@@ -97,10 +142,10 @@ static VpError *apply(PbDomain *domain, const Wish *wish)
         vp_pb_set(&domain->spec->driver, "qemu");
     if (wish->description)
         vp_pb_set(&domain->spec->description, wish->description);
-    if (wish->machine)
-        vp_pb_set(&domain->spec->machine, wish->machine);
 
-    VpError *error = apply_sizes(domain->spec, wish);
+    VpError *error = apply_machine(domain->spec, wish);
+    if (!error)
+        error = apply_sizes(domain->spec, wish);
     if (!error)
         error = apply_devices(domain->spec, wish);
     if (!error)
@@ -167,12 +212,24 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs (default 1)", "N"},
         {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB (default 512M)", "SIZE"},
         {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.disks,
-         "A disk: PATH[,format=F][,target=T][,bus=B][,readonly]; a comma in a path is written twice", "DISK"},
-        {"interface", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.interfaces, "An interface: user|none[,model=M][,mac=A]",
-         "INTERFACE"},
+         "A disk: PATH[,format=F][,target=T][,bus=B][,cache=C][,io=I][,serial=S][,readonly]; a comma in a path is "
+         "written twice",
+         "DISK"},
+        {"cdrom", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.cdroms, "A cd-rom drive with this image (\"\": empty)",
+         "FILE"},
+        {"interface", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.interfaces,
+         "An interface: user|none|bridge[,bridge=B][,model=M][,mac=A]", "INTERFACE"},
         {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "A label to find it by", "KEY=VALUE"},
         {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
         {"machine", 0, 0, G_OPTION_ARG_FILENAME, &wish.machine, "The machine type, as in q35", "TYPE"},
+        {"cpu", 0, 0, G_OPTION_ARG_FILENAME, &wish.cpu,
+         "The CPU: MODEL[,+FEATURE][,-FEATURE][,sockets=N][,cores=N][,threads=N][,max=N]", "CPU"},
+        {"firmware", 0, 0, G_OPTION_ARG_FILENAME, &wish.firmware, "bios, uefi or uefi-secure", "FIRMWARE"},
+        {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &wish.kernel, "Boot this kernel", "FILE"},
+        {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &wish.initrd, "The kernel's initial file system", "FILE"},
+        {"append", 0, 0, G_OPTION_ARG_FILENAME, &wish.append, "The kernel's command line", "TEXT"},
+        {"vnc", 0, 0, G_OPTION_ARG_NONE, &wish.vnc, "A screen, on a unix socket that domain show tells", NULL},
+        {"guest-agent", 0, 0, G_OPTION_ARG_NONE, &wish.guest_agent, "The channel of qemu-guest-agent", NULL},
         {"start", 0, 0, G_OPTION_ARG_NONE, &wish.start, "Start it too", NULL},
         {"dry-run", 0, 0, G_OPTION_ARG_NONE, &wish.dry_run, "Only check; create nothing", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
@@ -234,13 +291,19 @@ static void put_disk(PbDomainSpec *spec, PbDisk *disk)
 
         if (!g_str_equal(*disk->target ? disk->target : disk->path, *disk->target ? old->target : old->path))
             continue;
-        /* What the option does not say stays. */
-        vp_pb_set(&disk->target, old->target);
-        disk->bus = disk->bus ? disk->bus : old->bus;
-        disk->format = disk->format ? disk->format : old->format;
-        disk->read_only = disk->read_only || old->read_only;
-        vp_pb_free(old);
-        spec->disks[i] = disk;
+        /* What the option does not say stays. On another bus it has another place. */
+        if (disk->bus && disk->bus != old->bus) {
+            old->bus = disk->bus;
+            old->slot = 0;
+        }
+        vp_pb_set(&old->path, disk->path);
+        if (*disk->serial)
+            vp_pb_set(&old->serial, disk->serial);
+        old->format = disk->format ? disk->format : old->format;
+        old->cache = disk->cache ? disk->cache : old->cache;
+        old->io = disk->io ? disk->io : old->io;
+        old->read_only = disk->read_only || old->read_only;
+        vp_pb_free(disk);
         return;
     }
     vp_pb_append(&spec->n_disks, &spec->disks, disk);

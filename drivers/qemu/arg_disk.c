@@ -3,14 +3,33 @@
 
 #include "arguments.h"
 #include "image_format.h"
-
-#define SATA_PORTS 6
-#define SCSI_LUNS 64
+#include "layout.h"
 
 /* ---- nodes ---- */
 
+static gboolean reads_only(const PbDisk *disk)
+{
+    return disk->read_only || disk->device == PB_DISK_DEVICE_CDROM;
+}
+
+static gboolean is_direct(const PbDisk *disk)
+{
+    return disk->cache == PB_DISK_CACHE_NONE || disk->cache == PB_DISK_CACHE_DIRECTSYNC;
+}
+
+/* What a node has of the disk's options. What is QEMU's default is left out. */
+static void set_options(json_t *node, const PbDisk *disk)
+{
+    json_object_set_new(node, "discard", json_string(disk->discard == PB_DISK_DISCARD_IGNORE ? "ignore" : "unmap"));
+    if (is_direct(disk) || disk->cache == PB_DISK_CACHE_UNSAFE)
+        json_object_set_new(node, "cache",
+                            json_pack("{s:b, s:b}", "direct", is_direct(disk), "no-flush",
+                                      disk->cache == PB_DISK_CACHE_UNSAFE));
+}
+
 /* The node of one descriptor. A read-only one may be swapped for a writable one later, when a commit asks for it. */
-static void add_file_node(VpArguments *args, const char *node, int fd, gboolean block_device, gboolean read_only)
+static void add_file_node(VpArguments *args, const PbDisk *disk, const char *node, int fd, gboolean block_device,
+                          gboolean read_only)
 {
     g_autofree char *path = vp_args_fd_set(args, fd, node);
     json_t *file = json_pack("{s:s, s:s, s:s}", "driver", block_device ? "host_device" : "file", "node-name", node,
@@ -19,7 +38,9 @@ static void add_file_node(VpArguments *args, const char *node, int fd, gboolean 
     json_object_set_new(file, "read-only", json_boolean(read_only));
     if (read_only)
         json_object_set_new(file, "auto-read-only", json_true());
-    json_object_set_new(file, "discard", json_string("unmap"));
+    set_options(file, disk);
+    if (disk->io == PB_DISK_IO_NATIVE || disk->io == PB_DISK_IO_IO_URING)
+        json_object_set_new(file, "aio", json_string(disk->io == PB_DISK_IO_NATIVE ? "native" : "io_uring"));
     vp_args_json(args, "-blockdev", file);
 }
 
@@ -43,8 +64,8 @@ static void set_window(json_t *node, const VpLayerFds *layer)
 }
 
 /* Between the file and a format that knows of no windows: a raw node that shows the window alone. */
-static void add_window_node(VpArguments *args, const char *node, const char *file, const VpLayerFds *layer,
-                            gboolean read_only)
+static void add_window_node(VpArguments *args, const PbDisk *disk, const char *node, const char *file,
+                            const VpLayerFds *layer, gboolean read_only)
 {
     json_t *raw = json_pack("{s:s, s:s, s:s}", "driver", "raw", "node-name", node, "file", file);
 
@@ -52,7 +73,7 @@ static void add_window_node(VpArguments *args, const char *node, const char *fil
     json_object_set_new(raw, "read-only", json_boolean(read_only));
     if (read_only)
         json_object_set_new(raw, "auto-read-only", json_true());
-    json_object_set_new(raw, "discard", json_string("unmap"));
+    set_options(raw, disk);
     vp_args_json(args, "-blockdev", raw);
 }
 
@@ -62,7 +83,7 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
     const VpLayerFds *layer = &disk_fds->layers[depth];
     const PbDisk *spec = args->line->spec->disks[disk];
     const VpQemuFormat *kind = vp_qemu_format(layer->format);
-    const gboolean read_only = depth > 0 || spec->read_only;
+    const gboolean read_only = depth > 0 || reads_only(spec);
     const gboolean last = depth + 1 == disk_fds->n_layers;
 
     /* An image that can have no backing file would cut the chain, were it above another layer. */
@@ -85,7 +106,7 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
     if (layer->is_window && raw)
         set_window(format, layer);
     json_object_set_new(format, "read-only", json_boolean(read_only));
-    json_object_set_new(format, "discard", json_string("unmap"));
+    set_options(format, spec);
     if (kind->has_backing)
         json_object_set_new(format, "backing", last ? json_null() : json_string(backing));
     if (layer->data_fd >= 0)
@@ -94,97 +115,152 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
     if (layer->nbd)
         add_nbd_node(args, file, layer->nbd);
     else
-        add_file_node(args, file, layer->fd, layer->block_device, read_only);
+        add_file_node(args, spec, file, layer->fd, layer->block_device, read_only);
     if (layer->data_fd >= 0)
-        add_file_node(args, data, layer->data_fd, layer->data_block_device, read_only);
+        add_file_node(args, spec, data, layer->data_fd, layer->data_block_device, read_only);
     if (layer->is_window && !raw)
-        add_window_node(args, window, file, layer, read_only);
+        add_window_node(args, spec, window, file, layer, read_only);
     vp_args_json(args, "-blockdev", format);
     return NULL;
 }
 
 /* ---- devices ---- */
 
-/* A device of the disk's own on the root bus. */
-static json_t *pci_disk(VpArguments *args, const char *driver)
+static char *iothread_name(const PbDisk *disk)
 {
-    json_t *device = json_pack("{s:s}", "driver", driver);
+    return g_strdup_printf("io%u", disk->iothread);
+}
 
-    vp_args_address(args, device);
+static json_t *virtio_disk(VpArguments *args, const PbDisk *disk)
+{
+    json_t *device = json_pack("{s:s}", "driver", "virtio-blk-pci");
+    g_autofree char *iothread = iothread_name(disk);
+
+    vp_args_slot(args, device, disk->slot);
+    if (disk->iothread)
+        json_object_set_new(device, "iothread", json_string(iothread));
     return device;
 }
 
-static json_t *scsi_disk(VpArguments *args)
+static json_t *nvme_disk(VpArguments *args, const PbDisk *disk)
 {
-    const guint n = args->scsi_disks++;
+    json_t *device = json_pack("{s:s}", "driver", "nvme");
 
-    if (n == 0) {
+    vp_args_slot(args, device, disk->slot);
+    return device;
+}
+
+static json_t *scsi_disk(VpArguments *args, const PbDisk *disk)
+{
+    const guint unit = disk->slot - 1;
+
+    if (args->scsi_disks++ == 0) {
         json_t *controller = json_pack("{s:s, s:s}", "driver", "virtio-scsi-pci", "id", "scsi0");
+        g_autofree char *iothread = iothread_name(disk);
 
-        vp_args_address(args, controller);
+        vp_args_address(args, controller, VP_SLOT_SCSI);
+        if (disk->iothread)
+            json_object_set_new(controller, "iothread", json_string(iothread));
         vp_args_json(args, "-device", controller);
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:i}", "driver", "scsi-hd", "bus", "scsi0.0", "channel", 0, "scsi-id",
-                     (int)(n % SCSI_LUNS), "lun", (int)(n / SCSI_LUNS));
+    return json_pack("{s:s, s:s, s:i, s:i, s:i}", "driver",
+                     disk->device == PB_DISK_DEVICE_CDROM ? "scsi-cd" : "scsi-hd", "bus", "scsi0.0", "channel", 0,
+                     "scsi-id", (int)(unit % VP_SCSI_UNITS), "lun", (int)(unit / VP_SCSI_UNITS));
 }
 
-/* q35 has a controller of its own; more, and other machines, get further ones. */
-static json_t *sata_disk(VpArguments *args)
+/* q35 has a controller of its own, with six ports; more, and other machines, get further ones. */
+static json_t *sata_disk(VpArguments *args, const PbDisk *disk)
 {
-    const char *machine = vp_args_machine_type(args);
-    const gboolean built_in = strcmp(machine, "q35") == 0 || g_str_has_prefix(machine, "pc-q35");
-    const guint n = args->sata_disks++;
-    const guint controller = n / SATA_PORTS;
-    g_autofree char *id = g_strdup_printf("sata%u", controller);
+    const gboolean built_in = vp_layout_is_q35(vp_args_machine_type(args));
+    const guint port = (disk->slot - 1) % VP_SATA_PORTS;
+    const guint controller = (disk->slot - 1) / VP_SATA_PORTS;
     const gboolean own = controller > 0 || !built_in;
-    g_autofree char *bus = g_strdup_printf("%s.%u", own ? id : "ide", n % SATA_PORTS);
+    const guint slot = VP_SLOT_SATA + (built_in ? controller - 1 : controller);
+    g_autofree char *id = g_strdup_printf("sata%u", controller);
+    g_autofree char *bus = g_strdup_printf("%s.%u", own ? id : "ide", port);
 
-    if (own && n % SATA_PORTS == 0) {
+    if (own && !(args->sata_controllers & 1U << controller)) {
         json_t *device = json_pack("{s:s, s:s}", "driver", "ahci", "id", id);
 
-        vp_args_address(args, device);
+        args->sata_controllers |= 1U << controller;
+        vp_args_address(args, device, slot);
         vp_args_json(args, "-device", device);
     }
-    return json_pack("{s:s, s:s}", "driver", "ide-hd", "bus", bus);
+    return json_pack("{s:s, s:s}", "driver", disk->device == PB_DISK_DEVICE_CDROM ? "ide-cd" : "ide-hd", "bus", bus);
 }
 
-static json_t *disk_device(VpArguments *args, const PbDisk *disk, const char *serial)
+static json_t *usb_disk(VpArguments *args, const PbDisk *disk)
 {
-    json_t *device;
+    g_autofree char *port = g_strdup_printf("%u", VP_USB_DEVICES + disk->slot);
 
+    vp_args_need_usb(args);
+    return json_pack("{s:s, s:s, s:s}", "driver", "usb-storage", "bus", "usb.0", "port", port);
+}
+
+static json_t *disk_device(VpArguments *args, const PbDisk *disk)
+{
     switch (disk->bus) {
     case PB_DISK_BUS_SCSI:
-        return scsi_disk(args);
+        return scsi_disk(args, disk);
     case PB_DISK_BUS_SATA:
-        return sata_disk(args);
+        return sata_disk(args, disk);
     case PB_DISK_BUS_NVME:
-        device = pci_disk(args, "nvme");
-        json_object_set_new(device, "serial", json_string(serial));
-        return device;
+        return nvme_disk(args, disk);
+    case PB_DISK_BUS_USB:
+        return usb_disk(args, disk);
     default:
-        return pci_disk(args, "virtio-blk-pci");
+        return virtio_disk(args, disk);
     }
+}
+
+static gboolean any_boot_index(const PbDomainSpec *spec)
+{
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        if (spec->disks[i]->boot_index)
+            return TRUE;
+    }
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        if (spec->interfaces[i]->boot_index)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static void set_serial(VpArguments *args, json_t *device, const PbDisk *disk)
+{
+    /* An NVMe controller must have one. QEMU lets the guest see 20 bytes. */
+    g_autofree char *made = g_strdup_printf("%.8s-%.11s", args->line->uid, disk->target);
+
+    if (disk->serial[0])
+        json_object_set_new(device, "serial", json_string(disk->serial));
+    else if (disk->bus == PB_DISK_BUS_NVME)
+        json_object_set_new(device, "serial", json_string(made));
 }
 
 VpError *vp_args_disk(VpArguments *args, guint index)
 {
     const PbDisk *disk = args->line->spec->disks[index];
+    const gsize n_layers = args->line->disks[index].n_layers;
+    const guint boot_index = any_boot_index(args->line->spec) ? disk->boot_index : index + 1;
     g_autofree char *id = g_strdup_printf("disk%u", index);
     g_autofree char *top = g_strdup_printf("disk%u-0", index);
-    /* QEMU lets the guest see 20 bytes. */
-    g_autofree char *serial = g_strdup_printf("%.8s-%.11s", args->line->uid, disk->target);
 
     /* A node is named by the one above it, so the base comes first. */
-    for (gsize depth = args->line->disks[index].n_layers; depth-- > 0;) {
+    for (gsize depth = n_layers; depth-- > 0;) {
         VpError *error = add_layer(args, index, depth);
 
         if (error)
             return error;
     }
-    json_t *device = disk_device(args, disk, serial);
+    json_t *device = disk_device(args, disk);
     json_object_set_new(device, "id", json_string(id));
-    json_object_set_new(device, "drive", json_string(top));
-    json_object_set_new(device, "bootindex", json_integer(index + 1));
+    if (n_layers > 0)
+        json_object_set_new(device, "drive", json_string(top));
+    if (boot_index)
+        json_object_set_new(device, "bootindex", json_integer(boot_index));
+    if (disk->cache == PB_DISK_CACHE_WRITETHROUGH || disk->cache == PB_DISK_CACHE_DIRECTSYNC)
+        json_object_set_new(device, "write-cache", json_string("off"));
+    set_serial(args, device, disk);
     vp_args_json(args, "-device", device);
     return NULL;
 }

@@ -1,5 +1,6 @@
 /* The arguments of ports: what the guest writes to or reads from, and what is at the other end. See arguments.h. */
 #include "arguments.h"
+#include "layout.h"
 
 /* The controller that virtio ports hang on, made with the first. */
 static void need_serial_bus(VpArguments *args)
@@ -9,7 +10,7 @@ static void need_serial_bus(VpArguments *args)
     json_t *controller = json_pack("{s:s, s:s}", "driver", "virtio-serial-pci", "id", "vserial");
 
     args->has_serial_bus = TRUE;
-    vp_args_address(args, controller);
+    vp_args_address(args, controller, VP_SLOT_SERIAL);
     vp_args_json(args, "-device", controller);
 }
 
@@ -43,4 +44,13 @@ void vp_args_serial_port(VpArguments *args, guint index)
     }
     g_autofree char *serial = g_strdup_printf("chardev:%s", id);
     vp_args_add(args, "-serial", serial);
+}
+
+void vp_args_guest_agent(VpArguments *args)
+{
+    need_serial_bus(args);
+    add_chardev(args, "agent", &args->line->agent);
+    vp_args_json(args, "-device",
+                 json_pack("{s:s, s:s, s:s, s:s}", "driver", "virtserialport", "bus", "vserial.0", "chardev", "agent",
+                           "name", "org.qemu.guest_agent.0"));
 }

@@ -3,8 +3,7 @@
 
 #include <string.h>
 
-/* Devices are functions of the root bus from slot 2 on, eight in a slot. */
-#define FIRST_SLOT 2
+#include "layout.h"
 
 void vp_args_add(VpArguments *args, const char *option, const char *value)
 {
@@ -43,14 +42,60 @@ const char *vp_args_machine_type(const VpArguments *args)
     return vp_args_is_x86(args) ? "q35" : "virt";
 }
 
-void vp_args_address(VpArguments *args, json_t *device)
+static const char *root_bus(const VpArguments *args)
 {
-    const guint n = args->functions++;
-    g_autofree char *address = g_strdup_printf("%x.%x", FIRST_SLOT + n / 8, n % 8);
+    return vp_layout_has_pcie(vp_args_machine_type(args)) ? "pcie.0" : "pci.0";
+}
 
+void vp_args_address(const VpArguments *args, json_t *device, guint slot)
+{
+    g_autofree char *address = g_strdup_printf("%x.0", slot);
+
+    json_object_set_new(device, "bus", json_string(root_bus(args)));
     json_object_set_new(device, "addr", json_string(address));
-    if (n % 8 == 0)
-        json_object_set_new(device, "multifunction", json_true());
+}
+
+void vp_args_slot(const VpArguments *args, json_t *device, guint slot)
+{
+    if (!vp_layout_has_pcie(vp_args_machine_type(args))) {
+        vp_args_address(args, device, VP_SLOT_FREE + slot - 1);
+        return;
+    }
+    g_autofree char *port = g_strdup_printf("slot%u", slot);
+
+    json_object_set_new(device, "bus", json_string(port));
+    json_object_set_new(device, "addr", json_string("0.0"));
+}
+
+static guint last_slot(const PbDomainSpec *spec)
+{
+    guint last = 0;
+
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        if (vp_layout_disk_bus(spec->disks[i]) == VP_SLOT_BUS_PCI)
+            last = MAX(last, spec->disks[i]->slot);
+    }
+    for (size_t i = 0; i < spec->n_interfaces; i++)
+        last = MAX(last, spec->interfaces[i]->slot);
+    return last;
+}
+
+void vp_args_ports(VpArguments *args)
+{
+    const PbDomainSpec *spec = args->line->spec;
+    const guint spare = spec->hotplug_slots ? spec->hotplug_slots : VP_SPARE_SLOTS;
+    const guint ports = MIN(last_slot(spec) + spare, VP_PCIE_SLOTS);
+
+    if (!vp_layout_has_pcie(vp_args_machine_type(args)))
+        return;
+    for (guint i = 0; i < ports; i++) {
+        g_autofree char *id = g_strdup_printf("slot%u", i + 1);
+        g_autofree char *address = g_strdup_printf("%x.%x", VP_SLOT_FREE + i / 8, i % 8);
+
+        vp_args_json(args, "-device",
+                     json_pack("{s:s, s:s, s:i, s:s, s:s, s:b}", "driver", "pcie-root-port", "id", id, "chassis",
+                               (int)i + 1, "bus", "pcie.0", "addr", address, "multifunction", i % 8 == 0));
+    }
 }
 
 char *vp_args_fd_set(VpArguments *args, int fd, const char *label)

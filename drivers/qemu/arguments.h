@@ -12,10 +12,10 @@ typedef struct VpArguments {
     const VpCommandLine *line;
     GPtrArray *argv;
     guint fd_sets;
-    guint functions; /* taken on the root bus */
-    guint sata_disks;
     guint scsi_disks;
+    guint sata_controllers;  /* a bit each */
     gboolean has_serial_bus; /* the virtio-serial controller is there */
+    gboolean has_usb;        /* so is that for USB */
 } VpArguments;
 
 /* Appends; `value` may be NULL. */
@@ -28,14 +28,27 @@ char *vp_args_quoted(const char *text);
 gboolean vp_args_is_x86(const VpArguments *args);
 const char *vp_args_machine_type(const VpArguments *args);
 
-/* Puts a device on the root bus, at an address that depends on nothing but the order of the calls. */
-void vp_args_address(VpArguments *args, json_t *device);
+/* Puts a device into a slot of the root bus, and into one of those that devices come to and go from (layout.h). */
+void vp_args_address(const VpArguments *args, json_t *device, guint slot);
+void vp_args_slot(const VpArguments *args, json_t *device, guint slot);
+/* Adds the USB controller, if it is not there. */
+void vp_args_need_usb(VpArguments *args);
 
 /* Passes a descriptor in a set of its own: the path that it has in QEMU, owned by the caller. */
 char *vp_args_fd_set(VpArguments *args, int fd, const char *label);
 
 /* One function a kind of device. */
+void vp_args_machine(VpArguments *args);
+void vp_args_ports(VpArguments *args); /* of PCI Express */
 VpError *vp_args_disk(VpArguments *args, guint index);
 void vp_args_interface(VpArguments *args, guint index);
 void vp_args_serial_port(VpArguments *args, guint index);
+void vp_args_guest_agent(VpArguments *args);
+void vp_args_firmware(VpArguments *args);
 void vp_args_kernel(VpArguments *args);
+void vp_args_screen(VpArguments *args);
+void vp_args_usb_devices(VpArguments *args);
+void vp_args_tpm(VpArguments *args);
+void vp_args_rng(VpArguments *args);
+void vp_args_watchdog(VpArguments *args);
+void vp_args_balloon(VpArguments *args);

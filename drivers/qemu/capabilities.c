@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -12,9 +10,6 @@
 
 #include "base/pb.h"
 #include "base/thread.h"
-#include "process.h"
-
-#define VERSION_TIMEOUT_US (5 * G_USEC_PER_SEC)
 
 struct VpQemuProbe {
     char *configured; /* [qemu] binary=, or NULL */
@@ -22,10 +17,11 @@ struct VpQemuProbe {
     PbAccelerator accelerator;
     char *machine;   /* uname -m */
     gboolean nested; /* this host is a virtual machine itself */
+    char *memory;    /* the file that keeps what QEMU told */
 
     pthread_mutex_t mutex; /* guards what follows */
-    struct stat seen;      /* the binary whose version is known */
-    char *version;
+    struct stat seen;      /* the binary that is known */
+    VpQemuKnown *known;
 };
 
 static gboolean host_is_virtual(void)
@@ -36,7 +32,7 @@ static gboolean host_is_virtual(void)
            g_regex_match_simple("^flags.* hypervisor\\b", text, G_REGEX_MULTILINE, 0);
 }
 
-VpQemuProbe *vp_qemu_probe_new(GKeyFile *config)
+VpQemuProbe *vp_qemu_probe_new(GKeyFile *config, const char *memory)
 {
     VpQemuProbe *probe = g_new0(VpQemuProbe, 1);
     struct utsname host;
@@ -44,6 +40,7 @@ VpQemuProbe *vp_qemu_probe_new(GKeyFile *config)
     pthread_mutex_init(&probe->mutex, NULL);
     probe->machine = g_strdup(uname(&host) == 0 ? host.machine : "x86_64");
     probe->nested = host_is_virtual();
+    probe->memory = g_strdup(memory);
     if (!config)
         return probe;
     g_autofree char *accelerator = g_key_file_get_string(config, "qemu", "accelerator", NULL);
@@ -64,7 +61,8 @@ void vp_qemu_probe_free(VpQemuProbe *probe)
     g_free(probe->configured);
     g_free(probe->cpu);
     g_free(probe->machine);
-    g_free(probe->version);
+    g_free(probe->memory);
+    vp_qemu_known_unref(probe->known);
     g_free(probe);
 }
 
@@ -155,77 +153,7 @@ void vp_qemu_found_clear(VpQemuFound *found)
     g_clear_pointer(&found->cpu, g_free);
 }
 
-/* ---- the version ---- */
-
-static VpError *nothing_to_record(void *data, pid_t pid, guint64 start_ticks)
-{
-    (void)data;
-    (void)pid;
-    (void)start_ticks;
-    return NULL;
-}
-
-/* Reads until the end, a full buffer or the deadline. */
-static void read_until(int fd, char *text, gsize size, gint64 deadline_us)
-{
-    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-    gsize length = 0;
-
-    while (length + 1 < size) {
-        const gint64 left_ms = (deadline_us - vp_now_us()) / 1000;
-
-        if (left_ms <= 0 || poll(&poll_fd, 1, (int)left_ms) <= 0)
-            break;
-        const ssize_t n = read(fd, text + length, size - 1 - length);
-        if (n <= 0)
-            break;
-        length += (gsize)n;
-    }
-    text[length] = '\0';
-}
-
-/* What `QEMU --version` prints, at most 4 KiB of it. */
-static VpError *ask_version(const char *binary, char *text, gsize size)
-{
-    const char *const argv[] = {binary, "--version", NULL};
-    VpProcess process;
-    int output[2];
-
-    if (pipe2(output, O_CLOEXEC) < 0)
-        return vp_error_errno(errno, "SPAWN_FAILED", "cannot start %s", binary);
-    const VpProcessSpec spec = {.argv = argv, .output_fd = output[1], .record = nothing_to_record};
-    VpError *error = vp_process_spawn(&spec, &process);
-    close(output[1]);
-    if (!error) {
-        struct pollfd ended = {.events = POLLIN};
-
-        read_until(output[0], text, size, vp_now_us() + VERSION_TIMEOUT_US);
-        ended.fd = process.pidfd;
-        vp_error_free(vp_process_kill(&process, SIGKILL));
-        poll(&ended, 1, 1000);
-        g_free(vp_process_reap(&process));
-        vp_process_clear(&process);
-    }
-    close(output[0]);
-    return error;
-}
-
-static VpError *find_version(const char *binary, char **ret_version)
-{
-    char text[4096] = "";
-    VpError *error = ask_version(binary, text, sizeof(text));
-    const char *mark = "version ";
-
-    if (error)
-        return error;
-    const char *start = strstr(text, mark);
-    if (!start)
-        return vp_error_new(VP_FAILED_PRECONDITION, "QEMU_UNUSABLE", "%s does not tell its version; is it QEMU?",
-                            binary);
-    start += strlen(mark);
-    *ret_version = g_strndup(start, strcspn(start, " \n("));
-    return NULL;
-}
+/* ---- what it can do ---- */
 
 static gboolean same_file(const struct stat *a, const struct stat *b)
 {
@@ -233,46 +161,87 @@ static gboolean same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-static char *known_version(VpQemuProbe *probe, const struct stat *now)
+static VpQemuKnown *known_of(VpQemuProbe *probe, const struct stat *now)
 {
     VP_LOCK(&probe->mutex);
-    return probe->version && same_file(&probe->seen, now) ? g_strdup(probe->version) : NULL;
+    return probe->known && same_file(&probe->seen, now) ? vp_qemu_known_ref(probe->known) : NULL;
 }
 
-static VpError *version_of(VpQemuProbe *probe, const char *binary, char **ret_version)
+/* What tells one binary from another. */
+static char *mark_of(const char *binary, const struct stat *seen)
 {
+    return g_strdup_printf("%s %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT ".%09ld", binary,
+                           (guint64)seen->st_ino, (guint64)seen->st_size, (guint64)seen->st_mtim.tv_sec,
+                           seen->st_mtim.tv_nsec);
+}
+
+VpError *vp_qemu_probe_ask(VpQemuProbe *probe, const char *binary, VpQemuKnown **ret_known)
+{
+    VpQemuKnown *known = NULL;
     struct stat now;
 
     if (stat(binary, &now) < 0)
         return vp_error_errno(errno, "QEMU_UNUSABLE", "cannot look at %s", binary);
-    *ret_version = known_version(probe, &now);
-    if (*ret_version)
+    *ret_known = known_of(probe, &now);
+    if (*ret_known)
         return NULL;
-    VpError *error = find_version(binary, ret_version);
-    if (error)
-        return error;
+    g_autofree char *mark = mark_of(binary, &now);
+    known = vp_qemu_known_load(probe->memory, mark);
+    if (!known) {
+        /* Several may ask at once: no lock is held meanwhile, and all hear the same. */
+        VpError *error = vp_qemu_ask(binary, &known);
+        if (error)
+            return error;
+        vp_qemu_known_save(known, probe->memory, mark);
+    }
+    *ret_known = vp_qemu_known_ref(known);
     VP_LOCK(&probe->mutex);
-    g_free(probe->version);
-    probe->version = g_strdup(*ret_version);
+    vp_qemu_known_unref(probe->known);
+    probe->known = known;
     probe->seen = now;
     return NULL;
+}
+
+VpError *vp_qemu_probe_fit(VpQemuProbe *probe, const VpQemuFound *found, PbDomainSpec *spec)
+{
+    g_autoptr(VpQemuKnown) known = NULL;
+    g_autoptr(VpError) error = vp_qemu_probe_ask(probe, found->binary, &known);
+
+    /* One that does not tell what it can do will tell better at the start itself what is wrong with it. */
+    if (error)
+        return NULL;
+    vp_qemu_known_set_machine(known, found->architecture, spec);
+    return vp_qemu_known_check(known, found->architecture, found->accelerator, spec);
+}
+
+void vp_qemu_probe_set_machine(VpQemuProbe *probe, PbDomainSpec *spec)
+{
+    g_autofree char *binary = NULL;
+    g_autoptr(VpQemuKnown) known = NULL;
+    g_autoptr(VpError) error = find_binary(probe, &binary);
+
+    if (!error)
+        error = vp_qemu_probe_ask(probe, binary, &known);
+    /* A domain may be defined where there is no QEMU yet; its start will tell. */
+    if (!error)
+        vp_qemu_known_set_machine(known, architecture_of(probe, binary), spec);
 }
 
 void vp_qemu_probe_capabilities(VpQemuProbe *probe, PbDriverCapabilities *capabilities)
 {
     g_autofree char *binary = NULL;
-    g_autofree char *version = NULL;
+    g_autoptr(VpQemuKnown) known = NULL;
     g_autoptr(VpError) error = find_binary(probe, &binary);
 
     if (!error)
-        error = version_of(probe, binary, &version);
+        error = vp_qemu_probe_ask(probe, binary, &known);
     vp_pb_set(&capabilities->binary, binary);
-    if (error) {
-        vp_pb_set(&capabilities->detail, error->message);
+    if (!known) {
+        vp_pb_set(&capabilities->detail, error ? error->message : NULL);
         return;
     }
     capabilities->available = TRUE;
-    vp_pb_set(&capabilities->version, version);
+    vp_pb_set(&capabilities->version, known->version);
 
     g_autofree char *obstacle = kvm_obstacle(probe, binary);
     capabilities->accelerators = g_new0(PbAccelerator, 2);

@@ -4,9 +4,11 @@
  */
 #pragma once
 
+#include <jansson.h>
+
 #include "base/error.h"
+#include "spec.h"
 #include "storage/chain/nbd.h"
-#include "virtplane/v1/domain.pb-c.h"
 
 /* One layer of a disk, by the numbers that its descriptors have in the QEMU process. */
 typedef struct VpLayerFds {
@@ -32,26 +34,36 @@ typedef struct VpPortFds {
     int log_fd;    /* opened to append; -1: no log */
 } VpPortFds;
 
+/* UEFI's code and its variables. */
+typedef struct VpFirmwareFds {
+    int code_fd;
+    int variables_fd;
+    gboolean secure; /* the code runs in System Management Mode and guards the variables */
+} VpFirmwareFds;
+
 typedef struct VpCommandLine {
     const char *binary;
     const char *uid;
     const char *name;
-    const PbDomainSpec *spec;
+    const PbDomainSpec *spec; /* complete (spec.h) */
     const char *architecture; /* "x86_64", "aarch64": the machine where the spec names none */
     PbAccelerator accelerator;
-    const char *cpu;               /* the CPU model */
+    const char *cpu;               /* the CPU model where the spec names none */
     int qmp_fd;                    /* a listening socket */
-    const VpDiskFds *disks;        /* as many as the spec has */
-    const VpPortFds *serial_ports; /* the same */
+    const VpDiskFds *disks;        /* as many as the spec has; an empty drive has no layers */
+    const int *tap_fds;            /* of the interfaces of type BRIDGE, by their place in the spec */
+    const VpPortFds *serial_ports; /* as many as the spec has */
+    VpPortFds agent;               /* with a guest agent in the spec */
     int kernel_fd;                 /* with a kernel in the spec */
     int initrd_fd;                 /* -1: none */
+    VpFirmwareFds firmware;        /* with UEFI in the spec */
+    int dir_fd;                    /* with graphics in the spec: the domain's folder */
+    int tpm_fd;                    /* with a TPM in the spec: a connection to swtpm */
 } VpCommandLine;
 
 /* `ret_argv` (g_strfreev) is set on NULL alone. FAILED_PRECONDITION, reason UNSUPPORTED_FORMAT, for a layer that QEMU would be let loose on. */
 VpError *vp_command_line(const VpCommandLine *line, char ***ret_argv);
 
-/* Fills in what a spec leaves open and what must not change once it was chosen. What is there stays, so that it may be called again. */
-void vp_spec_complete_qemu(PbDomainSpec *spec);
-
-/* INVALID_ARGUMENT with violations for what can be told to be wrong without looking at any file. */
-VpError *vp_spec_validate(const PbDomainSpec *spec);
+/* What QEMU is to be told over QMP before the guest runs, as it has no arguments for it: an array of commands, each with "execute" and "arguments".
+ * Owned by the caller. */
+json_t *vp_commands_before_run(const PbDomainSpec *spec);

@@ -21,7 +21,6 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->state = PB_DOMAIN_STATE_STARTING;
     domain->responsive = TRUE;
     domain->process.pidfd = -1;
-    domain->links_down = g_ptr_array_new_with_free_func(g_free);
     domain->disks = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->findings = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
@@ -43,7 +42,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     VpQemuDriver *driver = domain->driver;
 
     vp_process_clear(&domain->process);
-    g_ptr_array_unref(domain->links_down);
+    json_decref(domain->before_run);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);
@@ -102,6 +101,7 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
         .pid = alive ? domain->process.pid : 0,
         .pid_start_ticks = alive ? domain->process.start_ticks : 0,
         .accelerator = alive ? domain->accelerator : PB_ACCELERATOR_UNSPECIFIED,
+        .tainted = started && domain->tainted,
         .disks = started ? (PbDiskStatus *const *)domain->disks->pdata : NULL,
         .n_disks = started ? domain->disks->len : 0,
         .findings = started ? (PbFinding *const *)domain->findings->pdata : NULL,

@@ -23,6 +23,7 @@ typedef struct VpQemuDriver {
     VpQemuProbe *probe;
     guint64 ping_interval_ms;      /* [qemu] ping_interval_ms= */
     guint64 unresponsive_after_ms; /* [qemu] unresponsive_after_ms= */
+    gboolean allow_arguments;      /* [qemu] allow_arguments= */
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -37,6 +38,9 @@ void vp_qemu_driver_live(VpQemuDriver *driver, gint change);
 
 /* The domain of this uid, borrowed from the table, or NULL. On the loop's thread, which alone removes domains. */
 VpQemuDomain *vp_qemu_driver_find(VpQemuDriver *driver, const char *uid);
+/* PERMISSION_DENIED if the spec has arguments of its user's own and the settings do not allow them. */
+VpError *vp_qemu_driver_check_arguments(const VpQemuDriver *driver, const PbDomainSpec *spec);
+
 void vp_qemu_driver_remove(VpQemuDriver *driver, VpQemuDomain *domain);
 
 /* ---- operations (op.c) ---- */
@@ -93,11 +97,12 @@ struct VpQemuDomain {
     gboolean has_process;
     gboolean paused;
     PbAccelerator accelerator;
-    PbDomainState state;   /* of the guest, whether QEMU answers or not */
-    GPtrArray *links_down; /* devices whose link has to be taken down, by id */
-    VpQemuOp *first_op;    /* the start or the adoption, or the power off of a process that nobody has taken up */
-    VpError *look_error;   /* NOT_FOUND: there is no process to take up */
-    char *exit_log;        /* the last lines of stderr */
+    PbDomainState state; /* of the guest, whether QEMU answers or not */
+    json_t *before_run;  /* what QEMU is told before the guest runs; see command_line.h */
+    gboolean tainted;
+    VpQemuOp *first_op;  /* the start or the adoption, or the power off of a process that nobody has taken up */
+    VpError *look_error; /* NOT_FOUND: there is no process to take up */
+    char *exit_log;      /* the last lines of stderr */
 
     /* The loop's. */
     gboolean arrived;

@@ -44,6 +44,16 @@ static VpError *table_add(VpQemuDriver *driver, VpQemuDomain *domain)
     return NULL;
 }
 
+VpError *vp_qemu_driver_check_arguments(const VpQemuDriver *driver, const PbDomainSpec *spec)
+{
+    if (spec->n_arguments == 0 || driver->allow_arguments)
+        return NULL;
+    return vp_error_violation(vp_error_new(VP_PERMISSION_DENIED, "ARGUMENTS_NOT_ALLOWED",
+                                           "domain.spec.arguments: arguments of one's own are not allowed here; "
+                                           "allow_arguments=true in the daemon's [qemu] settings allows them"),
+                              "domain.spec.arguments", "are not allowed on this daemon");
+}
+
 /* ---- coming and going of worker threads ---- */
 
 /* FALSE: the driver is being closed; the task was ended. */
@@ -68,14 +78,6 @@ static void worker_leave(VpQemuDriver *driver)
 
 /* ---- start ---- */
 
-static void keep_links_down(VpQemuDomain *domain, const PbDomainSpec *spec)
-{
-    for (size_t i = 0; i < spec->n_interfaces; i++) {
-        if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_NONE)
-            g_ptr_array_add(domain->links_down, g_strdup_printf("nic%zu", i));
-    }
-}
-
 static void start(VpQemuDriver *driver, VpTask *task)
 {
     const PbDomain *model = vp_task_domain(task);
@@ -84,7 +86,8 @@ static void start(VpQemuDriver *driver, VpTask *task)
 
     domain->paused = vp_task_paused(task);
     domain->first_op = op;
-    keep_links_down(domain, model->spec);
+    domain->before_run = vp_commands_before_run(model->spec);
+    domain->tainted = model->spec->n_arguments > 0;
     VpError *error = table_add(driver, domain);
     if (error) {
         vp_qemu_domain_unref(domain);
@@ -289,13 +292,15 @@ static guint64 setting_ms(const VpDriverHost *host, const char *key, guint64 oth
 static VpDriver *qemu_open(const VpDriverHost *host, VpError **error)
 {
     VpQemuDriver *driver = g_new0(VpQemuDriver, 1);
+    g_autofree char *memory = g_build_filename(host->state_dir, "capabilities.json", NULL);
 
     (void)error;
     driver->base.ops = &vp_qemu_driver;
     driver->host = host;
-    driver->probe = vp_qemu_probe_new(host->config);
+    driver->probe = vp_qemu_probe_new(host->config, memory);
     driver->ping_interval_ms = setting_ms(host, "ping_interval_ms", PING_INTERVAL_MS);
     driver->unresponsive_after_ms = setting_ms(host, "unresponsive_after_ms", UNRESPONSIVE_AFTER_MS);
+    driver->allow_arguments = host->config && g_key_file_get_boolean(host->config, "qemu", "allow_arguments", NULL);
     driver->domains = g_hash_table_new(g_str_hash, g_str_equal);
     pthread_mutex_init(&driver->mutex, NULL);
     vp_cond_init(&driver->changed);
@@ -345,14 +350,15 @@ static void qemu_capabilities(VpDriver *driver, PbDriverCapabilities *capabiliti
 
 static void qemu_complete(VpDriver *driver, PbDomainSpec *spec)
 {
-    (void)driver;
+    vp_qemu_probe_set_machine(((VpQemuDriver *)driver)->probe, spec);
     vp_spec_complete_qemu(spec);
 }
 
 static VpError *qemu_validate(VpDriver *driver, const PbDomainSpec *spec)
 {
-    (void)driver;
-    return vp_spec_validate(spec);
+    VpError *error = vp_qemu_driver_check_arguments((VpQemuDriver *)driver, spec);
+
+    return error ? error : vp_spec_validate(spec);
 }
 
 static VpError *qemu_forget(VpDriver *driver, const char *uid)

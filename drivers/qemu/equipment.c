@@ -1,11 +1,15 @@
 /* See equipment.h. */
 #include "equipment.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/pb.h"
+#include "firmware.h"
 #include "folder.h"
+#include "helpers.h"
 #include "process.h"
 #include "storage/chain/open.h"
 
@@ -14,8 +18,14 @@ void vp_equipment_init(VpEquipment *equipment)
     equipment->fds = g_array_new(FALSE, FALSE, sizeof(int));
     equipment->serial_ports = g_array_new(FALSE, FALSE, sizeof(VpPortFds));
     equipment->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
+    equipment->taps = g_array_new(FALSE, FALSE, sizeof(int));
+    equipment->agent = (VpPortFds){-1, -1};
     equipment->kernel_fd = -1;
     equipment->initrd_fd = -1;
+    equipment->firmware = (VpFirmwareFds){-1, -1, FALSE};
+    equipment->template_fd = -1;
+    equipment->dir_fd = -1;
+    equipment->tpm_fd = -1;
 }
 
 void vp_equipment_close(VpEquipment *equipment)
@@ -30,6 +40,7 @@ void vp_equipment_clear(VpEquipment *equipment)
     vp_equipment_close(equipment);
     g_array_unref(equipment->fds);
     g_array_unref(equipment->serial_ports);
+    g_array_unref(equipment->taps);
     g_clear_pointer(&equipment->endpoints, g_ptr_array_unref);
 }
 
@@ -66,19 +77,58 @@ static VpError *open_file(VpEquipment *equipment, VpOpener *opener, const char *
     return NULL;
 }
 
-VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const VpImagePolicy *policy)
+/* A file of the host's own, that its packages installed. */
+static VpError *open_installed(VpEquipment *equipment, const char *path, int *ret_fd)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+    if (fd < 0)
+        return vp_error_errno(errno, "FIRMWARE", "cannot open %s", path);
+    *ret_fd = keep(equipment, fd);
+    return NULL;
+}
+
+static VpError *open_firmware(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture)
+{
+    const VpFirmwareWish wish = {
+        .architecture = architecture,
+        .machine = spec->machine,
+        .secure_boot = spec->firmware->secure_boot,
+    };
+    VpFirmware firmware = {0};
+    VpError *error = vp_firmware_find(&wish, &firmware);
+
+    if (!error)
+        error = open_installed(equipment, firmware.code_path, &equipment->firmware.code_fd);
+    if (!error)
+        error = open_installed(equipment, firmware.template_path, &equipment->template_fd);
+    equipment->firmware.secure = firmware.secure;
+    vp_firmware_clear(&firmware);
+    return error;
+}
+
+static VpError *open_kernel(VpEquipment *equipment, const PbKernelBoot *kernel, const VpImagePolicy *policy)
 {
     g_auto(VpOpener) opener;
-    VpError *error = NULL;
 
     vp_opener_init(&opener, policy ? policy : &vp_image_policy_default);
-    if (!spec->kernel || !spec->kernel->kernel_path[0])
-        return NULL;
-    error = open_file(equipment, &opener, "domain.spec.kernel.kernel_path", spec->kernel->kernel_path,
-                      &equipment->kernel_fd);
-    if (!error && spec->kernel->initrd_path[0])
-        error = open_file(equipment, &opener, "domain.spec.kernel.initrd_path", spec->kernel->initrd_path,
-                          &equipment->initrd_fd);
+    VpError *error =
+        open_file(equipment, &opener, "domain.spec.kernel.kernel_path", kernel->kernel_path, &equipment->kernel_fd);
+    if (!error && kernel->initrd_path[0])
+        error =
+            open_file(equipment, &opener, "domain.spec.kernel.initrd_path", kernel->initrd_path, &equipment->initrd_fd);
+    return error;
+}
+
+VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture,
+                           const VpImagePolicy *policy)
+{
+    VpError *error = NULL;
+
+    if (spec->kernel && spec->kernel->kernel_path[0])
+        error = open_kernel(equipment, spec->kernel, policy);
+    if (!error && spec->firmware && spec->firmware->type == PB_FIRMWARE_TYPE_UEFI)
+        error = open_firmware(equipment, spec, architecture);
     return error;
 }
 
@@ -118,7 +168,41 @@ static VpError *make_port(VpEquipment *equipment, const char *dir, const char *d
     return NULL;
 }
 
-VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
+/* The firmware's variables: a copy of the template, made once and kept for as long as the domain is. */
+static VpError *make_variables(VpEquipment *equipment, const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, "variables.fd", NULL);
+    VpError *error = NULL;
+
+    if (!g_file_test(path, G_FILE_TEST_EXISTS))
+        error = vp_copy_file(equipment->template_fd, path);
+    if (error)
+        return error;
+    const int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return vp_error_errno(errno, "STATE_DIR", "cannot open %s", path);
+    equipment->firmware.variables_fd = keep(equipment, fd);
+    return NULL;
+}
+
+/* QEMU makes these sockets itself. */
+static VpError *make_screens(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
+{
+    const int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return vp_error_errno(errno, "STATE_DIR", "cannot open the folder %s", dir);
+    equipment->dir_fd = keep(equipment, fd);
+    for (size_t i = 0; i < spec->n_graphics; i++) {
+        if (spec->graphics[i] == PB_GRAPHICS_TYPE_VNC)
+            add_endpoint(equipment, "vnc", dir, "vnc.sock");
+        else
+            add_endpoint(equipment, "spice", dir, "spice.sock");
+    }
+    return NULL;
+}
+
+static VpError *make_serial_ports(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
 {
     for (size_t i = 0; i < spec->n_serial_ports; i++) {
         g_autofree char *device = g_strdup_printf("serial%zu", i);
@@ -130,6 +214,46 @@ VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, con
         g_array_append_val(equipment->serial_ports, fds);
     }
     return NULL;
+}
+
+static VpError *make_taps(VpEquipment *equipment, const PbDomainSpec *spec)
+{
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        const PbInterface *interface = spec->interfaces[i];
+        int fd = -1;
+
+        if (interface->type == PB_INTERFACE_TYPE_BRIDGE) {
+            g_autofree char *field = g_strdup_printf("domain.spec.interfaces[%zu].bridge", i);
+            VpError *error = vp_tap_open(interface->bridge, &fd);
+
+            if (error)
+                return vp_error_violation(vp_error_prefix(error, "%s", field), field, "%s cannot be used",
+                                          interface->bridge);
+            keep(equipment, fd);
+        }
+        g_array_append_val(equipment->taps, fd);
+    }
+    return NULL;
+}
+
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
+{
+    VpError *error = make_serial_ports(equipment, spec, dir);
+
+    if (!error && spec->guest_agent)
+        error = make_port(equipment, dir, "agent", /* log= */ FALSE, &equipment->agent);
+    if (!error && equipment->template_fd >= 0)
+        error = make_variables(equipment, dir);
+    if (!error && spec->n_graphics > 0)
+        error = make_screens(equipment, spec, dir);
+    if (!error)
+        error = make_taps(equipment, spec);
+    if (!error && spec->tpm) {
+        error = vp_swtpm_start(dir, &equipment->tpm_fd);
+        if (!error)
+            keep(equipment, equipment->tpm_fd);
+    }
+    return error;
 }
 
 /* ---- into the process ---- */
@@ -151,6 +275,15 @@ void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line)
         port->log_fd = give(fds, port->log_fd);
     }
     line->serial_ports = (const VpPortFds *)equipment->serial_ports->data;
+    for (guint i = 0; i < equipment->taps->len; i++)
+        g_array_index(equipment->taps, int, i) = give(fds, g_array_index(equipment->taps, int, i));
+    line->tap_fds = (const int *)equipment->taps->data;
+    line->agent = (VpPortFds){give(fds, equipment->agent.socket_fd), -1};
+    line->firmware = equipment->firmware;
+    line->firmware.code_fd = give(fds, equipment->firmware.code_fd);
+    line->firmware.variables_fd = give(fds, equipment->firmware.variables_fd);
+    line->dir_fd = give(fds, equipment->dir_fd);
+    line->tpm_fd = give(fds, equipment->tpm_fd);
     line->kernel_fd = give(fds, equipment->kernel_fd);
     line->initrd_fd = give(fds, equipment->initrd_fd);
 }

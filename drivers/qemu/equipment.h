@@ -10,8 +10,14 @@
 typedef struct VpEquipment {
     GArray *fds;          /* of int; owned */
     GArray *serial_ports; /* of VpPortFds */
+    GArray *taps;         /* of int, one an interface; -1: none */
+    VpPortFds agent;
     int kernel_fd;
     int initrd_fd;
+    VpFirmwareFds firmware;
+    int template_fd; /* of the firmware's variables */
+    int dir_fd;
+    int tpm_fd;
     GPtrArray *endpoints; /* of PbDomainEndpoint: where the far ends are */
 } VpEquipment;
 
@@ -20,11 +26,12 @@ void vp_equipment_init(VpEquipment *equipment);
 void vp_equipment_close(VpEquipment *equipment);
 void vp_equipment_clear(VpEquipment *equipment);
 
-/* Opens the files that the spec names, as the policy allows. May hang with the disk that they are on. FAILED_PRECONDITION with violations naming the
- * field. */
-VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const VpImagePolicy *policy);
+/* Opens the files that the spec names, as the policy allows, and the firmware. May hang with the disk that they are on. FAILED_PRECONDITION with violations
+ * naming the field. */
+VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture,
+                           const VpImagePolicy *policy);
 
-/* Makes what lies in the domain's own folder, which exists. */
+/* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, swtpm. */
 VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir);
 
 /* Appends the descriptors to `fds`, the child's from VP_PROCESS_FIRST_FD on, and tells the command line their numbers there. */

@@ -88,6 +88,9 @@ VpError *vp_folder_remove(const char *dir)
 
     if (error)
         return error;
+    g_autofree char *tpm = g_build_filename(dir, "tpm", NULL);
+    remove_files(tpm, "");
+    rmdir(tpm);
     remove_files(dir, "");
     rmdir(dir);
     return NULL;

@@ -49,7 +49,7 @@ static void on_start_command(VpQemuDomain *domain, VpError *error, gboolean last
     vp_error_free(error);
 }
 
-static void on_link_down(void *data, json_t *result, VpError *error)
+static void on_before_run(void *data, json_t *result, VpError *error)
 {
     (void)result;
     on_start_command(data, error, /* last= */ FALSE);
@@ -63,12 +63,13 @@ static void on_cont(void *data, json_t *result, VpError *error)
 
 static void let_run(VpQemuDomain *domain)
 {
-    for (guint i = 0; i < domain->links_down->len; i++) {
-        const char *id = g_ptr_array_index(domain->links_down, i);
+    size_t i;
+    json_t *command;
 
-        vp_qmp_execute(domain->qmp, "set_link", json_pack("{s:s, s:b}", "name", id, "up", 0), 0, on_link_down, domain);
-    }
-    /* Commands are answered in order, so that the links are down before the guest runs. */
+    json_array_foreach(domain->before_run, i, command)
+        vp_qmp_execute(domain->qmp, json_string_value(json_object_get(command, "execute")),
+                       json_incref(json_object_get(command, "arguments")), 0, on_before_run, domain);
+    /* Commands are answered in order, so that all is done before the guest runs. */
     vp_qmp_execute(domain->qmp, domain->paused ? "query-status" : "cont", NULL, 0, on_cont, domain);
 }
 

@@ -8,8 +8,11 @@
  *     qmp.c           the QMP client
  *     process.c       making, finding and killing the process
  *     folder.c        the domain's folder: the record of its process, its QMP socket, its log
- *     command_line.c  the arguments, a pure function
- *     capabilities.c  what this host's QEMU and KVM can do
+ *     spec*.c         defaults and checks of a spec; layout.c: where its devices sit
+ *     command_line.c  the arguments, a pure function; arg_*.c: those of a kind of device; before_run.c: what is told over QMP instead
+ *     equipment.c     what a process is given besides its disks; helpers.c: tap devices, swtpm
+ *     firmware.c      the UEFI that is installed here
+ *     capabilities.c  what this host's QEMU and KVM can do; known.c: what QEMU tells of itself
  */
 #pragma once
 

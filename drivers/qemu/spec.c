@@ -1,91 +1,31 @@
-/* Checks of a spec that need no file: the rest of command_line.h. */
-#include <string.h>
+/* Defaults, and the checks of what is no disk or interface: see spec.h. */
+#include "spec.h"
 
 #include "base/pb.h"
-#include "command_line.h"
-#include "image_format.h"
+#include "layout.h"
 
 #define MIB (1024ULL * 1024)
 
-/* Adds a violation, making the error with the first. */
-static void violation(VpError **error, const char *list, size_t index, const char *field, const char *text)
+void vp_spec_violation(VpSpecCheck *check, const char *text, const char *field, ...)
 {
-    g_autofree char *path =
-        list ? g_strdup_printf("domain.spec.%s[%zu].%s", list, index, field) : g_strdup_printf("domain.spec.%s", field);
+    va_list args;
 
-    if (!*error)
-        *error = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_SPEC", "the spec is not valid: %s: %s", path, text);
-    vp_error_violation(*error, path, "%s", text);
+    va_start(args, field);
+    g_autofree char *name = g_strdup_vprintf(field, args);
+    va_end(args);
+    g_autofree char *path = g_strconcat("domain.spec.", name, NULL);
+    if (!check->error)
+        check->error = vp_error_new(VP_INVALID_ARGUMENT, "INVALID_SPEC", "the spec is not valid: %s: %s", path, text);
+    vp_error_violation(check->error, path, "%s", text);
 }
 
-static void check_disk(const PbDomainSpec *spec, size_t index, VpError **error)
+void vp_spec_check_enum(VpSpecCheck *check, const ProtobufCEnumDescriptor *descriptor, int value, const char *field)
 {
-    const PbDisk *disk = spec->disks[index];
-
-    if (!disk->target[0])
-        violation(error, "disks", index, "target", "a disk needs a target, as in \"vda\"");
-    if (disk->path[0] != '/')
-        violation(error, "disks", index, "path", "must be an absolute path");
-    if (disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && !vp_qemu_format(disk->format))
-        violation(error, "disks", index, "format",
-                  "QEMU is not given images of this format; convert it with qemu-img convert -O qcow2");
-    if (!protobuf_c_enum_descriptor_get_value(&pb_disk_bus__descriptor, (int)disk->bus))
-        violation(error, "disks", index, "bus", "is no bus that is known");
-    if (disk->bus == PB_DISK_BUS_SATA && disk->read_only)
-        violation(error, "disks", index, "read_only", "a SATA disk cannot be read-only; use virtio or SCSI");
-    for (size_t i = 0; i < index; i++) {
-        const PbDisk *other = spec->disks[i];
-
-        if (disk->target[0] && strcmp(disk->target, other->target) == 0)
-            violation(error, "disks", index, "target", "is the target of another disk as well");
-        if (strcmp(disk->path, other->path) == 0 && !(disk->read_only && other->read_only))
-            violation(error, "disks", index, "path",
-                      "is the image of another disk as well, and one of them writes to it");
-    }
+    if (!protobuf_c_enum_descriptor_get_value(descriptor, value))
+        vp_spec_violation(check, "is no value that is known", "%s", field);
 }
 
-/* Six bytes; the first must not have the group bit, and not all may be zero. */
-static gboolean mac_is_valid(const char *mac)
-{
-    gboolean any = FALSE;
-
-    if (strlen(mac) != 17)
-        return FALSE;
-    for (guint i = 0; i < 17; i++) {
-        if (i % 3 == 2 ? mac[i] != ':' : !g_ascii_isxdigit(mac[i]))
-            return FALSE;
-        any = any || (i % 3 != 2 && mac[i] != '0');
-    }
-    return any && g_ascii_xdigit_value(mac[1]) % 2 == 0;
-}
-
-static void check_interface(const PbDomainSpec *spec, size_t index, VpError **error)
-{
-    const PbInterface *interface = spec->interfaces[index];
-
-    if (interface->mac[0] && !mac_is_valid(interface->mac))
-        violation(error, "interfaces", index, "mac", "must be the address of one host, as in \"52:54:00:12:34:56\"");
-    if (!protobuf_c_enum_descriptor_get_value(&pb_interface_type__descriptor, (int)interface->type))
-        violation(error, "interfaces", index, "type", "is no type that is known");
-    if (!protobuf_c_enum_descriptor_get_value(&pb_interface_model__descriptor, (int)interface->model))
-        violation(error, "interfaces", index, "model", "is no model that is known");
-    for (size_t i = 0; i < index; i++) {
-        if (interface->mac[0] && g_ascii_strcasecmp(interface->mac, spec->interfaces[i]->mac) == 0)
-            violation(error, "interfaces", index, "mac", "is the address of another interface as well");
-    }
-}
-
-static void check_kernel(const PbDomainSpec *spec, VpError **error)
-{
-    const PbKernelBoot *kernel = spec->kernel;
-
-    if (!kernel || kernel->kernel_path[0])
-        return;
-    if (kernel->initrd_path[0])
-        violation(error, NULL, 0, "kernel.initrd_path", "needs a kernel: set kernel_path as well");
-    if (kernel->command_line[0])
-        violation(error, NULL, 0, "kernel.command_line", "needs a kernel: set kernel_path as well");
-}
+/* ---- defaults ---- */
 
 void vp_spec_complete_qemu(PbDomainSpec *spec)
 {
@@ -95,24 +35,130 @@ void vp_spec_complete_qemu(PbDomainSpec *spec)
         if (spec->serial_ports[i]->model == PB_SERIAL_PORT_MODEL_UNSPECIFIED)
             spec->serial_ports[i]->model = PB_SERIAL_PORT_MODEL_UART;
     }
+    vp_layout_complete(spec);
+}
+
+/* ---- checks ---- */
+
+static void check_kernel(VpSpecCheck *check)
+{
+    const PbKernelBoot *kernel = check->spec->kernel;
+
+    if (!kernel || kernel->kernel_path[0])
+        return;
+    if (kernel->initrd_path[0])
+        vp_spec_violation(check, "needs a kernel: set kernel_path as well", "kernel.initrd_path");
+    if (kernel->command_line[0])
+        vp_spec_violation(check, "needs a kernel: set kernel_path as well", "kernel.command_line");
+}
+
+static void check_cpu(VpSpecCheck *check)
+{
+    const PbCpu *cpu = check->spec->cpu;
+    const guint32 vcpus = check->spec->vcpus ? check->spec->vcpus : 1;
+
+    if (!cpu)
+        return;
+    const guint32 most = cpu->max_vcpus ? cpu->max_vcpus : vcpus;
+    const guint64 package = (guint64)MAX(cpu->cores, 1) * MAX(cpu->threads, 1);
+    if (most < vcpus)
+        vp_spec_violation(check, "is less than vcpus", "cpu.max_vcpus");
+    if (most % package != 0 || (cpu->sockets && cpu->sockets * package != most))
+        vp_spec_violation(check,
+                          "sockets, cores and threads do not make the number of virtual CPUs (the most there can be)",
+                          "cpu.%s",
+                          cpu->sockets ? "sockets"
+                          : cpu->cores ? "cores"
+                                       : "threads");
+    for (size_t i = 0; i < cpu->n_features; i++) {
+        if (!cpu->features[i]->name[0])
+            vp_spec_violation(check, "must be set, as in \"aes\"", "cpu.features[%zu].name", i);
+        for (size_t j = 0; j < i; j++) {
+            if (g_str_equal(cpu->features[i]->name, cpu->features[j]->name))
+                vp_spec_violation(check, "is named twice", "cpu.features[%zu].name", i);
+        }
+    }
+}
+
+static void check_memory(VpSpecCheck *check)
+{
+    const PbMemory *memory = check->spec->memory;
+
+    if (check->spec->memory_bytes % MIB != 0)
+        vp_spec_violation(check, "must be a multiple of 1 MiB", "memory_bytes");
+    if (!memory)
+        return;
+    if (memory->max_bytes % MIB != 0)
+        vp_spec_violation(check, "must be a multiple of 1 MiB", "memory.max_bytes");
+    if (memory->max_bytes && memory->max_bytes < check->spec->memory_bytes)
+        vp_spec_violation(check, "is less than memory_bytes", "memory.max_bytes");
+    if (memory->slots && memory->max_bytes <= check->spec->memory_bytes)
+        vp_spec_violation(check, "needs memory.max_bytes above memory_bytes", "memory.slots");
+    if (!memory->slots && memory->max_bytes > check->spec->memory_bytes)
+        vp_spec_violation(check, "needs memory.slots to put what is attached into", "memory.max_bytes");
+}
+
+static void check_graphics(VpSpecCheck *check)
+{
+    const PbDomainSpec *spec = check->spec;
+
+    for (size_t i = 0; i < spec->n_graphics; i++) {
+        if (spec->graphics[i] != PB_GRAPHICS_TYPE_VNC && spec->graphics[i] != PB_GRAPHICS_TYPE_SPICE)
+            vp_spec_violation(check, "must be VNC or SPICE", "graphics[%zu]", i);
+        if (i > 0 && spec->graphics[i] == spec->graphics[0])
+            vp_spec_violation(check, "is there already", "graphics[%zu]", i);
+    }
+    vp_spec_check_enum(check, &pb_video_model__descriptor, (int)spec->video, "video");
+}
+
+static void check_firmware(VpSpecCheck *check)
+{
+    const PbFirmware *firmware = check->spec->firmware;
+
+    if (!firmware)
+        return;
+    vp_spec_check_enum(check, &pb_firmware_type__descriptor, (int)firmware->type, "firmware.type");
+    if (firmware->secure_boot && firmware->type != PB_FIRMWARE_TYPE_UEFI)
+        vp_spec_violation(check, "needs firmware.type FIRMWARE_TYPE_UEFI", "firmware.secure_boot");
+    if (firmware->secure_boot && !vp_layout_is_q35(check->spec->machine) && check->spec->machine[0])
+        vp_spec_violation(check, "needs the machine q35", "firmware.secure_boot");
+}
+
+static void check_rest(VpSpecCheck *check)
+{
+    const PbDomainSpec *spec = check->spec;
+
+    vp_spec_check_enum(check, &pb_accelerator__descriptor, (int)spec->accelerator, "accelerator");
+    for (size_t i = 0; i < spec->n_serial_ports; i++) {
+        g_autofree char *field = g_strdup_printf("serial_ports[%zu].model", i);
+
+        vp_spec_check_enum(check, &pb_serial_port_model__descriptor, (int)spec->serial_ports[i]->model, field);
+    }
+    if (spec->clock)
+        vp_spec_check_enum(check, &pb_clock_zone__descriptor, (int)spec->clock->zone, "clock.zone");
+    if (spec->watchdog) {
+        vp_spec_check_enum(check, &pb_watchdog_model__descriptor, (int)spec->watchdog->model, "watchdog.model");
+        vp_spec_check_enum(check, &pb_watchdog_action__descriptor, (int)spec->watchdog->action, "watchdog.action");
+    }
+    vp_spec_check_enum(check, &pb_tpm_model__descriptor, (int)spec->tpm, "tpm");
+    for (size_t i = 0; i < spec->n_usb_devices; i++) {
+        g_autofree char *field = g_strdup_printf("usb_devices[%zu]", i);
+
+        vp_spec_check_enum(check, &pb_usb_device__descriptor, (int)spec->usb_devices[i], field);
+    }
 }
 
 VpError *vp_spec_validate(const PbDomainSpec *spec)
 {
-    VpError *error = NULL;
+    VpSpecCheck check = {.spec = spec};
 
-    if (spec->memory_bytes % MIB != 0)
-        violation(&error, NULL, 0, "memory_bytes", "must be a multiple of 1 MiB");
-    if (!protobuf_c_enum_descriptor_get_value(&pb_accelerator__descriptor, (int)spec->accelerator))
-        violation(&error, NULL, 0, "accelerator", "is no accelerator that is known");
-    for (size_t i = 0; i < spec->n_disks; i++)
-        check_disk(spec, i, &error);
-    for (size_t i = 0; i < spec->n_interfaces; i++)
-        check_interface(spec, i, &error);
-    for (size_t i = 0; i < spec->n_serial_ports; i++) {
-        if (!protobuf_c_enum_descriptor_get_value(&pb_serial_port_model__descriptor, (int)spec->serial_ports[i]->model))
-            violation(&error, "serial_ports", i, "model", "is no model that is known");
-    }
-    check_kernel(spec, &error);
-    return error;
+    check_memory(&check);
+    check_cpu(&check);
+    vp_spec_check_disks(&check);
+    vp_spec_check_interfaces(&check);
+    check_kernel(&check);
+    check_graphics(&check);
+    check_firmware(&check);
+    check_rest(&check);
+    return check.error;
 }

@@ -205,11 +205,17 @@ static VpError *prove_disk(VpQemuStart *start, const PbDisk *disk)
 {
     const VpChainOptions options = {
         .format = disk->format,
-        .write_top = !disk->read_only,
+        .write_top = !disk->read_only && disk->device != PB_DISK_DEVICE_CDROM,
         .policy = start->driver->host->images,
     };
     const VpChainSink sink = {.layer = goes_on, .data = start};
     VpChain *chain = NULL;
+
+    /* An empty drive: there is nothing to prove. */
+    if (!disk->path[0]) {
+        g_ptr_array_add(start->chains, NULL);
+        return NULL;
+    }
     VpError *error = vp_chain_walk(disk->path, &options, &sink, &chain);
 
     if (!error) {
@@ -302,6 +308,8 @@ static VpError *make_command_line(VpQemuStart *start)
     vp_equipment_give(&start->equipment, start->fds, &line);
     for (guint i = 0; i < start->chains->len; i++) {
         const VpChain *chain = g_ptr_array_index(start->chains, i);
+        if (!chain)
+            continue;
         VpLayerFds *layers = give_chain(start, chain);
 
         g_ptr_array_add(owned, layers);
@@ -453,11 +461,16 @@ static void prove(void *data)
 
     start->error = check_abort(start);
     if (!start->error)
+        start->error = vp_qemu_driver_check_arguments(start->driver, start->spec);
+    if (!start->error)
         start->error = vp_qemu_probe_find(start->driver->probe, model_of(start)->spec->accelerator, &start->found);
+    if (!start->error)
+        start->error = vp_qemu_probe_fit(start->driver->probe, &start->found, start->spec);
     if (!start->error)
         start->error = prove_disks(start);
     if (!start->error)
-        start->error = vp_equipment_open(&start->equipment, start->spec, start->driver->host->images);
+        start->error =
+            vp_equipment_open(&start->equipment, start->spec, start->found.architecture, start->driver->host->images);
     if (start->error)
         g_ptr_array_set_size(start->chains, 0);
     vp_loop_post(start->driver->host->loop, on_proven, start);

@@ -109,6 +109,8 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
         set_disks(status, seen->disks, observation->n_disks);
     if (observation->pid == 0 || observation->n_endpoints > 0)
         set_endpoints(status, seen->endpoints, observation->n_endpoints);
+    if (observation->pid == 0 || observation->tainted)
+        status->tainted = observation->tainted;
 
     for (gsize i = 0; i < observation->n_findings; i++) {
         const PbFinding *finding = seen->findings[i];

@@ -58,10 +58,12 @@ static VpError *complete_disks(PbDomainSpec *spec, VpError *error)
         g_autofree char *path_field = g_strdup_printf("domain.spec.disks[%zu].path", i);
         g_autofree char *target_field = g_strdup_printf("domain.spec.disks[%zu].target", i);
 
-        if (disk->path[0] == '\0')
-            error = add_violation(error, path_field, "must be set");
+        const gboolean cdrom = disk->device == PB_DISK_DEVICE_CDROM;
+
+        if (disk->path[0] == '\0' && !cdrom)
+            error = add_violation(error, path_field, "must be set; a cd-rom drive alone may be empty");
         if (disk->bus == PB_DISK_BUS_UNSPECIFIED)
-            disk->bus = PB_DISK_BUS_VIRTIO;
+            disk->bus = cdrom ? PB_DISK_BUS_SATA : PB_DISK_BUS_VIRTIO;
         if (disk->target[0] && !g_hash_table_add(targets, disk->target))
             error = add_violation(error, target_field, "is that of another disk");
     }

@@ -275,7 +275,7 @@ static void resume_domain(VpCall *call, const void *message, void *context)
 }
 
 const VpMethodHandler vp_domain_handlers[] = {
-    {"virtplane.v1.DomainService/CreateDomain", create_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/CreateDomain", create_domain, VP_RPC_WORKER},
     {"virtplane.v1.DomainService/GetDomain", get_domain, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/ListDomains", list_domains, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/UpdateDomain", update_domain, VP_RPC_INLINE},

@@ -1,11 +1,17 @@
 """A real Linux guest: boots from a kernel that the daemon hands over, and talks on its serial port."""
 import os
 
+import pytest
+
 from harness import guest
 from harness.client import pb
 from harness.daemon import wait_until
 from harness.domains import act, create, get, state
 from harness.errors import refused
+
+
+# Without KVM, and on a busy machine, a guest takes its time to boot.
+pytestmark = pytest.mark.timeout(600)
 
 
 def read(path):

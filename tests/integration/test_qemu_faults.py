@@ -76,11 +76,12 @@ def test_a_qemu_that_never_answers(make_daemon):
     act(client, "PowerOff", "vm")
 
 
-def test_qemu_refuses_its_arguments(daemon, client):
-    create(client, "vm", driver="qemu", machine="nonesuch")
+def test_qemu_refuses_its_arguments(make_daemon):
+    client = make_daemon(config="[qemu]\nallow_arguments=true\n").start().client()
+    create(client, "vm", driver="qemu", arguments=["-nonesuch"])
     with refused("FAILED_PRECONDITION", "QEMU_EXITED") as refusal:
         act(client, "Start", "vm")
-    assert "unsupported machine type" in refusal.error.message, refusal.error
+    assert "invalid option" in refusal.error.message, refusal.error
     assert state(client, "vm") == "SHUTOFF"
 
 

@@ -4,11 +4,11 @@ from .client import pb
 VERBS = ("Start", "Shutdown", "PowerOff", "Reboot", "Reset", "Pause", "Resume")
 
 
-def spec(driver="test", memory_mib=64, disks=(), **fields):
+def spec(driver="test", memory_mib=64, disks=(), vcpus=1, **fields):
     """A small spec. A disk is a path (qcow2), or a pb.Disk."""
     made = [disk if isinstance(disk, pb.Disk) else pb.Disk(target="vd" + "abcdefgh"[i], path=str(disk), format=pb.IMAGE_FORMAT_QCOW2)
             for i, disk in enumerate(disks)]
-    return pb.DomainSpec(driver=driver, vcpus=1, memory_bytes=memory_mib << 20, disks=made, **fields)
+    return pb.DomainSpec(driver=driver, vcpus=vcpus, memory_bytes=memory_mib << 20, disks=made, **fields)
 
 
 def create(client, name, labels=None, request_id="", **fields):

@@ -12,7 +12,7 @@ from .domains import act, create, get
 
 PROMPT = b"guest# "
 # Without KVM a busy machine takes its time.
-BOOT_TIMEOUT = 120
+BOOT_TIMEOUT = 400
 ANSI = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 
 

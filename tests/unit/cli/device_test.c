@@ -8,6 +8,7 @@
 
 #include "base/pb.h"
 #include "clients/cli/device_option.h"
+#include "clients/cli/machine_option.h"
 
 static void reads_disks(void **state)
 {
@@ -110,11 +111,55 @@ static void keeps_labels(void **state)
     assert_non_null(keyless);
 }
 
+static void reads_machines(void **state)
+{
+    (void)state;
+    vp_pb_auto PbDomainSpec *spec = vp_pb_new(&pb_domain_spec__descriptor);
+
+    assert_null(vp_cpu_parse(spec, "EPYC,+aes,-avx2,cores=2,max=4"));
+    assert_string_equal(spec->cpu->model, "EPYC");
+    assert_int_equal(spec->cpu->n_features, 2);
+    assert_string_equal(spec->cpu->features[1]->name, "avx2");
+    assert_true(spec->cpu->features[1]->disabled);
+    assert_int_equal(spec->cpu->cores, 2);
+    assert_int_equal(spec->cpu->max_vcpus, 4);
+    assert_null(vp_firmware_parse(spec, "uefi-secure"));
+    assert_int_equal(spec->firmware->type, PB_FIRMWARE_TYPE_UEFI);
+    assert_true(spec->firmware->secure_boot);
+    vp_cdrom_add(spec, "tools.iso", "/images");
+    vp_cdrom_add(spec, "", "/images");
+    assert_string_equal(spec->disks[0]->path, "/images/tools.iso");
+    assert_string_equal(spec->disks[1]->path, "");
+    assert_int_equal(spec->disks[1]->device, PB_DISK_DEVICE_CDROM);
+    vp_kernel_set(spec, "vmlinuz", NULL, "quiet", "/boot");
+    assert_string_equal(spec->kernel->kernel_path, "/boot/vmlinuz");
+    assert_string_equal(spec->kernel->command_line, "quiet");
+}
+
+static void refuses_machines(void **state)
+{
+    (void)state;
+    static const char *const cpus[] = {"EPYC,aes", "EPYC,cores=0", "EPYC,cores=x", "EPYC,+", "EPYC,"};
+    vp_pb_auto PbDomainSpec *spec = vp_pb_new(&pb_domain_spec__descriptor);
+
+    for (gsize i = 0; i < G_N_ELEMENTS(cpus); i++) {
+        g_autoptr(VpError) error = vp_cpu_parse(spec, cpus[i]);
+
+        if (!error)
+            fail_msg("taken: %s", cpus[i]);
+    }
+    g_autoptr(VpError) error = vp_firmware_parse(spec, "UEFI2");
+    assert_non_null(error);
+    assert_null(spec->cpu);
+    assert_null(spec->firmware);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_disks),        cmocka_unit_test(refuses_disks),    cmocka_unit_test(names_targets),
-        cmocka_unit_test(names_many_targets), cmocka_unit_test(reads_interfaces), cmocka_unit_test(keeps_labels),
+        cmocka_unit_test(reads_disks),      cmocka_unit_test(refuses_disks),    cmocka_unit_test(names_targets),
+        cmocka_unit_test(reads_machines),   cmocka_unit_test(refuses_machines), cmocka_unit_test(names_many_targets),
+        cmocka_unit_test(reads_interfaces), cmocka_unit_test(keeps_labels),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,6 +29,12 @@ static const char *const golden[] = {
     "-chardev", "socket,id=qmp,fd=3,server=on,wait=off",
     "-mon", "chardev=qmp,mode=control",
     "-device", "pvpanic",
+    /* a slot each for vda and two interfaces, and two spare ones */
+    "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot1\",\"chassis\":1,\"bus\":\"pcie.0\",\"addr\":\"10.0\",\"multifunction\":true}",
+    "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot2\",\"chassis\":2,\"bus\":\"pcie.0\",\"addr\":\"10.1\",\"multifunction\":false}",
+    "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot3\",\"chassis\":3,\"bus\":\"pcie.0\",\"addr\":\"10.2\",\"multifunction\":false}",
+    "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot4\",\"chassis\":4,\"bus\":\"pcie.0\",\"addr\":\"10.3\",\"multifunction\":false}",
+    "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot5\",\"chassis\":5,\"bus\":\"pcie.0\",\"addr\":\"10.4\",\"multifunction\":false}",
     /* vda: an overlay with a data file, over a raw block device */
     "-add-fd", "fd=6,set=1,opaque=disk0-1-file",
     "-blockdev", "{\"driver\":\"host_device\",\"node-name\":\"disk0-1-file\",\"filename\":\"/dev/fdset/1\",\"read-only\":true"
@@ -40,20 +46,25 @@ static const char *const golden[] = {
     "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk0-0-data\",\"filename\":\"/dev/fdset/3\",\"read-only\":false,\"discard\":\"unmap\"}",
     "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk0-0\",\"file\":\"disk0-0-file\",\"read-only\":false"
                  ",\"discard\":\"unmap\",\"backing\":\"disk0-1\",\"data-file\":\"disk0-0-data\"}",
-    "-device", "{\"driver\":\"virtio-blk-pci\",\"addr\":\"2.0\",\"multifunction\":true,\"id\":\"disk0\",\"drive\":\"disk0-0\",\"bootindex\":1}",
+    "-device", "{\"driver\":\"virtio-blk-pci\",\"bus\":\"slot1\",\"addr\":\"0.0\",\"id\":\"disk0\",\"drive\":\"disk0-0\",\"bootindex\":1}",
     /* sda: a read-only qcow2 on SCSI */
     "-add-fd", "fd=7,set=4,opaque=disk1-0-file",
     "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk1-0-file\",\"filename\":\"/dev/fdset/4\",\"read-only\":true"
                  ",\"auto-read-only\":true,\"discard\":\"unmap\"}",
     "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk1-0\",\"file\":\"disk1-0-file\",\"read-only\":true"
                  ",\"discard\":\"unmap\",\"backing\":null}",
-    "-device", "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi0\",\"addr\":\"2.1\"}",
+    "-device", "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi0\",\"bus\":\"pcie.0\",\"addr\":\"4.0\"}",
     "-device", "{\"driver\":\"scsi-hd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":0,\"lun\":0,\"id\":\"disk1\""
-                 ",\"drive\":\"disk1-0\",\"bootindex\":2}",
+               ",\"drive\":\"disk1-0\",\"bootindex\":2}",
     "-netdev", "user,id=net0",
-    "-device", "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"netdev\":\"net0\",\"romfile\":\"\",\"mac\":\"52:54:00:12:34:56\",\"addr\":\"2.2\"}",
+    "-device", "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"netdev\":\"net0\",\"romfile\":\"\",\"mac\":\"52:54:00:12:34:56\""
+               ",\"bus\":\"slot2\",\"addr\":\"0.0\"}",
     "-netdev", "hubport,id=net1,hubid=1",
-    "-device", "{\"driver\":\"e1000\",\"id\":\"nic1\",\"netdev\":\"net1\",\"romfile\":\"\",\"addr\":\"2.3\"}",
+    "-device", "{\"driver\":\"e1000\",\"id\":\"nic1\",\"netdev\":\"net1\",\"romfile\":\"\",\"bus\":\"slot3\",\"addr\":\"0.0\"}",
+    "-add-fd", "fd=21,set=5,opaque=serial0-log",
+    "-chardev", "socket,id=serial0,fd=20,server=on,wait=off,logfile=/dev/fdset/5,logappend=on",
+    "-serial", "chardev:serial0",
+    "-device", "{\"driver\":\"virtio-balloon-pci\",\"id\":\"balloon0\",\"bus\":\"pcie.0\",\"addr\":\"5.0\",\"deflate-on-oom\":true}",
     NULL,
 };
 /* clang-format on */
@@ -82,12 +93,15 @@ static void test_golden(void **state)
 
     (void)state;
     domain->spec->vcpus = 3;
+    domain->spec->hotplug_slots = 2;
     bench_disk(domain, "vda", "/images/a", PB_IMAGE_FORMAT_QCOW2);
     bench_disk(domain, "sda", "/images/b", PB_IMAGE_FORMAT_QCOW2);
     domain->spec->disks[1]->bus = PB_DISK_BUS_SCSI;
     domain->spec->disks[1]->read_only = TRUE;
     add_interface(domain, PB_INTERFACE_TYPE_USER, PB_INTERFACE_MODEL_VIRTIO, "52:54:00:12:34:56");
     add_interface(domain, PB_INTERFACE_TYPE_NONE, PB_INTERFACE_MODEL_E1000, "");
+    vp_spec_complete_qemu(domain->spec);
+    const VpPortFds serial = {20, 21};
     const VpCommandLine line = {
         .binary = "/usr/bin/qemu-system-x86_64",
         .uid = domain->uid,
@@ -98,6 +112,7 @@ static void test_golden(void **state)
         .cpu = "host",
         .qmp_fd = 3,
         .disks = disks,
+        .serial_ports = &serial,
     };
 
     assert_null(vp_command_line(&line, &argv));
@@ -124,7 +139,11 @@ static VpError *with_layers(const VpLayerFds *layers, gsize n, char ***argv)
         .disks = disks,
     };
 
+    const VpPortFds serial = {20, 21};
+
     bench_disk(domain, "vda", "/images/a", PB_IMAGE_FORMAT_UNSPECIFIED);
+    vp_spec_complete_qemu(domain->spec);
+    line.serial_ports = &serial;
     line.accelerator = PB_ACCELERATOR_TCG;
     return vp_command_line(&line, argv);
 }
@@ -214,6 +233,8 @@ static void test_validate(void **state)
     (void)state;
     bench_disk(domain, "vda", "/a", PB_IMAGE_FORMAT_UNSPECIFIED);
     bench_disk(domain, "vdb", "/b", PB_IMAGE_FORMAT_RAW);
+    spec->disks[0]->slot = 1;
+    spec->disks[1]->slot = 2;
     PbInterface *first =
         add_interface(domain, PB_INTERFACE_TYPE_UNSPECIFIED, PB_INTERFACE_MODEL_UNSPECIFIED, "52:54:00:12:34:aB");
     PbInterface *second = add_interface(domain, PB_INTERFACE_TYPE_NONE, PB_INTERFACE_MODEL_E1000, "");
