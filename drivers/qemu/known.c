@@ -280,7 +280,7 @@ static VpError *nothing_to_record(void *data, pid_t pid, guint64 start_ticks)
     return NULL;
 }
 
-static VpError *talk(const char *binary, const int sockets[2], VpQemuKnown *known)
+static VpError *talk(const char *binary, int sockets[2], VpQemuKnown *known)
 {
     const char *const argv[] = {
         binary,
@@ -307,6 +307,9 @@ static VpError *talk(const char *binary, const int sockets[2], VpQemuKnown *know
 
     if (error)
         return error;
+    /* Were our copy of its end open, we would not see it end. */
+    close(sockets[1]);
+    sockets[1] = -1;
     error = ask_all(sockets[0], binary);
     if (!error)
         error = read_answers(sockets[0], binary, known);
@@ -327,7 +330,8 @@ VpError *vp_qemu_ask(const char *binary, VpQemuKnown **ret_known)
         return vp_error_errno(errno, "SPAWN_FAILED", "cannot ask %s", binary);
     VpError *error = talk(binary, sockets, known);
     close(sockets[0]);
-    close(sockets[1]);
+    if (sockets[1] >= 0)
+        close(sockets[1]);
     if (!error && (!known->version || g_hash_table_size(known->types) == 0))
         error = unusable(binary, "does not tell what it can do");
     if (!error)
