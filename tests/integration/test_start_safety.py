@@ -37,6 +37,15 @@ def runs_and_ends(daemon, client, name="vm"):
     assert daemon.hypervisors() == [] and state(client, name) == "SHUTOFF"
 
 
+def goes_on(daemon):
+    """Starts the daemon anew: it knows what there is, and the domain can be used. Answers a client."""
+    daemon.start()
+    client = daemon.client()
+    all_known(daemon, client)
+    runs_and_ends(daemon, client)
+    return client
+
+
 def with_vm(make_daemon, aid):
     """A daemon with `aid` (Steps or Disk) and a domain that does not run; answers the daemon, the aid and a client."""
     daemon = make_daemon()
@@ -90,10 +99,7 @@ def test_no_qemu_before_its_start_is_on_the_disk(make_daemon):
     daemon.kill()
     other.wait()
     steps.open_gates()
-    daemon.start()
-    client = daemon.client()
-    all_known(daemon, client)
-    runs_and_ends(daemon, client)
+    goes_on(daemon)
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
@@ -117,10 +123,7 @@ def test_killed_at_each_step_of_a_start(make_daemon, shard):
         else:
             died += 1
             daemon.close_clients()
-        daemon.start()
-        client = daemon.client()
-        all_known(daemon, client)
-        runs_and_ends(daemon, client)
+        client = goes_on(daemon)
     print(f"{total} steps, died at {died}")
     assert died > 2
 
@@ -175,10 +178,7 @@ def test_stopped_during_a_start(make_daemon):
         daemon.wait_end(20)
         call.wait()
         daemon.close_clients()
-        daemon.start()
-        client = daemon.client()
-        all_known(daemon, client)
-        runs_and_ends(daemon, client)
+        client = goes_on(daemon)
 
 
 def test_stopped_while_the_disk_hangs(make_daemon):
@@ -193,10 +193,7 @@ def test_stopped_while_the_disk_hangs(make_daemon):
     daemon.wait_end(20)
     call.wait()
     daemon.close_clients()
-    daemon.start()
-    client = daemon.client()
-    all_known(daemon, client)
-    runs_and_ends(daemon, client)
+    goes_on(daemon)
 
 
 # ---- power off ----
