@@ -253,7 +253,7 @@ static void list_events(VpCall *call, const void *message, void *context)
     g_autoptr(GPtrArray) events = g_ptr_array_new();
     g_auto(VpSight) sight = {0};
     Page page = {.request = request, .sight = &sight, .events = events, .entries = entries};
-    const gint64 revision = vp_store_revision(services->store);
+    const gint64 revision = vp_store_journal_end(services->store);
 
     vp_sight_take(call, NULL, &sight);
     scope.page_size = 0;

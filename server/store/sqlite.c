@@ -614,6 +614,11 @@ gint64 vp_store_revision(VpStore *store)
     return atomic_load(&store->revision);
 }
 
+gint64 vp_store_journal_end(VpStore *store)
+{
+    return vp_tail_end(store->tail);
+}
+
 gint64 vp_store_oldest_revision(VpStore *store)
 {
     return atomic_load(&store->oldest);

@@ -122,6 +122,10 @@ void vp_journal_entry_unref(VpJournalEntry *entry);
 gint64 vp_store_revision(VpStore *store);
 gint64 vp_store_oldest_revision(VpStore *store);
 
+/* The last revision whose events can be read. Who was told of a revision finds it here at once, and by vp_store_revision() perhaps a moment later: readers
+ * of events go by this one, lists of what is kept in memory by the other. Any thread. */
+gint64 vp_store_journal_end(VpStore *store);
+
 /* Reads entries from `from_revision` on: whole transactions, until at least `max_entries` or 1 MiB of them were read or the journal ends. Appends them
  * (references) to `entries`, whose free function is vp_journal_entry_unref, and sets `ret_next_revision` to where to go on; for a revision that
  * is still to come that is the revision itself, with no entry.

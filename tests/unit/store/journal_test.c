@@ -1,4 +1,6 @@
 /* The journal: reading from memory and from the disk, its ends, compaction and retention. */
+#include <semaphore.h>
+
 #include <sqlite3.h>
 
 #include "base/pb.h"
@@ -126,6 +128,42 @@ static void assert_gone(VpStore *store, gint64 from, const char *oldest)
     assert_int_equal(entries->len, 0);
     assert_int_equal(next, -1);
     assert_false(vp_store_read_tail(store, from, 10, entries, &next));
+}
+
+typedef struct Told {
+    VpStore *store;
+    gint64 revision;
+    gint64 end;
+    gint64 counted;
+    sem_t done;
+} Told;
+
+static void note_told(void *data, gint64 revision, const VpError *error)
+{
+    Told *told = data;
+
+    assert_null(error);
+    told->revision = revision;
+    told->end = vp_store_journal_end(told->store);
+    told->counted = vp_store_revision(told->store);
+    sem_post(&told->done);
+}
+
+/* Who was told of a change and then watches from now on does not get that change: its end is past it, though the count is not yet. */
+static void test_end_when_told(void **state)
+{
+    Fixture *fixture = *state;
+    Told told = {.store = fixture->store};
+    VpTxn *txn = vp_txn_new();
+
+    sem_init(&told.done, 0, 0);
+    txn_put(txn, "a", "1");
+    txn_event(txn, "a");
+    vp_store_commit(fixture->store, txn, note_told, &told);
+    sem_wait(&told.done);
+    sem_destroy(&told.done);
+    assert_int_equal(told.end, told.revision);
+    assert_int_equal(told.counted, told.revision - 1);
 }
 
 static void test_compact(void **state)
@@ -298,6 +336,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_read, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_event_is_kept_whole, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(test_end_when_told, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_compact, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_compact_deletes, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(test_retention, fixture_setup, fixture_teardown),
