@@ -4,7 +4,7 @@
  *
  * Operations are called on a worker thread, one at a time for a domain (power_off alone may come while another is under way). They may
  * block on the disk for a moment but never wait for the hypervisor: what waits goes on asynchronously on the host's event loop, and the
- * task is finished from there. What a driver sees happening, asked for or not, it reports; reports are the only way a domain's state changes.
+ * task is finished from there. Questions change nothing, and may come beside an operation and beside each other. What a driver sees happening, asked for or not, it reports; reports are the only way a domain's state changes.
  */
 #pragma once
 
@@ -17,6 +17,7 @@
 
 typedef struct VpDriver VpDriver;
 typedef struct VpDriverOps VpDriverOps;
+typedef void (*VpDriverOp)(VpDriver *driver, VpTask *task);
 
 /* What a driver saw: the new state of a domain and the event that tells of it. */
 typedef struct VpObservation {
@@ -99,6 +100,11 @@ struct VpDriverOps {
     /* The domain is being deleted: removes what the driver keeps for it. Called when it is shut off; FAILED_PRECONDITION if something of it runs all the
      * same. */
     VpError *(*forget)(VpDriver *driver, const char *uid);
+
+    /* ---- questions: about a domain that runs as far as is known; the task takes the answer, a message (vp_task_set_answer()) ---- */
+
+    /* PbDomainStats: the counters now; name, uid, time and state are filled in by the caller. */
+    VpDriverOp stats;
 };
 
 /* Every driver embeds this as its first member. */

@@ -9,6 +9,8 @@ struct VpTask {
     PbDomain *domain;
     gint64 deadline_us;
     gboolean paused;
+    void *request;
+    void *answer;
     void (*done)(void *data, VpError *error);
     void *done_data;
     gint finished;
@@ -47,6 +49,8 @@ void vp_task_unref(VpTask *task)
     if (!task || !g_atomic_int_dec_and_test(&task->refs))
         return;
     vp_pb_free(task->domain);
+    vp_pb_free(task->request);
+    vp_pb_free(task->answer);
     pthread_cond_destroy(&task->hook_returned);
     pthread_mutex_destroy(&task->mutex);
     g_free(task);
@@ -70,6 +74,28 @@ void vp_task_set_paused(VpTask *task, gboolean paused)
 gboolean vp_task_paused(const VpTask *task)
 {
     return task->paused;
+}
+
+void vp_task_set_request(VpTask *task, const void *message)
+{
+    vp_pb_free(task->request);
+    task->request = message ? vp_pb_dup(message) : NULL;
+}
+
+const void *vp_task_request(const VpTask *task)
+{
+    return task->request;
+}
+
+void vp_task_set_answer(VpTask *task, void *message)
+{
+    vp_pb_free(task->answer);
+    task->answer = message;
+}
+
+const void *vp_task_answer(const VpTask *task)
+{
+    return task->answer;
 }
 
 void vp_task_finish(VpTask *task, VpError *error)

@@ -26,6 +26,14 @@ gint64 vp_task_deadline_us(const VpTask *task);
 void vp_task_set_paused(VpTask *task, gboolean paused);
 gboolean vp_task_paused(const VpTask *task);
 
+/* What is asked for, beyond the verb: a message of the method's, or NULL. Set before the driver gets the task; copies. */
+void vp_task_set_request(VpTask *task, const void *message);
+const void *vp_task_request(const VpTask *task);
+
+/* The answer to a question (drivers/driver.h): a message, consumed; the driver sets it before it finishes the task well. Read once the task is finished. */
+void vp_task_set_answer(VpTask *task, void *message);
+const void *vp_task_answer(const VpTask *task);
+
 /* Ends the task; `error` is consumed. A second call is a bug and aborts. Gives up the driver's reference. */
 void vp_task_finish(VpTask *task, VpError *error);
 

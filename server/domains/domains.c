@@ -113,6 +113,7 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
     domains->store = options->store;
     domains->jobs = options->jobs;
     domains->loop = options->loop;
+    domains->pool = options->pool;
     pthread_mutex_init(&domains->mutex, NULL);
     vp_cond_init(&domains->idle);
     domains->by_name = g_tree_new_full(compare_names, NULL, NULL, (GDestroyNotify)vp_record_unref);
@@ -228,7 +229,7 @@ static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabiliti
         {ops->start != NULL, "StartDomain"},        {ops->shutdown != NULL, "ShutdownDomain"},
         {ops->power_off != NULL, "PowerOffDomain"}, {ops->reboot != NULL, "RebootDomain"},
         {ops->reset != NULL, "ResetDomain"},        {ops->pause != NULL, "PauseDomain"},
-        {ops->resume != NULL, "ResumeDomain"},
+        {ops->resume != NULL, "ResumeDomain"},      {ops->stats != NULL, "GetDomainStats"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {
@@ -293,12 +294,21 @@ static void settle(VpDomains *domains)
         in_time = vp_cond_wait_until(&domains->idle, &domains->mutex, deadline_us);
 }
 
+/* Questions are handed to the drivers at once; from there they end with them. */
+static void wait_for_hand_over(VpDomains *domains)
+{
+    VP_LOCK(&domains->mutex);
+    while (domains->handing_over > 0)
+        pthread_cond_wait(&domains->idle, &domains->mutex);
+}
+
 void vp_domains_free(VpDomains *domains)
 {
     if (!domains)
         return;
 
     stop_retries(domains);
+    wait_for_hand_over(domains);
     for (guint i = 0; i < domains->n_drivers; i++)
         domains->drivers[i]->ops->close(domains->drivers[i]);
     settle(domains);

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/pool.h"
+#include "drivers/task.h"
 #include "server/jobs/jobs.h"
 #include "server/store/store.h"
 #include "storage/chain/policy.h"
@@ -99,6 +100,25 @@ typedef enum VpVerb {
     VP_VERB_RESUME,
     VP_VERB_ADOPT, /* the daemon's own, at start */
 } VpVerb;
+
+typedef enum VpQuestion {
+    VP_QUESTION_STATS, /* answered with PbDomainStats */
+} VpQuestion;
+
+typedef struct VpAsk {
+    VpQuestion question;
+    const char *name;
+    const char *uid;
+    const void *request; /* a message for the driver, or NULL; copied */
+    guint64 timeout_ms;  /* 0: the question's default */
+} VpAsk;
+
+/* How a question was answered: `error` or `answer`, both borrowed. On any thread; must not block. */
+typedef void (*VpAnswered)(void *data, const VpError *error, const void *answer);
+
+/* Asks the driver of a domain something that waits behind no job. `done` always comes, once, perhaps before this returns. Returns a reference to the task, which
+ * may be cancelled, or NULL if `done` was told why not. Any thread; never blocks. */
+VpTask *vp_domains_ask(VpDomains *domains, const VpAsk *question, VpAnswered done, void *data);
 
 typedef struct VpVerbRequest {
     VpVerb verb;

@@ -40,6 +40,7 @@ struct VpRecord {
     gboolean removed;    /* from the registry: deleted, or never created */
     VpDomainView *view;  /* NULL: to be built anew */
     guint job_generation;
+    guint questions;  /* to its driver, under way */
     GQueue mutations; /* of VpMutation; the head is under way while busy */
     gboolean busy;
     VpTimer *retry;
@@ -49,15 +50,18 @@ struct VpDomains {
     VpStore *store;
     VpJobs *jobs;
     VpLoop *loop;
+    VpPool *pool;
     VpRequests *requests;
     VpDriver *drivers[VP_MAX_DRIVERS];
     VpDriverHost hosts[VP_MAX_DRIVERS];
     guint n_drivers;
 
     pthread_mutex_t mutex;
-    pthread_cond_t idle; /* fewer adoptions are under way, or fewer are inside */
+    pthread_cond_t idle; /* fewer adoptions are under way, fewer questions are handed over, or fewer are inside */
     guint adopting;
-    guint inside;       /* commits under way, and threads that tell of one: nothing is freed before they are out */
+    guint handing_over; /* questions that their drivers do not have yet */
+    guint
+        inside; /* questions and commits under way, and threads that tell of one: nothing is freed before they are out */
     gboolean stopping;  /* what the store does not take now is not tried again */
     GTree *by_name;     /* char * -> VpRecord (one reference) */
     GHashTable *by_uid; /* char * -> VpRecord (none) */
@@ -91,7 +95,18 @@ char *vp_domain_key(const char *uid);
 /* The driver of this name, or NULL. */
 VpDriver *vp_domains_driver(VpDomains *domains, const char *name);
 
+/* ---- verbs.c ---- */
+
+/* FAILED_PRECONDITION unless the domain is in one of `states`, a set of 1u << PbDomainState. `words`: "cannot ... the domain". */
+VpError *vp_domain_check_state(const PbDomain *domain, guint states, const char *words);
+
+/* UNIMPLEMENTED: this driver has no such method. */
+VpError *vp_domain_cannot(const VpDriver *driver, const char *method);
+
 /* ---- mutate.c ---- */
+
+/* The end of something that was counted in VpDomains.inside. */
+void vp_domains_leave(VpDomains *domains);
 
 /* Queues a change. Copies the struct; `data` is destroyed after `done`. Any thread; never blocks. */
 void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation);

@@ -29,7 +29,7 @@ static void enter(VpDomains *domains)
     domains->inside++;
 }
 
-static void leave(VpDomains *domains)
+void vp_domains_leave(VpDomains *domains)
 {
     VP_LOCK(&domains->mutex);
     if (--domains->inside == 0)
@@ -122,7 +122,7 @@ static void retry(void *data)
     vp_timer_cancel(timer);
     pump(record);
     vp_record_unref(record);
-    leave(domains);
+    vp_domains_leave(domains);
 }
 
 /* Takes those that do not wait on out of the queue; the head is what they wait for. Under the mutex. */
@@ -200,7 +200,7 @@ static void committed(void *data, gint64 revision, const VpError *error)
 
     end_attempt(attempt->record, attempt->mutation, attempt->draft, revision, error);
     vp_record_unref(attempt->record);
-    leave(domains);
+    vp_domains_leave(domains);
 }
 
 /* Begins the next change, if none is under way. The caller holds the record: telling that a change has ended may drop all other references. */
@@ -262,7 +262,7 @@ void vp_record_mutate(VpRecord *mutated, const VpMutation *mutation)
     g_queue_push_tail(&record->mutations, queued);
     pthread_mutex_unlock(&record->domains->mutex);
     pump(record);
-    leave(record->domains);
+    vp_domains_leave(record->domains);
 }
 
 void vp_record_hurry(VpRecord *record)

@@ -8,8 +8,6 @@
 #include "base/thread.h"
 #include "server/domains/internal.h"
 
-typedef void (*DriverOp)(VpDriver *driver, VpTask *task);
-
 /* Of changes of one domain that wait for a store that refuses them. */
 #define MAX_BACKLOG 8
 
@@ -60,9 +58,9 @@ typedef struct Work {
     VpTask *task;
 } Work;
 
-static DriverOp driver_op(const VpDriver *driver, const struct VerbRule *rule)
+static VpDriverOp driver_op(const VpDriver *driver, const struct VerbRule *rule)
 {
-    DriverOp op;
+    VpDriverOp op;
 
     memcpy(&op, (const char *)driver->ops + rule->op_offset, sizeof(op));
     return op;
@@ -89,17 +87,16 @@ static void work_unref(void *data)
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Work, work_unref)
 
-static VpError *check_state(const struct VerbRule *rule, const PbDomain *domain)
+VpError *vp_domain_check_state(const PbDomain *domain, guint states, const char *words)
 {
     const char *name = vp_pb_enum_name(&pb_domain_state__descriptor, (int)domain->status->state);
     const char *state = name ? name + strlen("DOMAIN_STATE_") : "UNKNOWN";
 
-    if ((1u << domain->status->state) & rule->from)
+    if ((1u << domain->status->state) & states)
         return NULL;
     VpError *error =
-        vp_error_new(VP_FAILED_PRECONDITION, "WRONG_STATE", "cannot %s the domain %s: it is %s%s", rule->words,
-                     domain->name, state,
-                     domain->status->state == PB_DOMAIN_STATE_UNRESPONSIVE ? "; powering it off works" : "");
+        vp_error_new(VP_FAILED_PRECONDITION, "WRONG_STATE", "cannot %s the domain %s: it is %s%s", words, domain->name,
+                     state, domain->status->state == PB_DOMAIN_STATE_UNRESPONSIVE ? "; powering it off works" : "");
     return vp_error_with(vp_error_with(error, "name", domain->name), "state", state);
 }
 
@@ -158,7 +155,7 @@ static void run(VpJob *job, void *data)
 
     work->job = job;
     VpError *error =
-        view ? check_state(work->rule, view->domain)
+        view ? vp_domain_check_state(view->domain, work->rule->from, work->rule->words)
              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
     if (!error)
         error = check_backlog(work);
@@ -264,10 +261,10 @@ static void job_done(VpJob *job, void *data, const VpError *error)
     }
 }
 
-static VpError *unimplemented(const VpDriver *driver, const struct VerbRule *rule)
+VpError *vp_domain_cannot(const VpDriver *driver, const char *method)
 {
     return vp_error_with(vp_error_new(VP_UNIMPLEMENTED, "DRIVER_CANNOT", "the driver %s has no %s", driver->ops->name,
-                                      rule->method),
+                                      method),
                          "driver", driver->ops->name);
 }
 
@@ -279,7 +276,7 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
     g_autoptr(VpRecord) record = vp_registry_find(domains, request->name, request->uid, &error);
 
     if (record && !driver_op(record->driver, rule))
-        error = unimplemented(record->driver, rule);
+        error = vp_domain_cannot(record->driver, rule->method);
     if (!record || error) {
         const VpDomainResult result = {.error = error};
 
