@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "arguments.h"
+#include "ids.h"
 #include "image_format.h"
 #include "layout.h"
 
@@ -94,10 +95,11 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
                                       spec->target, depth);
         return vp_error_with(error, "disk", spec->target);
     }
-    g_autofree char *node = g_strdup_printf("disk%u-%" G_GSIZE_FORMAT, disk, depth);
+    g_autofree char *nodes = vp_id_disk_nodes(spec);
+    g_autofree char *node = g_strdup_printf("%s-%" G_GSIZE_FORMAT, nodes, depth);
     g_autofree char *file = g_strdup_printf("%s-file", node);
     g_autofree char *data = g_strdup_printf("%s-data", node);
-    g_autofree char *backing = g_strdup_printf("disk%u-%" G_GSIZE_FORMAT, disk, depth + 1);
+    g_autofree char *backing = g_strdup_printf("%s-%" G_GSIZE_FORMAT, nodes, depth + 1);
     g_autofree char *window = g_strdup_printf("%s-window", node);
     const gboolean raw = strcmp(kind->driver, "raw") == 0;
 
@@ -242,8 +244,8 @@ VpError *vp_args_disk(VpArguments *args, guint index)
     const PbDisk *disk = args->line->spec->disks[index];
     const gsize n_layers = args->line->disks[index].n_layers;
     const guint boot_index = any_boot_index(args->line->spec) ? disk->boot_index : index + 1;
-    g_autofree char *id = g_strdup_printf("disk%u", index);
-    g_autofree char *top = g_strdup_printf("disk%u-0", index);
+    g_autofree char *id = vp_id_disk(disk);
+    g_autofree char *top = vp_id_disk_top(disk);
 
     /* A node is named by the one above it, so the base comes first. */
     for (gsize depth = n_layers; depth-- > 0;) {

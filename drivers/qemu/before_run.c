@@ -1,20 +1,19 @@
 /* What QEMU is told before the guest runs: see command_line.h. */
 #include "command_line.h"
+#include "ids.h"
 
-static void take_link_down(json_t *commands, size_t index)
+static void take_link_down(json_t *commands, const PbInterface *interface)
 {
-    g_autofree char *id = g_strdup_printf("nic%zu", index);
+    g_autofree char *id = vp_id_nic(interface);
 
     json_array_append_new(commands,
                           json_pack("{s:s, s:{s:s, s:b}}", "execute", "set_link", "arguments", "name", id, "up", 0));
 }
 
-static void set_throttle(json_t *commands, const PbDisk *disk, size_t index)
+static void set_throttle(json_t *commands, const PbDisk *disk)
 {
     const PbThrottle *t = disk->throttle;
-    /* Of virtio it is the device behind the PCI one that has the disk. */
-    const gboolean virtio = disk->bus == PB_DISK_BUS_VIRTIO || disk->bus == PB_DISK_BUS_UNSPECIFIED;
-    g_autofree char *id = g_strdup_printf(virtio ? "/machine/peripheral/disk%zu/virtio-backend" : "disk%zu", index);
+    g_autofree char *id = vp_id_disk_backend(disk);
     json_t *arguments =
         json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "id", id, "bps", (json_int_t)t->total_bytes_per_second,
                   "bps_rd", (json_int_t)t->read_bytes_per_second, "bps_wr", (json_int_t)t->write_bytes_per_second,
@@ -33,11 +32,11 @@ json_t *vp_commands_before_run(const PbDomainSpec *spec)
 
     for (size_t i = 0; i < spec->n_interfaces; i++) {
         if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_NONE)
-            take_link_down(commands, i);
+            take_link_down(commands, spec->interfaces[i]);
     }
     for (size_t i = 0; i < spec->n_disks; i++) {
         if (spec->disks[i]->throttle)
-            set_throttle(commands, spec->disks[i], i);
+            set_throttle(commands, spec->disks[i]);
     }
     return commands;
 }

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "base/pb.h"
+#include "command_line.h"
 #include "start.h"
 
 /* ---- life ---- */
@@ -18,6 +19,8 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->name = g_strdup(model->name);
     domain->dir = g_build_filename(driver->host->state_dir, model->uid, NULL);
     domain->phase = phase;
+    domain->live = vp_pb_dup(model->spec);
+    vp_spec_complete_qemu(domain->live);
     domain->state = PB_DOMAIN_STATE_STARTING;
     domain->responsive = TRUE;
     domain->process.pidfd = -1;
@@ -42,6 +45,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     VpQemuDriver *driver = domain->driver;
 
     vp_process_clear(&domain->process);
+    vp_pb_free(domain->live);
     json_decref(domain->before_run);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);

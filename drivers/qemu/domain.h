@@ -98,6 +98,7 @@ struct VpQemuDomain {
     gboolean paused;
     PbAccelerator accelerator;
     PbDomainState state; /* of the guest, whether QEMU answers or not */
+    PbDomainSpec *live;  /* what runs, or is to; complete (spec.h). The loop's once it has arrived */
     json_t *before_run;  /* what QEMU is told before the guest runs; see command_line.h */
     gboolean tainted;
     VpQemuOp *first_op;  /* the start or the adoption, or the power off of a process that nobody has taken up */

@@ -86,7 +86,7 @@ static void start(VpQemuDriver *driver, VpTask *task)
 
     domain->paused = vp_task_paused(task);
     domain->first_op = op;
-    domain->before_run = vp_commands_before_run(model->spec);
+    domain->before_run = vp_commands_before_run(domain->live);
     domain->tainted = model->spec->n_arguments > 0;
     VpError *error = table_add(driver, domain);
     if (error) {

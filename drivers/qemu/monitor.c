@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "ids.h"
 #include "nodes.h"
 
 /* How often the log's size is looked at, in pings. */
@@ -232,6 +233,19 @@ static void on_reset_event(VpQemuDomain *domain, json_t *arguments)
                              guest ? "GUEST_REQUEST" : "REQUESTED", NULL);
 }
 
+/* Puts the target of a disk in the place of its names in QEMU. */
+static void name_disk(const VpQemuDomain *domain, json_t *arguments)
+{
+    const char *node = json_string_value(json_object_get(arguments, "node-name"));
+    const char *id = json_string_value(json_object_get(arguments, "id"));
+    const PbDisk *disk = node ? vp_id_disk_of_node(domain->live, node) : NULL;
+
+    if (disk)
+        json_object_set_new(arguments, "node-name", json_string(disk->target));
+    if (id && g_str_has_prefix(id, VP_ID_DISK))
+        json_object_set_new(arguments, "id", json_string(id + strlen(VP_ID_DISK)));
+}
+
 static void on_notice(VpQemuDomain *domain, const char *name, json_t *arguments)
 {
     VpNotice notice;
@@ -267,6 +281,7 @@ static void on_event(void *data, const char *name, json_t *arguments)
     /* What happens before the start or the adoption is through is told as its outcome. */
     if (domain->phase != VP_PHASE_UP)
         return;
+    name_disk(domain, arguments);
     on_notice(domain, name, arguments);
     if (strcmp(name, "STOP") == 0) {
         vp_qemu_domain_stopped(domain);

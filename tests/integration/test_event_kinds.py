@@ -33,7 +33,7 @@ def test_a_disk_that_cannot_be_read(daemon, client):
     act(client, "Start", "vm")
     event = events.until("DISK_IO_ERROR", "vm", timeout=60)
     assert (event.resource_type, event.reason, event.driver, event.state) == ("domain", "READ_FAILED", "qemu", pb.DOMAIN_STATE_RUNNING)
-    assert "disk0" in event.detail
+    assert event.detail.startswith("read of vda: ")
     domain = get(client, "vm")
     assert state(client, "vm") == "RUNNING" and domain.status.reason == "REQUESTED" and domain.revision < event.revision
     # A firmware that tries again and again does not fill the journal.

@@ -36,31 +36,31 @@ static const char *const golden[] = {
     "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot4\",\"chassis\":4,\"bus\":\"pcie.0\",\"addr\":\"10.3\",\"multifunction\":false}",
     "-device", "{\"driver\":\"pcie-root-port\",\"id\":\"slot5\",\"chassis\":5,\"bus\":\"pcie.0\",\"addr\":\"10.4\",\"multifunction\":false}",
     /* vda: an overlay with a data file, over a raw block device */
-    "-add-fd", "fd=6,set=1,opaque=disk0-1-file",
-    "-blockdev", "{\"driver\":\"host_device\",\"node-name\":\"disk0-1-file\",\"filename\":\"/dev/fdset/1\",\"read-only\":true"
+    "-add-fd", "fd=6,set=1,opaque=pci1-1-file",
+    "-blockdev", "{\"driver\":\"host_device\",\"node-name\":\"pci1-1-file\",\"filename\":\"/dev/fdset/1\",\"read-only\":true"
                  ",\"auto-read-only\":true,\"discard\":\"unmap\"}",
-    "-blockdev", "{\"driver\":\"raw\",\"node-name\":\"disk0-1\",\"file\":\"disk0-1-file\",\"read-only\":true,\"discard\":\"unmap\"}",
-    "-add-fd", "fd=4,set=2,opaque=disk0-0-file",
-    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk0-0-file\",\"filename\":\"/dev/fdset/2\",\"read-only\":false,\"discard\":\"unmap\"}",
-    "-add-fd", "fd=5,set=3,opaque=disk0-0-data",
-    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk0-0-data\",\"filename\":\"/dev/fdset/3\",\"read-only\":false,\"discard\":\"unmap\"}",
-    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk0-0\",\"file\":\"disk0-0-file\",\"read-only\":false"
-                 ",\"discard\":\"unmap\",\"backing\":\"disk0-1\",\"data-file\":\"disk0-0-data\"}",
-    "-device", "{\"driver\":\"virtio-blk-pci\",\"bus\":\"slot1\",\"addr\":\"0.0\",\"id\":\"disk0\",\"drive\":\"disk0-0\",\"bootindex\":1}",
+    "-blockdev", "{\"driver\":\"raw\",\"node-name\":\"pci1-1\",\"file\":\"pci1-1-file\",\"read-only\":true,\"discard\":\"unmap\"}",
+    "-add-fd", "fd=4,set=2,opaque=pci1-0-file",
+    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"pci1-0-file\",\"filename\":\"/dev/fdset/2\",\"read-only\":false,\"discard\":\"unmap\"}",
+    "-add-fd", "fd=5,set=3,opaque=pci1-0-data",
+    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"pci1-0-data\",\"filename\":\"/dev/fdset/3\",\"read-only\":false,\"discard\":\"unmap\"}",
+    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"pci1-0\",\"file\":\"pci1-0-file\",\"read-only\":false"
+                 ",\"discard\":\"unmap\",\"backing\":\"pci1-1\",\"data-file\":\"pci1-0-data\"}",
+    "-device", "{\"driver\":\"virtio-blk-pci\",\"bus\":\"slot1\",\"addr\":\"0.0\",\"id\":\"disk-vda\",\"drive\":\"pci1-0\",\"bootindex\":1}",
     /* sda: a read-only qcow2 on SCSI */
-    "-add-fd", "fd=7,set=4,opaque=disk1-0-file",
-    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"disk1-0-file\",\"filename\":\"/dev/fdset/4\",\"read-only\":true"
+    "-add-fd", "fd=7,set=4,opaque=scsi1-0-file",
+    "-blockdev", "{\"driver\":\"file\",\"node-name\":\"scsi1-0-file\",\"filename\":\"/dev/fdset/4\",\"read-only\":true"
                  ",\"auto-read-only\":true,\"discard\":\"unmap\"}",
-    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"disk1-0\",\"file\":\"disk1-0-file\",\"read-only\":true"
+    "-blockdev", "{\"driver\":\"qcow2\",\"node-name\":\"scsi1-0\",\"file\":\"scsi1-0-file\",\"read-only\":true"
                  ",\"discard\":\"unmap\",\"backing\":null}",
     "-device", "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi0\",\"bus\":\"pcie.0\",\"addr\":\"4.0\"}",
-    "-device", "{\"driver\":\"scsi-hd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":0,\"lun\":0,\"id\":\"disk1\""
-               ",\"drive\":\"disk1-0\",\"bootindex\":2}",
-    "-netdev", "user,id=net0",
-    "-device", "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"netdev\":\"net0\",\"romfile\":\"\",\"mac\":\"52:54:00:12:34:56\""
+    "-device", "{\"driver\":\"scsi-hd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":0,\"lun\":0,\"id\":\"disk-sda\""
+               ",\"drive\":\"scsi1-0\",\"bootindex\":2}",
+    "-netdev", "user,id=net2",
+    "-device", "{\"driver\":\"virtio-net-pci\",\"id\":\"nic2\",\"netdev\":\"net2\",\"romfile\":\"\",\"mac\":\"52:54:00:12:34:56\""
                ",\"bus\":\"slot2\",\"addr\":\"0.0\"}",
-    "-netdev", "hubport,id=net1,hubid=1",
-    "-device", "{\"driver\":\"e1000\",\"id\":\"nic1\",\"netdev\":\"net1\",\"romfile\":\"\",\"bus\":\"slot3\",\"addr\":\"0.0\"}",
+    "-netdev", "hubport,id=net3,hubid=3",
+    "-device", "{\"driver\":\"e1000\",\"id\":\"nic3\",\"netdev\":\"net3\",\"romfile\":\"\",\"bus\":\"slot3\",\"addr\":\"0.0\"}",
     "-add-fd", "fd=21,set=5,opaque=serial0-log",
     "-chardev", "socket,id=serial0,fd=20,server=on,wait=off,logfile=/dev/fdset/5,logappend=on",
     "-serial", "chardev:serial0",
@@ -186,10 +186,10 @@ static void test_remote_base(void **state)
          {.format = PB_IMAGE_FORMAT_RAW, .fd = -1, .data_fd = -1, .nbd = &by_socket}},
     };
     static const char *const nodes[] = {
-        "{\"driver\":\"nbd\",\"node-name\":\"disk0-1-file\",\"server\":{\"type\":\"inet\",\"host\":\"::1\",\"port\":"
+        "{\"driver\":\"nbd\",\"node-name\":\"pci1-1-file\",\"server\":{\"type\":\"inet\",\"host\":\"::1\",\"port\":"
         "\"10809\"},"
         "\"export\":\"a,b\",\"read-only\":true}",
-        "{\"driver\":\"nbd\",\"node-name\":\"disk0-1-file\",\"server\":{\"type\":\"unix\",\"path\":\"/run/s\"},"
+        "{\"driver\":\"nbd\",\"node-name\":\"pci1-1-file\",\"server\":{\"type\":\"unix\",\"path\":\"/run/s\"},"
         "\"export\":\"\",\"read-only\":true}",
     };
 
@@ -199,7 +199,7 @@ static void test_remote_base(void **state)
 
         assert_null(with_layers(layers[i], 2, &argv));
         assert_true(g_strv_contains((const char *const *)argv, nodes[i]));
-        assert_true(g_strv_contains((const char *const *)argv, "fd=4,set=1,opaque=disk0-0-file"));
+        assert_true(g_strv_contains((const char *const *)argv, "fd=4,set=1,opaque=pci1-0-file"));
     }
 }
 

@@ -105,20 +105,20 @@ static void test_disks(void **state)
            "\"filename\":\"/dev/fdset/"
            "1\",\"read-only\":false,\"discard\":\"ignore\",\"cache\":{\"direct\":true,\"no-flush\":"
            "false},\"aio\":\"native\"}",
-           "{\"driver\":\"virtio-blk-pci\",\"bus\":\"slot1\",\"addr\":\"0.0\",\"iothread\":\"io2\",\"id\":\"disk0\","
+           "{\"driver\":\"virtio-blk-pci\",\"bus\":\"slot1\",\"addr\":\"0.0\",\"iothread\":\"io2\",\"id\":\"disk-vda\","
            "\"drive\":"
-           "\"disk0-0\",\"serial\":\"A 1\"}",
+           "\"pci1-0\",\"serial\":\"A 1\"}",
            "\"aio\":\"io_uring\"}",
-           "{\"driver\":\"nvme\",\"bus\":\"slot2\",\"addr\":\"0.0\",\"id\":\"disk1\",\"drive\":\"disk1-0\",\"write-"
+           "{\"driver\":\"nvme\",\"bus\":\"slot2\",\"addr\":\"0.0\",\"id\":\"disk-nvme0\",\"drive\":\"pci2-0\",\"write-"
            "cache\":"
            "\"off\",\"serial\":\"4c1f5b6e-nvme0\"}",
-           "{\"driver\":\"ide-hd\",\"bus\":\"ide.0\",\"id\":\"disk2\",\"drive\":\"disk2-0\"}",
-           "{\"driver\":\"ide-cd\",\"bus\":\"ide.1\",\"id\":\"disk3\",\"bootindex\":1}",
+           "{\"driver\":\"ide-hd\",\"bus\":\"ide.0\",\"id\":\"disk-sda\",\"drive\":\"sata1-0\"}",
+           "{\"driver\":\"ide-cd\",\"bus\":\"ide.1\",\"id\":\"disk-sr0\",\"bootindex\":1}",
            "{\"driver\":\"qemu-xhci\",\"id\":\"usb\",\"p2\":15,\"p3\":15,\"bus\":\"pcie.0\",\"addr\":\"7.0\"}",
-           "{\"driver\":\"usb-storage\",\"bus\":\"usb.0\",\"port\":\"11\",\"id\":\"disk4\",\"drive\":\"disk4-0\"}",
+           "{\"driver\":\"usb-storage\",\"bus\":\"usb.0\",\"port\":\"11\",\"id\":\"disk-sdb\",\"drive\":\"usb3-0\"}",
            "{\"driver\":\"virtio-scsi-pci\",\"id\":\"scsi0\",\"bus\":\"pcie.0\",\"addr\":\"4.0\",\"iothread\":\"io1\"}",
-           "\"node-name\":\"disk5-0\",\"file\":\"disk5-0-file\",\"read-only\":true",
-           "{\"driver\":\"scsi-cd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":1,\"lun\":1,\"id\":\"disk5\"");
+           "\"node-name\":\"scsi66-0\",\"file\":\"scsi66-0-file\",\"read-only\":true",
+           "{\"driver\":\"scsi-cd\",\"bus\":\"scsi0.0\",\"channel\":0,\"scsi-id\":1,\"lun\":1,\"id\":\"disk-sr1\"");
 }
 
 /* The old machine has no ports: devices sit in the slots themselves, and SATA needs a controller. */
@@ -210,8 +210,8 @@ static void test_devices(void **state)
     spec->rng->bytes_per_second = 1000;
     spec->watchdog = vp_pb_new(&pb_watchdog__descriptor);
     spec->watchdog->action = PB_WATCHDOG_ACTION_NMI;
-    EXPECT(domain, " -netdev tap,id=net0,fd=31 ",
-           "{\"driver\":\"virtio-net-pci\",\"id\":\"nic0\",\"netdev\":\"net0\",\"bootindex\":2,\"bus\":\"slot1\","
+    EXPECT(domain, " -netdev tap,id=net1,fd=31 ",
+           "{\"driver\":\"virtio-net-pci\",\"id\":\"nic1\",\"netdev\":\"net1\",\"bootindex\":2,\"bus\":\"slot1\","
            "\"addr\":\"0.0\"}",
            " -chardev socket,id=serial0,fd=20,server=on,wait=off -serial chardev:serial0 ",
            "{\"driver\":\"virtio-serial-pci\",\"id\":\"vserial\",\"bus\":\"pcie.0\",\"addr\":\"3.0\"}",
@@ -247,15 +247,17 @@ static void test_before_run(void **state)
     PbInterface *interface = vp_pb_new(&pb_interface__descriptor);
     interface->type = PB_INTERFACE_TYPE_NONE;
     vp_pb_append(&domain->spec->n_interfaces, &domain->spec->interfaces, interface);
+    vp_spec_complete_qemu(domain->spec);
     json_t *commands = vp_commands_before_run(domain->spec);
     char *text = json_dumps(commands, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    assert_string_equal(text, "[{\"execute\":\"set_link\",\"arguments\":{\"name\":\"nic0\",\"up\":false}},"
-                              "{\"execute\":\"block_set_io_throttle\",\"arguments\":{\"id\":\"/machine/peripheral/"
-                              "disk0/virtio-backend\",\"bps\":0,"
-                              "\"bps_rd\":5,\"bps_wr\":0,\"iops\":0,\"iops_rd\":0,\"iops_wr\":0,\"group\":\"g\"}},"
-                              "{\"execute\":\"block_set_io_throttle\",\"arguments\":{\"id\":\"disk1\",\"bps\":0,\"bps_"
-                              "rd\":0,\"bps_wr\":0,\"iops\":7,"
-                              "\"iops_rd\":0,\"iops_wr\":0}}]");
+    assert_string_equal(text,
+                        "[{\"execute\":\"set_link\",\"arguments\":{\"name\":\"nic2\",\"up\":false}},"
+                        "{\"execute\":\"block_set_io_throttle\",\"arguments\":{\"id\":\"/machine/peripheral/"
+                        "disk-vda/virtio-backend\",\"bps\":0,"
+                        "\"bps_rd\":5,\"bps_wr\":0,\"iops\":0,\"iops_rd\":0,\"iops_wr\":0,\"group\":\"g\"}},"
+                        "{\"execute\":\"block_set_io_throttle\",\"arguments\":{\"id\":\"disk-sda\",\"bps\":0,\"bps_"
+                        "rd\":0,\"bps_wr\":0,\"iops\":7,"
+                        "\"iops_rd\":0,\"iops_wr\":0}}]");
     free(text);
     json_decref(commands);
 }

@@ -1,0 +1,61 @@
+/* See ids.h. */
+#include "ids.h"
+
+#include <string.h>
+
+#include "layout.h"
+
+char *vp_id_disk(const PbDisk *disk)
+{
+    return g_strconcat(VP_ID_DISK, disk->target, NULL);
+}
+
+char *vp_id_disk_nodes(const PbDisk *disk)
+{
+    static const char *const buses[] = {
+        [VP_SLOT_BUS_PCI] = "pci",
+        [VP_SLOT_BUS_SCSI] = "scsi",
+        [VP_SLOT_BUS_SATA] = "sata",
+        [VP_SLOT_BUS_USB] = "usb",
+    };
+
+    return g_strdup_printf("%s%u", buses[vp_layout_disk_bus(disk)], disk->slot);
+}
+
+char *vp_id_disk_top(const PbDisk *disk)
+{
+    g_autofree char *nodes = vp_id_disk_nodes(disk);
+
+    return g_strconcat(nodes, "-0", NULL);
+}
+
+char *vp_id_disk_backend(const PbDisk *disk)
+{
+    /* Of virtio it is the device behind the PCI one that has the disk. */
+    const gboolean virtio = disk->bus == PB_DISK_BUS_VIRTIO || disk->bus == PB_DISK_BUS_UNSPECIFIED;
+    g_autofree char *id = vp_id_disk(disk);
+
+    return virtio ? g_strdup_printf("/machine/peripheral/%s/virtio-backend", id) : g_steal_pointer(&id);
+}
+
+const PbDisk *vp_id_disk_of_node(const PbDomainSpec *spec, const char *node)
+{
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        g_autofree char *nodes = vp_id_disk_nodes(spec->disks[i]);
+        const gsize length = strlen(nodes);
+
+        if (strncmp(node, nodes, length) == 0 && node[length] == '-')
+            return spec->disks[i];
+    }
+    return NULL;
+}
+
+char *vp_id_nic(const PbInterface *interface)
+{
+    return g_strdup_printf("nic%u", interface->slot);
+}
+
+char *vp_id_netdev(const PbInterface *interface)
+{
+    return g_strdup_printf("net%u", interface->slot);
+}

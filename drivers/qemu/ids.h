@@ -1,0 +1,26 @@
+/*
+ * The names that devices and nodes have in QEMU. They follow from what names a device in the spec or from its slot, never from its place in a list, so that
+ * they stay as they are when others come and go, and a later daemon finds them again. All results are owned by the caller.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "virtplane/v1/domain.pb-c.h"
+
+/* The device: "disk-vda", the target behind what all such names begin with. */
+#define VP_ID_DISK "disk-"
+char *vp_id_disk(const PbDisk *disk);
+/* What the names of its nodes begin with, "pci3" for the third slot: QEMU takes 31 characters of a node's name, and a target may be longer. */
+char *vp_id_disk_nodes(const PbDisk *disk);
+/* The node of its top layer, which the device has as its drive: "pci3-0". */
+char *vp_id_disk_top(const PbDisk *disk);
+/* What block_set_io_throttle and query-block call the disk: the device, or what has the disk behind it. */
+char *vp_id_disk_backend(const PbDisk *disk);
+
+/* The disk of the spec that a node belongs to, by the node's name; NULL: none. */
+const PbDisk *vp_id_disk_of_node(const PbDomainSpec *spec, const char *node);
+
+/* By the slot: the device, "nic4", and what it is connected to, "net4". */
+char *vp_id_nic(const PbInterface *interface);
+char *vp_id_netdev(const PbInterface *interface);
