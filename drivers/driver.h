@@ -42,6 +42,9 @@ typedef struct VpObservation {
     gboolean unless_off; /* puts right what is told wrongly: dropped if the domain is told to be shut off by then */
 } VpObservation;
 
+/* Takes the value of a secret. */
+typedef VpError *(*VpSecretUse)(void *data, const void *value, gsize length);
+
 /* What the daemon gives to a driver; outlives it. */
 typedef struct VpDriverHost {
     VpLoop *loop;
@@ -58,6 +61,9 @@ typedef struct VpDriverHost {
      * refuses. A driver makes no process before its STARTING is: a daemon that is killed then leaves none that the next one does not look for. Any thread;
      * never blocks; `done` comes on any thread, also before this returns, and must not block. It always comes, at the daemon's end at the latest. */
     void (*settle)(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data);
+    /* Hands the value of the secret of this name to `use`, and wipes it when that returns: `use` keeps no copy. NOT_FOUND, reason SECRET_NOT_FOUND;
+     * FAILED_PRECONDITION, reason SECRET_WITHOUT_VALUE; or what `use` answers. A worker's thread. NULL: there are no secrets. */
+    VpError *(*secret)(void *data, const char *name, VpSecretUse use, void *use_data);
     void *data;
 } VpDriverHost;
 

@@ -57,6 +57,13 @@ static VpError *tell_journal(VpDaemon *daemon, PbEventType type)
     return error;
 }
 
+static char *secret_user(void *data, const char *secret)
+{
+    g_autofree char *domain = vp_domains_find_secret_user(data, secret);
+
+    return domain ? g_strdup_printf("the domain %s", domain) : NULL;
+}
+
 static VpError *open_parts(VpDaemon *daemon)
 {
     const VpConfig *config = daemon->config;
@@ -85,6 +92,12 @@ static VpError *open_parts(VpDaemon *daemon)
     if (error)
         return error;
 
+    const VpSecretsOptions secrets_options = {.store = daemon->store,
+                                              .key_file = config->security.secrets_key,
+                                              .state_dir = config->state_dir};
+    daemon->secrets = vp_secrets_new(&secrets_options, &error);
+    if (error)
+        return error;
     daemon->jobs = vp_jobs_new(daemon->job_pool, daemon->loop, KEEP_OPERATIONS, MAX_WAITING_JOBS);
     const VpDomainsOptions domains_options = {
         .store = daemon->store,
@@ -94,10 +107,13 @@ static VpError *open_parts(VpDaemon *daemon)
         .slow_pool = daemon->start_pool,
         .config = config->file,
         .images = &config->images,
+        .secrets = daemon->secrets,
         .state_dir = config->state_dir,
         .run_dir = config->run_dir,
     };
     daemon->domains = vp_domains_new(&domains_options, &error);
+    if (!error)
+        vp_secrets_set_user(daemon->secrets, secret_user, daemon->domains);
     return error;
 }
 
@@ -110,12 +126,6 @@ static VpError *start(VpDaemon *daemon)
         return error;
     vp_domains_adopt(daemon->domains, vp_now_us() + ADOPT_US);
 
-    const VpSecretsOptions secrets_options = {.store = daemon->store,
-                                              .key_file = config->security.secrets_key,
-                                              .state_dir = config->state_dir};
-    daemon->secrets = vp_secrets_new(&secrets_options, &error);
-    if (error)
-        return error;
     *services = (VpServices){
         .store = daemon->store,
         .jobs = daemon->jobs,

@@ -58,12 +58,14 @@ static VpError *set_disk_part(PbDisk *disk, const char *text, const char *part)
     } else if (g_str_has_prefix(part, "io=")) {
         error = set_enum("disk", text, &pb_disk_io__descriptor, strchr(part, '=') + 1, &value);
         disk->io = (PbDiskIo)value;
+    } else if (g_str_has_prefix(part, "secret=")) {
+        vp_pb_set(&disk->secret, strchr(part, '=') + 1);
     } else if (g_str_has_prefix(part, "serial=")) {
         vp_pb_set(&disk->serial, strchr(part, '=') + 1);
     } else {
-        error =
-            refuse("disk", text, part,
-                   "format=, target=, bus=, cache=, io=, serial= and readonly (a comma in a path is written twice)");
+        error = refuse(
+            "disk", text, part,
+            "format=, target=, bus=, cache=, io=, secret=, serial= and readonly (a comma in a path is written twice)");
     }
     return error;
 }

@@ -212,7 +212,8 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs (default 1)", "N"},
         {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB (default 512M)", "SIZE"},
         {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.disks,
-         "A disk: PATH[,format=F][,target=T][,bus=B][,cache=C][,io=I][,serial=S][,readonly]; a comma in a path is "
+         "A disk: PATH[,format=F][,target=T][,bus=B][,cache=C][,io=I][,secret=N][,serial=S][,readonly]; a comma in a "
+         "path is "
          "written twice",
          "DISK"},
         {"cdrom", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.cdroms, "A cd-rom drive with this image (\"\": empty)",
@@ -299,6 +300,8 @@ static void put_disk(PbDomainSpec *spec, PbDisk *disk)
         vp_pb_set(&old->path, disk->path);
         if (*disk->serial)
             vp_pb_set(&old->serial, disk->serial);
+        if (*disk->secret)
+            vp_pb_set(&old->secret, disk->secret);
         old->format = disk->format ? disk->format : old->format;
         old->cache = disk->cache ? disk->cache : old->cache;
         old->io = disk->io ? disk->io : old->io;

@@ -78,6 +78,31 @@ static void add_window_node(VpArguments *args, const PbDisk *disk, const char *n
     vp_args_json(args, "-blockdev", raw);
 }
 
+static char *secret_name(const PbDisk *disk)
+{
+    return g_strdup_printf("secret-%s", disk->target);
+}
+
+/* Of LUKS, alone or within qcow2. */
+static void set_key(json_t *node, const PbDisk *disk, const VpLayerFds *layer)
+{
+    g_autofree char *secret = secret_name(disk);
+
+    if (layer->format == PB_IMAGE_FORMAT_LUKS)
+        json_object_set_new(node, "key-secret", json_string(secret));
+    else
+        json_object_set_new(node, "encrypt", json_pack("{s:s, s:s}", "format", "luks", "key-secret", secret));
+}
+
+/* QEMU reads the value out of a pipe, once: it is in no file, on no command line, and nobody else can read it there afterwards. */
+static void add_secret(VpArguments *args, const PbDisk *disk, int fd)
+{
+    g_autofree char *name = secret_name(disk);
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+
+    vp_args_json(args, "-object", json_pack("{s:s, s:s, s:s}", "qom-type", "secret", "id", name, "file", path));
+}
+
 static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
 {
     const VpDiskFds *disk_fds = &args->line->disks[disk];
@@ -113,6 +138,8 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
         json_object_set_new(format, "backing", last ? json_null() : json_string(backing));
     if (layer->data_fd >= 0)
         json_object_set_new(format, "data-file", json_string(data));
+    if (layer->encrypted)
+        set_key(format, spec, layer);
 
     if (layer->nbd)
         add_nbd_node(args, file, layer->nbd);
@@ -247,6 +274,8 @@ VpError *vp_args_disk(VpArguments *args, guint index)
     g_autofree char *id = vp_id_disk(disk);
     g_autofree char *top = vp_id_disk_top(disk);
 
+    if (disk->secret[0])
+        add_secret(args, disk, args->line->secret_fds[index]);
     /* A node is named by the one above it, so the base comes first. */
     for (gsize depth = n_layers; depth-- > 0;) {
         VpError *error = add_layer(args, index, depth);

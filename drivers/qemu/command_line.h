@@ -17,6 +17,7 @@ typedef struct VpLayerFds {
     int data_fd; /* the external data file; -1: none */
     gboolean block_device;
     gboolean data_block_device;
+    gboolean encrypted;
     gboolean is_window; /* the layer is not the whole file, but `size` bytes from `offset` on */
     guint64 offset;
     guint64 size;
@@ -48,10 +49,11 @@ typedef struct VpCommandLine {
     const PbDomainSpec *spec; /* complete (spec.h) */
     const char *architecture; /* "x86_64", "aarch64": the machine where the spec names none */
     PbAccelerator accelerator;
-    const char *cpu;               /* the CPU model where the spec names none */
-    int qmp_fd;                    /* a listening socket */
-    const VpDiskFds *disks;        /* as many as the spec has; an empty drive has no layers */
-    const int *tap_fds;            /* of the interfaces of type BRIDGE, by their place in the spec */
+    const char *cpu;        /* the CPU model where the spec names none */
+    int qmp_fd;             /* a listening socket */
+    const VpDiskFds *disks; /* as many as the spec has; an empty drive has no layers */
+    const int *secret_fds;  /* of the disks with a secret, by their place in the spec: a pipe that has its value */
+    const int *tap_fds;     /* of the interfaces of type BRIDGE, by their place in the spec */
     const VpPortFds *serial_ports; /* as many as the spec has */
     VpPortFds agent;               /* with a guest agent in the spec */
     int kernel_fd;                 /* with a kernel in the spec */

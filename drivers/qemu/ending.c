@@ -22,6 +22,12 @@ static void tell_start_failed(VpQemuDomain *domain, const VpError *error)
 
 static VpError *exit_error(const VpQemuDomain *domain)
 {
+    /* The words of its library of ciphers, which have been the same from the first. */
+    if (domain->exit_log && strstr(domain->exit_log, "Invalid password, cannot unlock any keyslot"))
+        return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "SECRET_WRONG",
+                                          "domain %s: the passphrase in a disk's secret does not open its image: %s",
+                                          domain->name, domain->exit_log),
+                             "stderr", domain->exit_log);
     VpError *error = vp_error_new(VP_FAILED_PRECONDITION, "QEMU_EXITED", "domain %s: QEMU %s: %s", domain->name,
                                   domain->exit_how, domain->exit_log ? domain->exit_log : "it said nothing");
 

@@ -18,6 +18,7 @@ void vp_equipment_init(VpEquipment *equipment)
     equipment->fds = g_array_new(FALSE, FALSE, sizeof(int));
     equipment->serial_ports = g_array_new(FALSE, FALSE, sizeof(VpPortFds));
     equipment->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
+    equipment->secrets = g_array_new(FALSE, FALSE, sizeof(int));
     equipment->taps = g_array_new(FALSE, FALSE, sizeof(int));
     equipment->agent = (VpPortFds){-1, -1};
     equipment->kernel_fd = -1;
@@ -40,6 +41,7 @@ void vp_equipment_clear(VpEquipment *equipment)
     vp_equipment_close(equipment);
     g_array_unref(equipment->fds);
     g_array_unref(equipment->serial_ports);
+    g_array_unref(equipment->secrets);
     g_array_unref(equipment->taps);
     g_clear_pointer(&equipment->endpoints, g_ptr_array_unref);
 }
@@ -120,15 +122,55 @@ static VpError *open_kernel(VpEquipment *equipment, const PbKernelBoot *kernel, 
     return error;
 }
 
+/* ---- secrets ---- */
+
+/* The value goes into a pipe, which holds all that a secret may have. What QEMU has read is gone from it. */
+static VpError *fill_pipe(void *data, const void *value, gsize length)
+{
+    int *ends = data;
+
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+        return vp_error_errno(errno, "SPAWN_FAILED", "cannot make a pipe");
+    const ssize_t n = write(ends[1], value, length);
+    close(ends[1]);
+    if (n == (ssize_t)length)
+        return NULL;
+    close(ends[0]);
+    ends[0] = -1;
+    return vp_error_new(VP_RESOURCE_EXHAUSTED, "SPAWN_FAILED",
+                        "a pipe has no room for a secret of %" G_GSIZE_FORMAT " bytes", length);
+}
+
+static VpError *open_secrets(VpEquipment *equipment, const PbDomainSpec *spec, const VpDriverHost *host)
+{
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        g_autofree char *field = g_strdup_printf("domain.spec.disks[%zu].secret", i);
+        int ends[2] = {-1, -1};
+
+        if (spec->disks[i]->secret[0]) {
+            VpError *error = host->secret(host->data, spec->disks[i]->secret, fill_pipe, ends);
+
+            if (error)
+                return vp_error_violation(vp_error_prefix(error, "%s", field), field, "%s cannot be used",
+                                          spec->disks[i]->secret);
+            keep(equipment, ends[0]);
+        }
+        g_array_append_val(equipment->secrets, ends[0]);
+    }
+    return NULL;
+}
+
 VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture,
-                           const VpImagePolicy *policy)
+                           const VpDriverHost *host)
 {
     VpError *error = NULL;
 
     if (spec->kernel && spec->kernel->kernel_path[0])
-        error = open_kernel(equipment, spec->kernel, policy);
+        error = open_kernel(equipment, spec->kernel, host->images);
     if (!error && spec->firmware && spec->firmware->type == PB_FIRMWARE_TYPE_UEFI)
         error = open_firmware(equipment, spec, architecture);
+    if (!error)
+        error = open_secrets(equipment, spec, host);
     return error;
 }
 
@@ -275,6 +317,9 @@ void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line)
         port->log_fd = give(fds, port->log_fd);
     }
     line->serial_ports = (const VpPortFds *)equipment->serial_ports->data;
+    for (guint i = 0; i < equipment->secrets->len; i++)
+        g_array_index(equipment->secrets, int, i) = give(fds, g_array_index(equipment->secrets, int, i));
+    line->secret_fds = (const int *)equipment->secrets->data;
     for (guint i = 0; i < equipment->taps->len; i++)
         g_array_index(equipment->taps, int, i) = give(fds, g_array_index(equipment->taps, int, i));
     line->tap_fds = (const int *)equipment->taps->data;

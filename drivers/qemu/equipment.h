@@ -5,11 +5,12 @@
 #pragma once
 
 #include "command_line.h"
-#include "storage/chain/policy.h"
+#include "drivers/driver.h"
 
 typedef struct VpEquipment {
     GArray *fds;          /* of int; owned */
     GArray *serial_ports; /* of VpPortFds */
+    GArray *secrets;      /* of int, one a disk; -1: none */
     GArray *taps;         /* of int, one an interface; -1: none */
     VpPortFds agent;
     int kernel_fd;
@@ -26,10 +27,10 @@ void vp_equipment_init(VpEquipment *equipment);
 void vp_equipment_close(VpEquipment *equipment);
 void vp_equipment_clear(VpEquipment *equipment);
 
-/* Opens the files that the spec names, as the policy allows, and the firmware. May hang with the disk that they are on. FAILED_PRECONDITION with violations
- * naming the field. */
+/* Opens the files that the spec names, as the policy allows, and the firmware; asks for the secrets. May hang with the disk that they are on.
+ * FAILED_PRECONDITION with violations naming the field. */
 VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture,
-                           const VpImagePolicy *policy);
+                           const VpDriverHost *host);
 
 /* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, swtpm. */
 VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir);

@@ -21,6 +21,7 @@ static const VpQemuFormat formats[] = {
     {PB_IMAGE_FORMAT_DMG, "dmg", FALSE, TRUE},
     {PB_IMAGE_FORMAT_BOCHS, "bochs", FALSE, TRUE},
     {PB_IMAGE_FORMAT_CLOOP, "cloop", FALSE, TRUE},
+    {PB_IMAGE_FORMAT_LUKS, "luks", FALSE, FALSE},
 };
 
 const VpQemuFormat *vp_qemu_format(PbImageFormat format)
@@ -32,28 +33,44 @@ const VpQemuFormat *vp_qemu_format(PbImageFormat format)
     return NULL;
 }
 
-/* A compressed vmdk is a stream that is written once: QEMU opens it for writing, and fails the guest's writes. */
-static gboolean is_compressed_vmdk(const PbImageLayer *layer)
+static gboolean has_feature(const PbImageLayer *layer, const char *feature)
 {
-    for (size_t i = 0; layer->format == PB_IMAGE_FORMAT_VMDK && i < layer->n_features; i++) {
-        if (strcmp(layer->features[i], "compressed") == 0)
+    for (size_t i = 0; i < layer->n_features; i++) {
+        if (strcmp(layer->features[i], feature) == 0)
             return TRUE;
     }
     return FALSE;
 }
 
-VpError *vp_qemu_check_layer(const PbImageLayer *layer, gboolean write)
+static gboolean is_luks(const PbImageLayer *layer)
+{
+    return layer->format == PB_IMAGE_FORMAT_LUKS ||
+           (layer->format == PB_IMAGE_FORMAT_QCOW2 && has_feature(layer, "luks"));
+}
+
+/* A compressed vmdk is a stream that is written once: QEMU opens it for writing, and fails the guest's writes. */
+static gboolean is_compressed_vmdk(const PbImageLayer *layer)
+{
+    return layer->format == PB_IMAGE_FORMAT_VMDK && has_feature(layer, "compressed");
+}
+
+VpError *vp_qemu_check_layer(const PbImageLayer *layer, gboolean write, gboolean secret)
 {
     const VpQemuFormat *format = vp_qemu_format(layer->format);
     VpError *error = NULL;
 
-    if (layer->encrypted)
-        error = vp_error_new(
-            VP_FAILED_PRECONDITION, "SECRET_REQUIRED",
-            "%s is encrypted, and a disk cannot be given a secret as yet; decrypt a copy with qemu-img convert%s",
-            layer->path,
-            layer->format == PB_IMAGE_FORMAT_LUKS ? ", or declare its format to be raw if the guest itself decrypts it"
-                                                  : "");
+    if (layer->encrypted && !is_luks(layer))
+        error = vp_error_new(VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT",
+                             "%s is encrypted with the old AES, which QEMU runs no guest on; decrypt a copy with "
+                             "qemu-img convert",
+                             layer->path);
+    else if (layer->encrypted && !secret)
+        error = vp_error_new(VP_FAILED_PRECONDITION, "SECRET_REQUIRED",
+                             "%s is encrypted; name the secret with its passphrase in the disk's field \"secret\"%s",
+                             layer->path,
+                             layer->format == PB_IMAGE_FORMAT_LUKS
+                                 ? ", or declare its format to be raw if the guest itself decrypts it"
+                                 : "");
     else if (!format)
         error = vp_error_new(VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT",
                              "%s is of a format that QEMU is not given; convert it to qcow2", layer->path);

@@ -14,5 +14,5 @@ typedef struct VpQemuFormat {
 /* NULL: QEMU is not given images of this format. */
 const VpQemuFormat *vp_qemu_format(PbImageFormat format);
 
-/* FAILED_PRECONDITION for a proven layer that QEMU could not use: SECRET_REQUIRED, READ_ONLY_FORMAT, UNSUPPORTED_FORMAT. */
-VpError *vp_qemu_check_layer(const PbImageLayer *layer, gboolean write);
+/* FAILED_PRECONDITION for a proven layer that QEMU could not use: SECRET_REQUIRED, READ_ONLY_FORMAT, UNSUPPORTED_FORMAT. `secret`: its disk has one. */
+VpError *vp_qemu_check_layer(const PbImageLayer *layer, gboolean write, gboolean secret);

@@ -23,6 +23,11 @@ static void check_kind(VpSpecCheck *check, const PbDisk *disk, size_t index)
     if (disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && !vp_qemu_format(disk->format))
         vp_spec_violation(check, "QEMU is not given images of this format; convert it with qemu-img convert -O qcow2",
                           "disks[%zu].format", index);
+    if (disk->secret[0] && !disk->path[0])
+        vp_spec_violation(check, "is for a disk with an image", "disks[%zu].secret", index);
+    if (disk->secret[0] && disk->format != PB_IMAGE_FORMAT_UNSPECIFIED && disk->format != PB_IMAGE_FORMAT_LUKS &&
+        disk->format != PB_IMAGE_FORMAT_QCOW2)
+        vp_spec_violation(check, "is for images of the formats LUKS and QCOW2", "disks[%zu].secret", index);
 }
 
 static void check_enums(VpSpecCheck *check, const PbDisk *disk, size_t index)

@@ -184,12 +184,22 @@ static VpError *refuse_remote(const VpChain *chain)
     return NULL;
 }
 
-static VpError *check_layers(const VpChain *chain, gboolean write)
+static VpError *check_layers(const VpChain *chain, gboolean write, gboolean secret)
 {
+    gboolean encrypted = FALSE;
     VpError *error = NULL;
 
-    for (guint i = 0; i < chain->files->len && !error; i++)
-        error = vp_qemu_check_layer(g_array_index(chain->files, VpChainFile, i).layer, write && i == 0);
+    for (guint i = 0; i < chain->files->len && !error; i++) {
+        const PbImageLayer *layer = g_array_index(chain->files, VpChainFile, i).layer;
+
+        error = vp_qemu_check_layer(layer, write && i == 0, secret);
+        encrypted = encrypted || layer->encrypted;
+    }
+    /* Whoever names a secret believes that the image is encrypted: what the guest writes must not lie there in the clear. */
+    if (!error && secret && !encrypted)
+        error = vp_error_new(VP_FAILED_PRECONDITION, "NOT_ENCRYPTED",
+                             "it has a secret, but no layer of its image is encrypted; take the secret out if that is "
+                             "what you want");
     return error;
 }
 
@@ -226,7 +236,7 @@ static VpError *prove_disk(VpQemuStart *start, const PbDisk *disk)
         if (!error)
             error = check_open(chain);
         if (!error)
-            error = check_layers(chain, options.write_top);
+            error = check_layers(chain, options.write_top, disk->secret[0] != '\0');
     }
     if (error)
         return vp_error_with(vp_error_prefix(error, "disk %s", disk->target), "disk", disk->target);
@@ -277,6 +287,7 @@ static VpLayerFds *give_chain(VpQemuStart *start, const VpChain *chain)
         layers[i].nbd = file->nbd;
         layers[i].fd = file->nbd ? -1 : give_fd(start, file->fd);
         layers[i].block_device = !file->nbd && is_block_device(file->fd);
+        layers[i].encrypted = file->layer->encrypted;
         layers[i].is_window = file->layer->is_window;
         layers[i].offset = file->layer->window_offset_bytes;
         layers[i].size = file->layer->file_size_bytes;
@@ -470,7 +481,7 @@ static void prove(void *data)
         start->error = prove_disks(start);
     if (!start->error)
         start->error =
-            vp_equipment_open(&start->equipment, start->spec, start->found.architecture, start->driver->host->images);
+            vp_equipment_open(&start->equipment, start->spec, start->found.architecture, start->driver->host);
     if (start->error)
         g_ptr_array_set_size(start->chains, 0);
     vp_loop_post(start->driver->host->loop, on_proven, start);

@@ -42,6 +42,7 @@ static VpError *open_drivers(VpDomains *domains, const VpDomainsOptions *options
             .images = options->images,
             .report = vp_domains_report,
             .settle = vp_domains_settle,
+            .secret = options->secrets ? vp_domains_secret : NULL,
             .data = domains,
         };
         VpError *error = make_folder(options->state_dir, (*ops)->name, &host->state_dir);
@@ -111,6 +112,7 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
     g_autoptr(VpDomains) domains = g_new0(VpDomains, 1);
 
     domains->store = options->store;
+    domains->secrets = options->secrets;
     domains->jobs = options->jobs;
     domains->loop = options->loop;
     domains->pool = options->pool;

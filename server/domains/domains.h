@@ -11,6 +11,7 @@
 #include "base/pool.h"
 #include "drivers/task.h"
 #include "server/jobs/jobs.h"
+#include "server/secrets/secrets.h"
 #include "server/store/store.h"
 #include "storage/chain/policy.h"
 #include "virtplane/v1/domain_service.pb-c.h"
@@ -26,12 +27,19 @@ typedef struct VpDomainsOptions {
     VpPool *slow_pool; /* as in VpDriverHost */
     GKeyFile *config;
     const VpImagePolicy *images;
+    VpSecrets *secrets;    /* NULL: there are none */
     const char *state_dir; /* the daemon's; each driver gets a folder in it */
     const char *run_dir;
 } VpDomainsOptions;
 
 /* Opens the drivers and loads the domains from the store. What `options` points to outlives the result, but for the strings. */
 VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error);
+
+/* The name of a domain whose spec names this secret, owned by the caller; NULL: none does. Any thread, never blocks. */
+char *vp_domains_find_secret_user(VpDomains *domains, const char *secret);
+
+/* The secrets that a message names, wherever in it: adds to `names`, which borrows. */
+void vp_secret_names(const ProtobufCMessage *message, GPtrArray *names);
 
 /* Takes up the domains that were running when the daemon ended, and those of which something runs whatever is stored; waits until that is done or
  * `deadline_us` of vp_now_us() has passed (it goes on then). Once, before any other call. */

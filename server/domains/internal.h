@@ -48,6 +48,7 @@ struct VpRecord {
 
 struct VpDomains {
     VpStore *store;
+    VpSecrets *secrets;
     VpJobs *jobs;
     VpLoop *loop;
     VpPool *pool;
@@ -128,3 +129,8 @@ void vp_record_hurry(VpRecord *record);
 /* VpDriverHost.report and .settle; `data` is the VpDomains. */
 void vp_domains_report(void *data, const char *uid, const VpObservation *observation);
 void vp_domains_settle(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data);
+
+/* ---- secret_use.c ---- */
+
+/* VpDriverHost.secret; `data` is the VpDomains. */
+VpError *vp_domains_secret(void *data, const char *name, VpSecretUse use, void *use_data);

@@ -23,6 +23,8 @@ struct VpSecrets {
     VpVault *vault;
     VpRequests *requests;
     pthread_mutex_t changing; /* held over a whole change, the disk's part too */
+    VpSecretUser user;        /* NULL: nobody uses any */
+    void *user_data;
 
     pthread_mutex_t mutex; /* guards what follows */
     GTree *by_name;        /* name -> Record, which the table owns */
@@ -135,6 +137,12 @@ void vp_secrets_free(VpSecrets *secrets)
     pthread_mutex_destroy(&secrets->mutex);
     pthread_mutex_destroy(&secrets->changing);
     g_free(secrets);
+}
+
+void vp_secrets_set_user(VpSecrets *secrets, VpSecretUser user, void *data)
+{
+    secrets->user = user;
+    secrets->user_data = data;
 }
 
 /* ---- reading ---- */
@@ -430,6 +438,18 @@ PbSecret *vp_secrets_set_value(VpSecrets *secrets, const PbSetSecretValueRequest
     return g_steal_pointer(&secret);
 }
 
+/* What names it would not work any more. */
+static VpError *check_unused(const VpSecrets *secrets, const PbSecret *secret)
+{
+    g_autofree char *user = secrets->user ? secrets->user(secrets->user_data, secret->name) : NULL;
+
+    if (!user)
+        return NULL;
+    return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "SECRET_IN_USE",
+                                      "the secret %s is used by %s; take it out there first", secret->name, user),
+                         "user", user);
+}
+
 gint64 vp_secrets_delete(VpSecrets *secrets, const PbDeleteSecretRequest *request, const VpSecretCaller *caller,
                          VpError **error)
 {
@@ -444,6 +464,8 @@ gint64 vp_secrets_delete(VpSecrets *secrets, const PbDeleteSecretRequest *reques
     if (!secret)
         return 0;
     *error = check_revision(secret, request->revision);
+    if (!*error)
+        *error = check_unused(secrets, secret);
     if (*error)
         return 0;
     VpTxn *txn = vp_txn_new();

@@ -21,6 +21,11 @@ VpSecrets *vp_secrets_new(const VpSecretsOptions *options, VpError **error);
 /* NULL is let pass. */
 void vp_secrets_free(VpSecrets *secrets);
 
+/* What asks who uses a secret before it is deleted: the words for it ("the domain web"), owned by the caller, or NULL. It is called without the secrets'
+ * locks but for that of changes. Once, before any change. */
+typedef char *(*VpSecretUser)(void *data, const char *name);
+void vp_secrets_set_user(VpSecrets *secrets, VpSecretUser user, void *data);
+
 /* Whose request it is. */
 typedef struct VpSecretCaller {
     const char *identity;

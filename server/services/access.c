@@ -138,6 +138,47 @@ static VpError *judge(VpAccessContext *context, const VpPolicy *policy, const Vp
     return NULL;
 }
 
+static gboolean names_secret(const GPtrArray *names, const char *name)
+{
+    for (guint i = 0; i < names->len; i++) {
+        if (g_str_equal(names->pdata[i], name))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* With a secret in a domain's spec its guest reads what that secret keeps from others. So whoever puts it there must be one who may set its value: who
+ * may only see it may not use it. Those that the domain has already are its own. */
+static VpError *judge_secrets(VpAccessContext *context, const VpPolicy *policy, const VpIdentity *identity,
+                              const ProtobufCMessage *request, const VpTarget *target)
+{
+    const VpMethod *set = vp_auth_find_method(context->auth, "SecretService/SetSecretValue");
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    g_autoptr(GPtrArray) own = g_ptr_array_new();
+
+    if (vp_policy_allows_all(policy, identity, set))
+        return NULL;
+    vp_secret_names(request, names);
+    if (target->view && target->view->domain->spec)
+        vp_secret_names(&target->view->domain->spec->base, own);
+    for (guint i = 0; i < names->len; i++) {
+        g_auto(VpTarget) secret = {0};
+
+        if (names_secret(own, names->pdata[i]))
+            continue;
+        vp_target_find_named(context, "secret", names->pdata[i], &secret);
+        /* One that is not there is as one that may not be used: nothing is told of either. */
+        if (!secret.missing && vp_policy_allows(policy, identity, set, &secret.resources[0]))
+            continue;
+        return vp_error_with(vp_error_new(VP_PERMISSION_DENIED, "SECRET_NOT_ALLOWED",
+                                          "%s may not use a secret %s: that needs the right to set its value, and that "
+                                          "there is one",
+                                          identity->name, (const char *)names->pdata[i]),
+                             "secret", names->pdata[i]);
+    }
+    return NULL;
+}
+
 static VpError *permit_identity(VpAccessContext *context, const VpIdentity *identity, const VpMethod *method,
                                 const void *request, char **ret_resource)
 {
@@ -152,6 +193,8 @@ static VpError *permit_identity(VpAccessContext *context, const VpIdentity *iden
         return NULL;
     vp_target_find(context, method, request, &target);
     VpError *error = all ? NULL : judge(context, policy, identity, method, &target);
+    if (!error && g_str_equal(method->resource, "domain"))
+        error = judge_secrets(context, policy, identity, request, &target);
     *ret_resource = g_steal_pointer(&target.text);
     return error;
 }

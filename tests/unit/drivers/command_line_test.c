@@ -152,7 +152,7 @@ static VpError *with_layers(const VpLayerFds *layers, gsize n, char ***argv)
 static void test_formats_that_are_refused(void **state)
 {
     const VpLayerFds unknown[] = {{.format = PB_IMAGE_FORMAT_UNSPECIFIED, .fd = 4, .data_fd = -1}};
-    const VpLayerFds luks[] = {{.format = PB_IMAGE_FORMAT_LUKS, .fd = 4, .data_fd = -1}};
+    const VpLayerFds folder[] = {{.format = PB_IMAGE_FORMAT_DIRECTORY, .fd = 4, .data_fd = -1}};
     const VpLayerFds vdi_over[] = {
         {.format = PB_IMAGE_FORMAT_VDI, .fd = 4, .data_fd = -1},
         {.format = PB_IMAGE_FORMAT_VDI, .fd = 5, .data_fd = -1},
@@ -164,7 +164,7 @@ static void test_formats_that_are_refused(void **state)
     char **argv = NULL;
 
     (void)state;
-    VpError *errors[] = {with_layers(unknown, 1, &argv), with_layers(luks, 1, &argv), with_layers(raw_over, 2, &argv),
+    VpError *errors[] = {with_layers(unknown, 1, &argv), with_layers(folder, 1, &argv), with_layers(raw_over, 2, &argv),
                          with_layers(vdi_over, 2, &argv)};
     for (gsize i = 0; i < G_N_ELEMENTS(errors); i++) {
         check_error(errors[i], VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT");
@@ -263,7 +263,7 @@ static void test_validate(void **state)
     spec->disks[1]->bus = (PbDiskBus)77;
     expect_violation(domain, "domain.spec.disks[1].bus");
     spec->disks[1]->bus = PB_DISK_BUS_NVME;
-    spec->disks[1]->format = PB_IMAGE_FORMAT_LUKS;
+    spec->disks[1]->format = PB_IMAGE_FORMAT_DIRECTORY;
     expect_violation(domain, "domain.spec.disks[1].format");
     spec->disks[1]->format = PB_IMAGE_FORMAT_QCOW2;
 

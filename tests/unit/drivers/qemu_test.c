@@ -365,7 +365,7 @@ static void test_formats_that_cannot_be_used(void **state)
         "qemu-img create -q --object secret,id=s,data=abc -f qcow -o encrypt.format=aes,encrypt.key-secret=s %s 1M",
         disk);
     domain->spec->disks[0]->format = PB_IMAGE_FORMAT_QCOW;
-    vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "SECRET_REQUIRED"));
+    vp_error_free(bench_fails(bench, vp_qemu_driver.start, domain, VP_FAILED_PRECONDITION, "UNSUPPORTED_FORMAT"));
     bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
     bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
 
