@@ -3,6 +3,7 @@
 #include "clients/cli/device_option.h"
 #include "clients/cli/document.h"
 #include "clients/cli/domain.h"
+#include "clients/cli/limit_option.h"
 #include "clients/cli/machine_option.h"
 #include "clients/cli/message.h"
 #include "clients/cli/text.h"
@@ -22,6 +23,8 @@ typedef struct Wish {
     char *cpu;
     char *firmware;
     char **cdroms;
+    char **limits;
+    char **pins;
     char *kernel;
     char *initrd;
     char *append;
@@ -49,6 +52,8 @@ static void wish_clear(Wish *wish)
     g_free(wish->cpu);
     g_free(wish->firmware);
     g_strfreev(wish->cdroms);
+    g_strfreev(wish->limits);
+    g_strfreev(wish->pins);
     g_free(wish->kernel);
     g_free(wish->initrd);
     g_free(wish->append);
@@ -117,6 +122,10 @@ static VpError *apply_machine(PbDomainSpec *spec, const Wish *wish)
         error = vp_cpu_parse(spec, wish->cpu);
     if (!error && wish->firmware)
         error = vp_firmware_parse(spec, wish->firmware);
+    for (char **limit = wish->limits; limit && *limit && !error; limit++)
+        error = vp_limit_parse(spec, *limit);
+    for (char **pin = wish->pins; pin && *pin && !error; pin++)
+        error = vp_pin_parse(spec, *pin);
     return error;
 }
 
@@ -226,6 +235,10 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"cpu", 0, 0, G_OPTION_ARG_FILENAME, &wish.cpu,
          "The CPU: MODEL[,+FEATURE][,-FEATURE][,sockets=N][,cores=N][,threads=N][,max=N]", "CPU"},
         {"firmware", 0, 0, G_OPTION_ARG_FILENAME, &wish.firmware, "bios, uefi or uefi-secure", "FIRMWARE"},
+        {"limit", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.limits,
+         "A limit of the whole domain: cpu=1.5 (CPUs), cpu-weight=N, memory=SIZE, io-weight=N or processes=N", "LIMIT"},
+        {"pin", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.pins,
+         "The host's CPUs for threads: vcpuN=CPUS, iothreadN=CPUS or emulator=CPUS, as in vcpu0=2-3", "PIN"},
         {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &wish.kernel, "Boot this kernel", "FILE"},
         {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &wish.initrd, "The kernel's initial file system", "FILE"},
         {"append", 0, 0, G_OPTION_ARG_FILENAME, &wish.append, "The kernel's command line", "TEXT"},

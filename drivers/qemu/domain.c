@@ -24,6 +24,7 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->state = PB_DOMAIN_STATE_STARTING;
     domain->responsive = TRUE;
     domain->process.pidfd = -1;
+    domain->pinning = model->spec ? vp_pb_dup(model->spec->pinning) : NULL;
     domain->disks = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->findings = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
@@ -47,6 +48,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     vp_process_clear(&domain->process);
     vp_pb_free(domain->live);
     json_decref(domain->before_run);
+    vp_pb_free(domain->pinning);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);

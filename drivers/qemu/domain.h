@@ -24,6 +24,7 @@ typedef struct VpQemuDriver {
     guint64 ping_interval_ms;      /* [qemu] ping_interval_ms= */
     guint64 unresponsive_after_ms; /* [qemu] unresponsive_after_ms= */
     gboolean allow_arguments;      /* [qemu] allow_arguments= */
+    char *cgroup;                  /* [qemu] cgroup= */
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -99,6 +100,7 @@ struct VpQemuDomain {
     PbAccelerator accelerator;
     PbDomainState state; /* of the guest, whether QEMU answers or not */
     PbDomainSpec *live;  /* what runs, or is to; complete (spec.h). The loop's once it has arrived */
+    PbPinning *pinning;  /* NULL: none */
     json_t *before_run;  /* what QEMU is told before the guest runs; see command_line.h */
     gboolean tainted;
     VpQemuOp *first_op;  /* the start or the adoption, or the power off of a process that nobody has taken up */

@@ -34,6 +34,12 @@ void vp_qemu_domain_stopped(VpQemuDomain *domain);
 void vp_qemu_domain_resumed(VpQemuDomain *domain);
 void vp_qemu_domain_powered_down(VpQemuDomain *domain);
 
+/* ---- pin.c ---- */
+
+/* Binds the threads of virtual CPUs and I/O to the CPUs that the spec gives them. To be called again when there are new ones. `done` takes the error;
+ * `domain` has pinning. */
+void vp_qemu_domain_pin(VpQemuDomain *domain, void (*done)(VpQemuDomain *domain, VpError *error));
+
 /* ---- ending.c ---- */
 
 /* The process has ended. */

@@ -301,6 +301,9 @@ static VpDriver *qemu_open(const VpDriverHost *host, VpError **error)
     driver->ping_interval_ms = setting_ms(host, "ping_interval_ms", PING_INTERVAL_MS);
     driver->unresponsive_after_ms = setting_ms(host, "unresponsive_after_ms", UNRESPONSIVE_AFTER_MS);
     driver->allow_arguments = host->config && g_key_file_get_boolean(host->config, "qemu", "allow_arguments", NULL);
+    driver->cgroup = host->config ? g_key_file_get_string(host->config, "qemu", "cgroup", NULL) : NULL;
+    if (!driver->cgroup)
+        driver->cgroup = g_strdup("virtplane");
     driver->domains = g_hash_table_new(g_str_hash, g_str_equal);
     pthread_mutex_init(&driver->mutex, NULL);
     vp_cond_init(&driver->changed);
@@ -338,6 +341,7 @@ static void qemu_close(VpDriver *base)
 
     g_hash_table_unref(driver->domains);
     vp_qemu_probe_free(driver->probe);
+    g_free(driver->cgroup);
     pthread_cond_destroy(&driver->changed);
     pthread_mutex_destroy(&driver->mutex);
     g_free(driver);

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "process.h"
 
 #define GROUP "process"
@@ -40,6 +41,7 @@ void vp_folder_ended(const char *dir)
 {
     remove_files(dir, ".sock");
     remove_file(dir, "process");
+    vp_cgroup_remove(dir);
 }
 
 pid_t vp_folder_running(const char *dir)

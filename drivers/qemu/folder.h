@@ -25,7 +25,7 @@ VpError *vp_folder_write_record(const char *dir, const VpRecord *record);
 /* NOT_FOUND if there is none, or none of this host's run: PROCESS_GONE. */
 VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record);
 
-/* Removes sockets and record after the process has ended; the rest stays. */
+/* Removes sockets, record and control groups after the process has ended; the rest stays. */
 void vp_folder_ended(const char *dir);
 
 /* Removes the folder and all that is in it. PROCESS_ALIVE as above. */

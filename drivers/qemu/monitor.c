@@ -74,6 +74,14 @@ static void let_run(VpQemuDomain *domain)
     vp_qmp_execute(domain->qmp, domain->paused ? "query-status" : "cont", NULL, 0, on_cont, domain);
 }
 
+static void on_pinned(VpQemuDomain *domain, VpError *error)
+{
+    if (error)
+        on_start_command(domain, error, /* last= */ FALSE);
+    else if (domain->phase == VP_PHASE_STARTING && !domain->start_error)
+        let_run(domain);
+}
+
 static void on_nodes(void *data, json_t *result, VpError *error)
 {
     VpQemuDomain *domain = data;
@@ -82,7 +90,11 @@ static void on_nodes(void *data, json_t *result, VpError *error)
         error = vp_qemu_check_nodes(result);
     if (error)
         on_start_command(domain, error, /* last= */ FALSE);
-    else if (domain->phase == VP_PHASE_STARTING && !domain->start_error)
+    else if (domain->phase != VP_PHASE_STARTING || domain->start_error)
+        return;
+    else if (domain->pinning)
+        vp_qemu_domain_pin(domain, on_pinned);
+    else
         let_run(domain);
 }
 

@@ -156,6 +156,7 @@ VpError *vp_spec_validate(const PbDomainSpec *spec)
     check_cpu(&check);
     vp_spec_check_disks(&check);
     vp_spec_check_interfaces(&check);
+    vp_spec_check_limits(&check);
     check_kernel(&check);
     check_graphics(&check);
     check_firmware(&check);

@@ -25,3 +25,4 @@ void vp_spec_check_enum(VpSpecCheck *check, const ProtobufCEnumDescriptor *descr
 
 void vp_spec_check_disks(VpSpecCheck *check);
 void vp_spec_check_interfaces(VpSpecCheck *check);
+void vp_spec_check_limits(VpSpecCheck *check);

@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "base/pb.h"
+#include "cgroup.h"
 #include "command_line.h"
 #include "domain.h"
 #include "equipment.h"
 #include "image_format.h"
+#include "pinning.h"
 #include "storage/chain/chain.h"
 
 /* Each of the threads that has to do with it holds a reference. */
@@ -334,6 +336,8 @@ static VpError *make_command_line(VpQemuStart *start)
 static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
 {
     const VpQemuStart *start = data;
+    const PbPinning *pinning = start->spec->pinning;
+    cpu_set_t set;
     const VpRecord record = {
         .pid = pid,
         .start_ticks = start_ticks,
@@ -341,7 +345,25 @@ static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
         .accelerator = start->found.accelerator,
     };
 
-    return vp_folder_write_record(start->dir, &record);
+    VpError *error = vp_folder_write_record(start->dir, &record);
+    if (!error && start->spec->limits)
+        error = vp_cgroup_enter(start->dir, pid);
+    /* All that QEMU makes starts where it is itself; virtual CPUs and I/O threads are bound when it tells which they are. */
+    if (!error && pinning && vp_cpu_set_parse(pinning->emulator_cpus, &set))
+        error = vp_pinning_bind(pid, &set);
+    return error;
+}
+
+static VpError *make_cgroup(VpQemuStart *start)
+{
+    g_autofree char *mounts = NULL;
+    g_auto(VpCgroupHost) host = {0};
+
+    if (!start->spec->limits)
+        return NULL;
+    g_file_get_contents("/proc/self/mountinfo", &mounts, NULL, NULL);
+    vp_cgroup_host_read(mounts ? mounts : "", &host);
+    return vp_cgroup_make(&host, start->driver->cgroup, model_of(start)->uid, start->spec->limits, start->dir);
 }
 
 static VpError *make_process(VpQemuStart *start)
@@ -371,6 +393,8 @@ static VpError *make_in_folder(VpQemuStart *start)
         error = vp_folder_listen(start->dir, &start->listen_fd);
     if (!error)
         error = vp_equipment_make(&start->equipment, start->spec, start->dir);
+    if (!error)
+        error = make_cgroup(start);
     if (!error)
         error = make_command_line(start);
     if (!error)
@@ -477,6 +501,8 @@ static void prove(void *data)
         start->error = vp_qemu_probe_find(start->driver->probe, model_of(start)->spec->accelerator, &start->found);
     if (!start->error)
         start->error = vp_qemu_probe_fit(start->driver->probe, &start->found, start->spec);
+    if (!start->error)
+        start->error = vp_pinning_check(start->spec);
     if (!start->error)
         start->error = prove_disks(start);
     if (!start->error)
