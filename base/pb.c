@@ -31,6 +31,58 @@ GBytes *vp_pb_pack(const void *message)
     return g_bytes_new_take(bytes, size);
 }
 
+gboolean vp_pb_equal(const void *a, const void *b)
+{
+    g_autoptr(GBytes) x = vp_pb_pack(a);
+    g_autoptr(GBytes) y = vp_pb_pack(b);
+
+    return g_bytes_equal(x, y);
+}
+
+static gsize field_bytes(const ProtobufCFieldDescriptor *field)
+{
+    if (field->label == PROTOBUF_C_LABEL_REPEATED)
+        return sizeof(void *);
+    switch (field->type) {
+    case PROTOBUF_C_TYPE_INT64:
+    case PROTOBUF_C_TYPE_SINT64:
+    case PROTOBUF_C_TYPE_SFIXED64:
+    case PROTOBUF_C_TYPE_UINT64:
+    case PROTOBUF_C_TYPE_FIXED64:
+    case PROTOBUF_C_TYPE_DOUBLE:
+        return 8;
+    case PROTOBUF_C_TYPE_BYTES:
+        return sizeof(ProtobufCBinaryData);
+    case PROTOBUF_C_TYPE_STRING:
+    case PROTOBUF_C_TYPE_MESSAGE:
+        return sizeof(void *);
+    default:
+        return 4;
+    }
+}
+
+/* A message with nothing but this field, which stays the owner's. */
+static GBytes *pack_field(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+{
+    g_autofree ProtobufCMessage *alone = g_malloc0(message->descriptor->sizeof_message);
+    const gboolean repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
+
+    protobuf_c_message_init(message->descriptor, alone);
+    memcpy((guint8 *)alone + field->offset, (const guint8 *)message + field->offset, field_bytes(field));
+    if (field->quantifier_offset)
+        memcpy((guint8 *)alone + field->quantifier_offset, (const guint8 *)message + field->quantifier_offset,
+               repeated ? sizeof(size_t) : sizeof(protobuf_c_boolean));
+    return vp_pb_pack(alone);
+}
+
+gboolean vp_pb_field_equal(const void *a, const void *b, const ProtobufCFieldDescriptor *field)
+{
+    g_autoptr(GBytes) x = pack_field(a, field);
+    g_autoptr(GBytes) y = pack_field(b, field);
+
+    return g_bytes_equal(x, y);
+}
+
 void *vp_pb_unpack(const ProtobufCMessageDescriptor *descriptor, GBytes *bytes)
 {
     gsize size;

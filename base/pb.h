@@ -18,6 +18,10 @@ void *vp_pb_dup(const void *message);
 /* The packed bytes. */
 GBytes *vp_pb_pack(const void *message);
 
+/* Whether two messages of one type say the same, and whether they do in one field. */
+gboolean vp_pb_equal(const void *a, const void *b);
+gboolean vp_pb_field_equal(const void *a, const void *b, const ProtobufCFieldDescriptor *field);
+
 /* Unpacks; NULL if the bytes are no such message. Only for bytes that we packed ourselves or that the validator has passed:
  * protobuf-c recurses without limit. */
 void *vp_pb_unpack(const ProtobufCMessageDescriptor *descriptor, GBytes *bytes);

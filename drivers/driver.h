@@ -4,7 +4,8 @@
  *
  * Operations are called on a worker thread, one at a time for a domain (power_off alone may come while another is under way). They may
  * block on the disk for a moment but never wait for the hypervisor: what waits goes on asynchronously on the host's event loop, and the
- * task is finished from there. Questions change nothing, and may come beside an operation and beside each other. What a driver sees happening, asked for or not, it reports; reports are the only way a domain's state changes.
+ * task is finished from there. Questions change nothing, and may come beside an operation and beside each other. What a driver sees
+ * happening, asked for or not, it reports; reports are the only way a domain's state changes.
  */
 #pragma once
 
@@ -12,6 +13,7 @@
 #include "base/pool.h"
 #include "drivers/task.h"
 #include "storage/chain/policy.h"
+#include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/event.pb-c.h"
 #include "virtplane/v1/host.pb-c.h"
 
@@ -37,6 +39,11 @@ typedef struct VpObservation {
     gsize n_endpoints;
     PbFinding *const *findings; /* borrowed; each becomes an event of the same transaction */
     gsize n_findings;
+    gboolean devices; /* the next three, and `disks`, are those that there are now, even if there are none */
+    const PbDomainSpec *live_spec; /* borrowed: what the domain runs with */
+    PbPendingDetach *const *pending_detaches;
+    gsize n_pending_detaches;
+    gboolean state_stays; /* nothing but the event and what `devices` tells */
     gboolean
         notice; /* the event alone: the domain's state and status stay as they are. Is let go if the store does not take it */
     gboolean unless_off; /* puts right what is told wrongly: dropped if the domain is told to be shut off by then */
@@ -85,6 +92,10 @@ struct VpDriverOps {
     /* Checks a spec that is to be created or changed: INVALID_ARGUMENT with violations, paths from "domain.spec". Never blocks. */
     VpError *(*validate)(VpDriver *driver, const PbDomainSpec *spec);
 
+    /* Whether a domain that runs with `live` could be made to run with `wanted`, as far as can be told without asking it: FAILED_PRECONDITION, reason
+     * DOMAIN_RUNNING, with a violation for each field that cannot change. Never blocks. NULL where there is no `change`. */
+    VpError *(*check_change)(VpDriver *driver, const PbDomainSpec *live, const PbDomainSpec *wanted);
+
     /* Calls `found` for each domain of which something runs, as the driver's own folders tell, whatever is stored about it. Called once, before anything
      * else is asked; blocks on the disk for a moment. May be NULL. */
     void (*find_running)(VpDriver *driver, void (*found)(void *data, const char *uid, gint32 pid), void *data);
@@ -111,6 +122,13 @@ struct VpDriverOps {
 
     /* PbDomainStats: the counters now; name, uid, time and state are filled in by the caller. */
     VpDriverOp stats;
+
+    /* ---- changes of what runs ---- */
+
+    /* Makes the domain run with another spec: the task's request is a PbUpdateDomainRequest, whose domain.spec (complete, checked) is what is wanted, whose
+     * scope goes into pending detaches (stored: CHANGE_SCOPE_BOTH), and of which `force` counts. Each step that is done is reported. Ends well once all are. A
+     * guest that does not let go of a device in time leaves that pending, which is reported, and reported again when it has. */
+    VpDriverOp change;
 };
 
 /* Every driver embeds this as its first member. */

@@ -5,8 +5,6 @@
  */
 #include "start.h"
 
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/pb.h"
@@ -14,9 +12,8 @@
 #include "command_line.h"
 #include "domain.h"
 #include "equipment.h"
-#include "image_format.h"
 #include "pinning.h"
-#include "storage/chain/chain.h"
+#include "proof.h"
 
 /* Each of the threads that has to do with it holds a reference. */
 struct VpQemuStart {
@@ -37,10 +34,8 @@ struct VpQemuStart {
     VpQemuFound found;
     PbDomainSpec *spec; /* complete */
     VpEquipment equipment;
-    GPtrArray *chains;   /* of VpChain, one a disk */
-    GPtrArray *disks;    /* of PbDiskStatus */
-    GPtrArray *findings; /* of PbFinding */
-    GArray *fds;         /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
+    VpProof proof;
+    GArray *fds; /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
     int listen_fd;
     int log_fd;
     char **argv;
@@ -57,16 +52,6 @@ static const PbDomain *model_of(const VpQemuStart *start)
 
 /* ---- life ---- */
 
-static void chain_free(gpointer chain)
-{
-    vp_chain_free(chain);
-}
-
-static void free_chains(void *chains)
-{
-    g_ptr_array_unref(chains);
-}
-
 static VpQemuStart *start_new(VpQemuDomain *domain, VpTask *task)
 {
     VpQemuStart *start = g_new0(VpQemuStart, 1);
@@ -80,9 +65,7 @@ static VpQemuStart *start_new(VpQemuDomain *domain, VpTask *task)
     start->spec = vp_pb_dup(vp_task_domain(task)->spec);
     vp_spec_complete_qemu(start->spec);
     vp_equipment_init(&start->equipment);
-    start->chains = g_ptr_array_new_with_free_func(chain_free);
-    start->disks = g_ptr_array_new_with_free_func(vp_pb_free);
-    start->findings = g_ptr_array_new_with_free_func(vp_pb_free);
+    vp_proof_init(&start->proof, start->driver->host->images, &start->abort);
     start->fds = g_array_new(FALSE, FALSE, sizeof(int));
     start->listen_fd = -1;
     start->log_fd = -1;
@@ -102,16 +85,10 @@ static void start_unref(VpQemuStart *start)
     if (!g_atomic_int_dec_and_test(&start->refs))
         return;
     VpQemuDriver *driver = start->driver;
-    const VpDriverHost *host = driver->host;
 
-    /* To close a file can hang, too. */
-    if (start->chains->len == 0 || !vp_loop_is_current(host->loop) ||
-        !vp_pool_submit(host->slow_pool, free_chains, start->chains))
-        g_ptr_array_unref(start->chains);
+    vp_proof_clear(&start->proof, driver->host);
     vp_equipment_clear(&start->equipment);
     vp_pb_free(start->spec);
-    g_ptr_array_unref(start->disks);
-    g_ptr_array_unref(start->findings);
     g_array_unref(start->fds);
     g_strfreev(start->argv);
     vp_qemu_found_clear(&start->found);
@@ -141,111 +118,6 @@ static VpError *workers_busy(const VpQemuStart *start)
 
 /* ---- the chains ---- */
 
-static void keep_disk_status(VpQemuStart *start, const PbDisk *disk, const VpChain *chain)
-{
-    PbDiskStatus *status = vp_pb_new(&pb_disk_status__descriptor);
-
-    vp_pb_set(&status->target, disk->target);
-    for (guint i = 0; i < chain->files->len; i++)
-        vp_pb_append(&status->n_layers, &status->layers, vp_pb_dup(g_array_index(chain->files, VpChainFile, i).layer));
-    g_ptr_array_add(start->disks, status);
-    for (guint i = 0; i < chain->findings->len; i++)
-        g_ptr_array_add(start->findings, vp_pb_dup(g_ptr_array_index(chain->findings, i)));
-}
-
-/* QEMU is given descriptors and nothing else, so that a layer without one cannot be used, however safe. */
-static VpError *check_open(const VpChain *chain)
-{
-    for (guint i = 0; i < chain->files->len; i++) {
-        const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
-
-        if (file->fd < 0 && !file->nbd)
-            return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
-                                              "%s is not a file of this host; copy it to a local one",
-                                              file->layer->path),
-                                 "path", file->layer->path);
-    }
-    return NULL;
-}
-
-/* A remote layer that the administrator allows is passed on if its place is known; QEMU is not given names to take apart. */
-static VpError *refuse_remote(const VpChain *chain)
-{
-    for (guint i = 0; i < chain->files->len; i++) {
-        const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
-        const PbImageLayer *layer = file->layer;
-
-        if (layer->is_remote && !file->nbd)
-            return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "REMOTE_BACKING",
-                                              "the layer %s is reached over a network by %s in a way that this driver "
-                                              "does not pass to QEMU; copy "
-                                              "it to this host and rebase its overlay onto the copy",
-                                              layer->path, layer->protocol),
-                                 "path", layer->path);
-    }
-    return NULL;
-}
-
-static VpError *check_layers(const VpChain *chain, gboolean write, gboolean secret)
-{
-    gboolean encrypted = FALSE;
-    VpError *error = NULL;
-
-    for (guint i = 0; i < chain->files->len && !error; i++) {
-        const PbImageLayer *layer = g_array_index(chain->files, VpChainFile, i).layer;
-
-        error = vp_qemu_check_layer(layer, write && i == 0, secret);
-        encrypted = encrypted || layer->encrypted;
-    }
-    /* Whoever names a secret believes that the image is encrypted: what the guest writes must not lie there in the clear. */
-    if (!error && secret && !encrypted)
-        error = vp_error_new(VP_FAILED_PRECONDITION, "NOT_ENCRYPTED",
-                             "it has a secret, but no layer of its image is encrypted; take the secret out if that is "
-                             "what you want");
-    return error;
-}
-
-static gboolean goes_on(void *data, const PbImageLayer *layer)
-{
-    const VpQemuStart *start = data;
-
-    (void)layer;
-    return !g_atomic_int_get(&start->abort);
-}
-
-static VpError *prove_disk(VpQemuStart *start, const PbDisk *disk)
-{
-    const VpChainOptions options = {
-        .format = disk->format,
-        .write_top = !disk->read_only && disk->device != PB_DISK_DEVICE_CDROM,
-        .policy = start->driver->host->images,
-    };
-    const VpChainSink sink = {.layer = goes_on, .data = start};
-    VpChain *chain = NULL;
-
-    /* An empty drive: there is nothing to prove. */
-    if (!disk->path[0]) {
-        g_ptr_array_add(start->chains, NULL);
-        return NULL;
-    }
-    VpError *error = vp_chain_walk(disk->path, &options, &sink, &chain);
-
-    if (!error) {
-        g_ptr_array_add(start->chains, chain);
-        error = vp_chain_refusal(chain);
-        if (!error)
-            error = refuse_remote(chain);
-        if (!error)
-            error = check_open(chain);
-        if (!error)
-            error = check_layers(chain, options.write_top, disk->secret[0] != '\0');
-    }
-    if (error)
-        return vp_error_with(vp_error_prefix(error, "disk %s", disk->target), "disk", disk->target);
-    keep_disk_status(start, disk, chain);
-    return NULL;
-}
-
 static VpError *prove_disks(VpQemuStart *start)
 {
     const PbDomainSpec *spec = model_of(start)->spec;
@@ -254,7 +126,7 @@ static VpError *prove_disks(VpQemuStart *start)
         VpError *error = check_abort(start);
 
         if (!error)
-            error = prove_disk(start, spec->disks[i]);
+            error = vp_proof_disk(&start->proof, spec->disks[i]);
         if (error)
             return error;
     }
@@ -264,48 +136,18 @@ static VpError *prove_disks(VpQemuStart *start)
 /* ---- the command line ---- */
 
 /* Gives a descriptor its number in the child. */
-static int give_fd(VpQemuStart *start, int fd)
+static int give_fd(void *data, int fd)
 {
+    VpQemuStart *start = data;
+
     g_array_append_val(start->fds, fd);
     return VP_PROCESS_FIRST_FD + (int)start->fds->len - 1;
-}
-
-static gboolean is_block_device(int fd)
-{
-    struct stat status;
-
-    return fstat(fd, &status) == 0 && S_ISBLK(status.st_mode);
-}
-
-/* The layers of a chain as the child will know them; the caller frees. */
-static VpLayerFds *give_chain(VpQemuStart *start, const VpChain *chain)
-{
-    VpLayerFds *layers = g_new0(VpLayerFds, chain->files->len);
-
-    for (guint i = 0; i < chain->files->len; i++) {
-        const VpChainFile *file = &g_array_index(chain->files, VpChainFile, i);
-
-        layers[i].format = file->layer->format;
-        layers[i].nbd = file->nbd;
-        layers[i].fd = file->nbd ? -1 : give_fd(start, file->fd);
-        layers[i].block_device = !file->nbd && is_block_device(file->fd);
-        layers[i].encrypted = file->layer->encrypted;
-        layers[i].is_window = file->layer->is_window;
-        layers[i].offset = file->layer->window_offset_bytes;
-        layers[i].size = file->layer->file_size_bytes;
-        layers[i].data_fd = -1;
-        if (file->data_fd < 0)
-            continue;
-        layers[i].data_fd = give_fd(start, file->data_fd);
-        layers[i].data_block_device = is_block_device(file->data_fd);
-    }
-    return layers;
 }
 
 static VpError *make_command_line(VpQemuStart *start)
 {
     g_autoptr(GPtrArray) owned = g_ptr_array_new_with_free_func(g_free);
-    g_autofree VpDiskFds *disks = g_new0(VpDiskFds, start->chains->len + 1);
+    g_autofree VpDiskFds *disks = g_new0(VpDiskFds, start->proof.chains->len + 1);
     VpCommandLine line = {
         .binary = start->found.binary,
         .uid = model_of(start)->uid,
@@ -319,11 +161,11 @@ static VpError *make_command_line(VpQemuStart *start)
     };
 
     vp_equipment_give(&start->equipment, start->fds, &line);
-    for (guint i = 0; i < start->chains->len; i++) {
-        const VpChain *chain = g_ptr_array_index(start->chains, i);
+    for (guint i = 0; i < start->proof.chains->len; i++) {
+        const VpChain *chain = g_ptr_array_index(start->proof.chains, i);
         if (!chain)
             continue;
-        VpLayerFds *layers = give_chain(start, chain);
+        VpLayerFds *layers = vp_proof_layers(chain, give_fd, start);
 
         g_ptr_array_add(owned, layers);
         disks[i] = (VpDiskFds){.layers = layers, .n_layers = chain->files->len};
@@ -426,11 +268,9 @@ static void start_end(VpQemuStart *start, VpError *error)
         domain->has_process = TRUE;
         domain->accelerator = start->found.accelerator;
         start->process.pidfd = -1;
-        g_ptr_array_extend_and_steal(domain->disks, g_steal_pointer(&start->disks));
-        g_ptr_array_extend_and_steal(domain->findings, g_steal_pointer(&start->findings));
+        g_ptr_array_extend_and_steal(domain->disks, g_steal_pointer(&start->proof.disks));
+        g_ptr_array_extend_and_steal(domain->findings, g_steal_pointer(&start->proof.findings));
         g_ptr_array_extend_and_steal(domain->endpoints, g_steal_pointer(&start->equipment.endpoints));
-        start->disks = g_ptr_array_new();
-        start->findings = g_ptr_array_new();
     }
     vp_qemu_domain_made(domain, error);
     vp_qemu_domain_unref(domain);
@@ -456,7 +296,7 @@ static void make(void *data)
     /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
     close_fd(&start->listen_fd);
     close_fd(&start->log_fd);
-    g_ptr_array_set_size(start->chains, 0);
+    g_ptr_array_set_size(start->proof.chains, 0);
     vp_equipment_close(&start->equipment);
     vp_loop_post(start->driver->host->loop, on_made, start);
 }
@@ -509,7 +349,7 @@ static void prove(void *data)
         start->error =
             vp_equipment_open(&start->equipment, start->spec, start->found.architecture, start->driver->host);
     if (start->error)
-        g_ptr_array_set_size(start->chains, 0);
+        g_ptr_array_set_size(start->proof.chains, 0);
     vp_loop_post(start->driver->host->loop, on_proven, start);
 }
 

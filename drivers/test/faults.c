@@ -75,9 +75,9 @@ VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret
     return not_understood(key, value, "delay:MILLISECONDS, fail:CODE:message or hang");
 }
 
-VpError *vp_fault_of_guest_shutdown(const PbDomain *domain, VpFault *ret_fault)
+static VpError *fault_of_guest(const PbDomain *domain, const char *key, VpFault *ret_fault)
 {
-    const char *value = vp_label(domain, "test.guest.shutdown");
+    const char *value = vp_label(domain, key);
 
     if (!value) {
         *ret_fault = (VpFault){.kind = VP_FAULT_NONE};
@@ -89,7 +89,17 @@ VpError *vp_fault_of_guest_shutdown(const PbDomain *domain, VpFault *ret_fault)
     }
     if (parse_delay(value, ret_fault))
         return NULL;
-    return not_understood("test.guest.shutdown", value, "ignore or delay:MILLISECONDS");
+    return not_understood(key, value, "ignore or delay:MILLISECONDS");
+}
+
+VpError *vp_fault_of_guest_shutdown(const PbDomain *domain, VpFault *ret_fault)
+{
+    return fault_of_guest(domain, "test.guest.shutdown", ret_fault);
+}
+
+VpError *vp_fault_of_guest_detach(const PbDomain *domain, VpFault *ret_fault)
+{
+    return fault_of_guest(domain, "test.guest.detach", ret_fault);
 }
 
 VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault)

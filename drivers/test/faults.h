@@ -28,5 +28,8 @@ VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret
 /* How the guest takes a shutdown, from `test.guest.shutdown`: NONE (at once), DELAY or IGNORE. */
 VpError *vp_fault_of_guest_shutdown(const PbDomain *domain, VpFault *ret_fault);
 
+/* How the guest takes it that a device is to go, from `test.guest.detach`: the same. */
+VpError *vp_fault_of_guest_detach(const PbDomain *domain, VpFault *ret_fault);
+
 /* `test.crash_after`: DELAY, or NONE. */
 VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault);

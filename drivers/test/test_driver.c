@@ -6,6 +6,8 @@
 
 #include "base/pb.h"
 #include "base/thread.h"
+#include "change.h"
+#include "drivers/spec_change.h"
 #include "faults.h"
 
 typedef struct TestDriver {
@@ -26,6 +28,8 @@ typedef struct TestDomain {
     PbDomainState state;
     VpTimer *crash;
     VpTimer *guest;
+    VpTestDevices devices;
+    VpTimer *letting_go;
 } TestDomain;
 
 typedef struct Verb {
@@ -42,6 +46,7 @@ struct TestOp {
     VpTask *task; /* NULL once finished */
     VpTimer *timer;
     gboolean starting;  /* has reported STARTING */
+    gboolean waiting;   /* for the guest */
     gboolean times_out; /* the timer is the deadline, not the end of a delay */
 };
 
@@ -58,6 +63,8 @@ static void domain_free(gpointer data)
 
     vp_timer_cancel(domain->crash);
     vp_timer_cancel(domain->guest);
+    vp_timer_cancel(domain->letting_go);
+    vp_test_devices_clear(&domain->devices);
     g_free(domain->uid);
     g_free(domain);
 }
@@ -127,14 +134,29 @@ static void op_finish(TestOp *op, VpError *error)
 
 static void op_apply(TestOp *op)
 {
-    op_finish(op, op->verb->apply(op));
+    VpError *error = op->verb->apply(op);
+
+    if (!op->waiting)
+        op_finish(op, error);
+}
+
+static VpError *still_pending(const TestOp *op, VpCode code, const char *reason)
+{
+    const TestDomain *domain = op_find(op);
+    g_autofree char *names = domain ? vp_test_devices_pending(&domain->devices) : NULL;
+
+    return vp_error_with(vp_error_new(code, reason, "domain %s: the guest has not let go of %s yet; that stays pending",
+                                      op_spec(op)->name, names),
+                         "pending", names);
 }
 
 static void on_op_timer(void *data)
 {
     TestOp *op = data;
 
-    if (op->times_out)
+    if (op->waiting)
+        op_finish(op, still_pending(op, VP_DEADLINE_EXCEEDED, "DETACH_PENDING"));
+    else if (op->times_out)
         op_finish(op, vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "domain %s: %s did not end in time",
                                    op_spec(op)->name, op->verb->name));
     else
@@ -145,7 +167,9 @@ static void op_cancelled(void *data)
 {
     TestOp *op = data;
 
-    if (op->task)
+    if (op->task && op->waiting)
+        op_finish(op, still_pending(op, VP_CANCELLED, "CANCELLED"));
+    else if (op->task)
         op_finish(op, vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: %s was cancelled", op_spec(op)->name,
                                    op->verb->name));
     op_unref(op);
@@ -241,6 +265,7 @@ static VpError *start_apply(TestOp *op)
     TestDomain *domain = g_new0(TestDomain, 1);
     domain->driver = op->driver;
     domain->uid = g_strdup(op_spec(op)->uid);
+    vp_test_devices_init(&domain->devices, op_spec(op)->spec);
     g_hash_table_insert(op->driver->domains, domain->uid, domain);
     domain_set(domain, PB_EVENT_TYPE_DOMAIN_STARTED,
                vp_task_paused(op->task) ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
@@ -326,6 +351,46 @@ static VpError *resume_apply(TestOp *op)
     return NULL;
 }
 
+static void on_let_go(void *data)
+{
+    TestDomain *domain = data;
+    const GPtrArray *ops = domain->driver->ops;
+
+    vp_timer_cancel(g_steal_pointer(&domain->letting_go));
+    vp_test_devices_let_go(&domain->devices, domain->driver->host, domain->uid);
+    for (guint i = ops->len; i-- > 0;) {
+        TestOp *op = g_ptr_array_index(ops, i);
+
+        if (op->waiting && g_str_equal(op_spec(op)->uid, domain->uid))
+            op_finish(op, NULL);
+    }
+}
+
+static VpError *change_apply(TestOp *op)
+{
+    TestDomain *domain = op_find(op);
+    VpFault guest;
+
+    if (!domain)
+        return not_running(op);
+    VpError *error = vp_fault_of_guest_detach(op_spec(op), &guest);
+    if (error)
+        return error;
+    vp_test_devices_change(&domain->devices, op->driver->host, domain->uid, vp_task_request(op->task));
+    if (domain->devices.pending->len == 0)
+        return NULL;
+    if (guest.kind == VP_FAULT_NONE) {
+        vp_test_devices_let_go(&domain->devices, op->driver->host, domain->uid);
+        return NULL;
+    }
+    op->waiting = TRUE;
+    vp_timer_cancel(g_steal_pointer(&op->timer));
+    op_wait(op, G_MAXUINT64);
+    if (guest.kind == VP_FAULT_DELAY && !domain->letting_go)
+        domain->letting_go = vp_timer_start(op->driver->host->loop, guest.delay_ms, on_let_go, domain);
+    return NULL;
+}
+
 /* The memory that held the domain went with the former daemon. */
 static VpError *adopt_apply(TestOp *op)
 {
@@ -348,6 +413,7 @@ static const Verb verb_reboot = {"reboot", NULL, reset_apply};
 static const Verb verb_reset = {"reset", NULL, reset_apply};
 static const Verb verb_pause = {"pause", NULL, pause_apply};
 static const Verb verb_resume = {"resume", NULL, resume_apply};
+static const Verb verb_change = {"change", NULL, change_apply};
 static const Verb verb_adopt = {"adopt", NULL, adopt_apply};
 
 static void test_start(VpDriver *driver, VpTask *task)
@@ -388,6 +454,11 @@ static void test_resume(VpDriver *driver, VpTask *task)
 static void test_adopt(VpDriver *driver, VpTask *task)
 {
     op_start(driver, task, &verb_adopt);
+}
+
+static void test_change(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_change);
 }
 
 /* ---- the driver ---- */
@@ -456,6 +527,14 @@ static VpError *test_validate(VpDriver *driver, const PbDomainSpec *spec)
     return NULL;
 }
 
+static VpError *test_check_change(VpDriver *driver, const PbDomainSpec *live, const PbDomainSpec *wanted)
+{
+    static const char *const fields[] = {"vcpus", "memory_bytes", NULL};
+
+    (void)driver;
+    return vp_spec_check_change(live, wanted, fields);
+}
+
 static VpError *test_forget(VpDriver *driver, const char *uid)
 {
     (void)driver;
@@ -469,6 +548,7 @@ const VpDriverOps vp_test_driver = {
     .close = test_close,
     .capabilities = test_capabilities,
     .validate = test_validate,
+    .check_change = test_check_change,
     .adopt = test_adopt,
     .start = test_start,
     .shutdown = test_shutdown,
@@ -478,4 +558,5 @@ const VpDriverOps vp_test_driver = {
     .pause = test_pause,
     .resume = test_resume,
     .forget = test_forget,
+    .change = test_change,
 };

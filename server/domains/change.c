@@ -1,82 +1,85 @@
 /* Create, update, delete: the changes that clients make to what is stored. */
+#include "server/domains/change.h"
 #include "base/pb.h"
 #include "base/thread.h"
-#include "server/domains/internal.h"
 #include "server/domains/spec.h"
 
-/* Updates and deletes wait for the disk alone, once it is their turn. */
+/* For the disk, and for a guest that lets go of what it has. */
 #define CHANGE_TIMEOUT_MS 60000
 
-/* One change under way: what it needs and whom it tells. */
-typedef struct Change {
-    VpDomains *domains;
-    VpRecord *record;
-    char *identity;
-    char *caller;
-    char *request_id;
-    char *fingerprint;
-    PbDomain *wanted; /* of a create or an update */
-    Google__Protobuf__FieldMask *mask;
-    gint64 expected_revision;
-    gboolean deletes;
-    VpDomainDone done;
-    void *data;
-    gint64 revision; /* of the change */
-} Change;
-
-static Change *change_new(VpDomains *domains, const void *request, const VpDomainCaller *caller, VpDomainDone done,
-                          void *data)
+VpChange *vp_change_new(VpDomains *domains, const void *request, const VpDomainCaller *caller, VpDomainDone done,
+                        void *data)
 {
-    Change *change = g_new0(Change, 1);
+    VpChange *change = g_new0(VpChange, 1);
 
     change->domains = domains;
     change->identity = g_strdup(caller->identity);
     change->caller = g_strdup(caller->text);
     change->request_id = g_strdup(caller->request_id ? caller->request_id : "");
     change->fingerprint = change->request_id[0] ? vp_request_fingerprint(request) : g_strdup("");
+    change->scope = PB_CHANGE_SCOPE_STORED;
     change->done = done;
     change->data = data;
+    pthread_mutex_init(&change->mutex, NULL);
     return change;
 }
 
-static void change_free(void *data)
+void vp_change_free(void *data)
 {
-    Change *change = data;
+    VpChange *change = data;
 
     vp_record_unref(change->record);
     vp_pb_free(change->wanted);
     vp_pb_free(change->mask);
+    vp_pb_free(change->device);
+    vp_pb_free(change->planned);
+    vp_error_free(change->task_error);
+    vp_task_unref(change->task);
+    pthread_mutex_destroy(&change->mutex);
+    g_free(change->target);
+    g_free(change->mac);
     g_free(change->identity);
     g_free(change->caller);
     g_free(change->request_id);
     g_free(change->fingerprint);
     g_free(change);
 }
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Change, change_free)
 
-static void change_fail(Change *change, const VpError *error)
+static void tell(VpChange *change, const VpDomainResult *result)
 {
-    const VpDomainResult result = {.error = error};
+    VpDomainDone done = change->done;
 
-    change->done(change->data, &result);
+    change->done = NULL;
+    if (done)
+        done(change->data, result);
+}
+
+void vp_change_fail(VpChange *change, const VpError *error)
+{
+    vp_pb_auto PbOperation *operation =
+        change->job ? vp_jobs_get_operation(change->domains->jobs, vp_job_uid(change->job)) : NULL;
+    const VpDomainResult result = {.error = error, .operation = operation};
+
+    tell(change, &result);
 }
 
 /* Tells that the change is done: with the domain as it is now. A create or an update that is told again may find that it was deleted since. */
-static void change_tell(Change *change, const char *uid, gint64 revision)
+static void change_tell(VpChange *change, const char *uid, gint64 revision)
 {
     g_autoptr(VpError) error = NULL;
     g_autoptr(VpDomainView) view = change->deletes ? NULL : vp_domains_get(change->domains, NULL, uid, &error);
+    vp_pb_auto PbOperation *operation =
+        change->job ? vp_jobs_get_operation(change->domains->jobs, vp_job_uid(change->job)) : NULL;
 
     if (error) {
-        change_fail(change, error);
+        vp_change_fail(change, error);
         return;
     }
-    const VpDomainResult result = {.domain = view ? view->domain : NULL, .revision = revision};
-    change->done(change->data, &result);
+    const VpDomainResult result = {.domain = view ? view->domain : NULL, .operation = operation, .revision = revision};
+    tell(change, &result);
 }
 
-/* Whether the request was made before: then it is answered as then. */
-static gboolean answered_before(Change *change)
+gboolean vp_change_answered_before(VpChange *change)
 {
     g_autoptr(VpError) error = NULL;
     g_autofree char *uid = NULL;
@@ -86,13 +89,13 @@ static gboolean answered_before(Change *change)
                           &revision, &error))
         return FALSE;
     if (error)
-        change_fail(change, error);
+        vp_change_fail(change, error);
     else
         change_tell(change, uid, revision);
     return TRUE;
 }
 
-static VpError *validate(VpDomains *domains, PbDomain *domain, VpDriver **ret_driver)
+VpError *vp_domain_validate(VpDomains *domains, PbDomain *domain, VpDriver **ret_driver)
 {
     VpError *error = vp_spec_complete(domain);
     if (error)
@@ -115,7 +118,7 @@ static VpError *validate(VpDomains *domains, PbDomain *domain, VpDriver **ret_dr
 
 static VpError *apply_create(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
 {
-    Change *change = data;
+    VpChange *change = data;
     PbDomain *wanted = change->wanted;
 
     vp_pb_set(&draft->name, wanted->name);
@@ -138,11 +141,11 @@ static VpError *apply_create(VpRecord *record, PbDomain *draft, VpTxn *txn, void
 
 static void create_done(VpRecord *record, void *data, gint64 revision, const VpError *error)
 {
-    Change *change = data;
+    VpChange *change = data;
 
     if (error) {
         vp_registry_remove(record);
-        change_fail(change, error);
+        vp_change_fail(change, error);
         return;
     }
     vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint, record->uid,
@@ -153,16 +156,16 @@ static void create_done(VpRecord *record, void *data, gint64 revision, const VpE
 void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller,
                        VpDomainDone done, void *data)
 {
-    g_autoptr(Change) change = change_new(domains, request, caller, done, data);
+    g_autoptr(VpChange) change = vp_change_new(domains, request, caller, done, data);
     g_autoptr(VpError) error = NULL;
     VpDriver *driver = NULL;
 
-    if (answered_before(change))
+    if (vp_change_answered_before(change))
         return;
     change->wanted = request->domain ? vp_pb_dup(request->domain) : vp_pb_new(&pb_domain__descriptor);
-    error = validate(domains, change->wanted, &driver);
+    error = vp_domain_validate(domains, change->wanted, &driver);
     if (error) {
-        change_fail(change, error);
+        vp_change_fail(change, error);
         return;
     }
     if (request->validate_only) {
@@ -173,31 +176,20 @@ void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request,
     }
     change->record = vp_registry_add(domains, driver, change->wanted->name, change->wanted->uid, NULL, &error);
     if (!change->record) {
-        change_fail(change, error);
+        vp_change_fail(change, error);
         return;
     }
     VpRecord *record = change->record;
     const VpMutation mutation = {.apply = apply_create,
                                  .done = create_done,
-                                 .destroy = change_free,
+                                 .destroy = vp_change_free,
                                  .data = g_steal_pointer(&change)};
     vp_record_mutate(record, &mutation);
 }
 
 /* ---- update and delete: jobs, so that no start is under way beside them ---- */
 
-/* A mutation that a job makes; the client is told when the job has ended. */
-typedef struct ChangeJob {
-    VpJob *job;
-    Change *change;
-} ChangeJob;
-
-static gboolean is_shut_off(const PbDomain *domain)
-{
-    return domain->status->state == PB_DOMAIN_STATE_SHUTOFF || domain->status->state == PB_DOMAIN_STATE_CRASHED;
-}
-
-static VpError *check_revision(const Change *change, const PbDomain *domain)
+static VpError *check_revision(const VpChange *change, const PbDomain *domain)
 {
     if (change->expected_revision == 0 || change->expected_revision == domain->revision)
         return NULL;
@@ -210,100 +202,168 @@ static VpError *check_revision(const Change *change, const PbDomain *domain)
     return vp_error_with(error, "revision", revision);
 }
 
-/* Makes the change in a draft, or says why it cannot be made. */
-static VpError *update_draft(const Change *change, PbDomain *draft)
+static void take_labels(PbDomain *draft, PbDomain *from)
 {
-    gboolean spec_changed = FALSE;
-    VpError *error = check_revision(change, draft);
+    const size_t n_labels = draft->n_labels;
+    PbDomain__LabelsEntry **labels = draft->labels;
 
-    if (!error)
-        error = vp_spec_update(draft, change->wanted, change->mask, &spec_changed);
+    draft->n_labels = from->n_labels;
+    draft->labels = from->labels;
+    from->n_labels = n_labels;
+    from->labels = labels;
+}
+
+/* Makes the change in a draft, or says why it cannot be made. */
+static VpError *update_draft(const VpChange *change, PbDomain *draft)
+{
+    g_auto(VpPlan) plan = {0};
+    PbDomain *stored = change->planned;
+    VpError *error = NULL;
+
+    if (!stored) {
+        error = check_revision(change, draft);
+        if (!error)
+            error = vp_change_plan(change, draft, &plan);
+        stored = plan.stored;
+    }
     if (error)
         return error;
-    if (spec_changed && !is_shut_off(draft))
-        return vp_error_new(
-            VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
-            "the domain %s is not shut off; of a running one only labels and spec.description can be changed",
-            draft->name);
-    return validate(change->domains, draft, NULL);
+    take_labels(draft, stored);
+    vp_domain_set_spec(draft, g_steal_pointer(&stored->spec));
+    return NULL;
+}
+
+static void add_request(const VpChange *change, VpTxn *txn, const char *uid)
+{
+    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint, uid);
 }
 
 static VpError *apply_update(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
 {
-    const Change *change = ((const ChangeJob *)data)->change;
+    const VpChange *change = data;
     VpError *error = update_draft(change, draft);
 
     (void)record;
     if (error)
         return error;
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_UPDATED, "REQUESTED", change->caller);
-    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint,
-                    draft->uid);
+    add_request(change, txn, draft->uid);
+    return NULL;
+}
+
+/* Of a change of what runs alone its driver has told; that it was asked for is remembered. */
+static VpError *apply_request(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+{
+    (void)draft;
+    add_request(data, txn, record->uid);
     return NULL;
 }
 
 static VpError *apply_delete(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
 {
-    const Change *change = ((const ChangeJob *)data)->change;
+    const VpChange *change = data;
 
     (void)record;
     VpError *error = check_revision(change, draft);
     if (error)
         return error;
-    if (!is_shut_off(draft))
+    if (!vp_domain_is_off(draft))
         return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
                             "the domain %s is not shut off; power it off first", draft->name);
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_DELETED, "REQUESTED", change->caller);
-    vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint,
-                    draft->uid);
+    add_request(change, txn, draft->uid);
     return NULL;
 }
 
 static void job_mutated(VpRecord *record, void *data, gint64 revision, const VpError *error)
 {
-    ChangeJob *step = data;
-    Change *change = step->change;
+    VpChange *change = data;
+    VpError *told = vp_error_copy(error);
 
     if (!error) {
         change->revision = revision;
         vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint,
                          record->uid, revision);
+    } else if (change->begun) {
+        told = vp_error_prefix(told,
+                               "the running domain %s was changed (status.live_spec tells how), but that could "
+                               "not be stored",
+                               record->name);
     }
-    vp_job_finish(step->job, vp_error_copy(error));
+    vp_job_finish(change->job, told);
 }
 
-static void mutate_in_job(VpJob *job, Change *change, VpMutation mutation)
+/* A change that its job has; told when the job has ended. */
+static void mutate_in_job(VpChange *change, VpMutation mutation)
+{
+    mutation.done = job_mutated;
+    mutation.data = change;
+    vp_record_mutate(change->record, &mutation);
+}
+
+void vp_change_store(VpChange *change)
+{
+    const gboolean live_only = change->begun && !change->planned;
+
+    if (change->deletes)
+        mutate_in_job(change, (VpMutation){.apply = apply_delete, .remove = TRUE});
+    else if (live_only)
+        mutate_in_job(change, (VpMutation){.apply = apply_request, .event_only = TRUE});
+    else
+        mutate_in_job(change, (VpMutation){.apply = apply_update});
+}
+
+/* A retry that came before the first one was answered waited behind it. TRUE: the job is through. */
+static gboolean ends_as_before(VpChange *change)
 {
     g_autofree char *uid = NULL;
     VpError *error = NULL;
 
-    /* A retry that came before the first one was answered waited behind it. */
-    if (vp_requests_find(change->domains->requests, change->identity, change->request_id, change->fingerprint, &uid,
-                         &change->revision, &error)) {
-        vp_job_finish(job, error);
-        return;
-    }
-    ChangeJob *step = g_new0(ChangeJob, 1);
-    *step = (ChangeJob){.job = job, .change = change};
-    mutation.done = job_mutated;
-    mutation.destroy = g_free;
-    mutation.data = step;
-    vp_record_mutate(change->record, &mutation);
+    if (!vp_requests_find(change->domains->requests, change->identity, change->request_id, change->fingerprint, &uid,
+                          &change->revision, &error))
+        return FALSE;
+    vp_job_finish(change->job, error);
+    return TRUE;
+}
+
+static VpError *deleted_error(const VpChange *change)
+{
+    return vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", change->record->name);
 }
 
 static void run_update(VpJob *job, void *data)
 {
-    mutate_in_job(job, data, (VpMutation){.apply = apply_update});
+    VpChange *change = data;
+    g_autoptr(VpDomainView) view = vp_record_view(change->record);
+    g_auto(VpPlan) plan = {0};
+
+    change->job = job;
+    if (ends_as_before(change))
+        return;
+    VpError *error = view ? check_revision(change, view->domain) : deleted_error(change);
+    if (view && !error)
+        error = vp_change_plan(change, view->domain, &plan);
+    if (!view || error) {
+        vp_job_finish(job, error);
+        return;
+    }
+    if (!plan.live) {
+        vp_change_store(change);
+        return;
+    }
+    change->planned = g_steal_pointer(&plan.stored);
+    vp_change_live(change, view->domain, plan.live, change->planned ? PB_CHANGE_SCOPE_BOTH : PB_CHANGE_SCOPE_LIVE);
 }
 
 /* On a worker: what the driver keeps on the disk goes first. Of a domain that is shut off it needs none of it, should the deletion fail after all. */
 static void run_delete(VpJob *job, void *data)
 {
-    const Change *change = data;
+    VpChange *change = data;
     VpDriver *driver = change->record->driver;
     g_autoptr(VpDomainView) view = vp_record_view(change->record);
 
-    if (driver->ops->forget && view && is_shut_off(view->domain)) {
+    change->job = job;
+    if (driver->ops->forget && view && vp_domain_is_off(view->domain)) {
         VpError *error = driver->ops->forget(driver, change->record->uid);
 
         if (error) {
@@ -311,94 +371,135 @@ static void run_delete(VpJob *job, void *data)
             return;
         }
     }
-    mutate_in_job(job, data, (VpMutation){.apply = apply_delete, .remove = TRUE});
+    if (!ends_as_before(change))
+        vp_change_store(change);
+}
+
+static void cancel_update(VpJob *job, void *data)
+{
+    (void)job;
+    vp_change_live_cancel(data);
 }
 
 static void change_job_done(VpJob *job, void *data, const VpError *error)
 {
-    Change *change = data;
+    VpChange *change = data;
 
-    (void)job;
+    if (error && change->task_error)
+        vp_record_journal_failure(change->record, job, change->type, error);
     if (error)
-        change_fail(change, error);
+        vp_change_fail(change, error);
     else
         change_tell(change, change->record->uid, change->revision);
 }
 
-/* Takes the change. */
-static void submit(Change *change, const VpJobSpec *template)
+void vp_change_submit(VpChange *change, gboolean no_wait)
 {
     VpRecord *record = change->record;
-    VpJobSpec spec = *template;
+    VpDomains *domains = change->domains;
     VpDomainDone done = change->done;
     void *data = change->data;
+    const VpJobSpec spec = {
+        .type = change->type,
+        .resource_type = "domain",
+        .resource_name = record->name,
+        .resource_uid = record->uid,
+        .caller = change->caller,
+        .timeout_ms = change->timeout_ms ? change->timeout_ms : CHANGE_TIMEOUT_MS,
+        .run = change->deletes ? run_delete : run_update,
+        .cancel = change->deletes ? NULL : cancel_update,
+        .done = change_job_done,
+        .destroy = vp_change_free,
+        .data = change,
+    };
+    vp_pb_auto PbOperation *operation = NULL;
+    g_autoptr(VpDomainView) view = vp_record_view(record);
 
-    spec.resource_type = "domain";
-    spec.resource_name = record->name;
-    spec.resource_uid = record->uid;
-    spec.caller = change->caller;
-    spec.timeout_ms = CHANGE_TIMEOUT_MS;
-    spec.destroy = change_free;
-    spec.data = change;
-    g_autoptr(VpError) error = vp_jobs_submit(change->domains->jobs, &spec, NULL);
-    if (error) {
-        const VpDomainResult result = {.error = error};
-
+    if (no_wait)
+        change->done = NULL;
+    g_autoptr(VpError) error = vp_jobs_submit(domains->jobs, &spec, &operation);
+    const VpDomainResult result = {
+        .error = error,
+        .domain = !error && view ? view->domain : NULL,
+        .operation = error ? NULL : operation,
+    };
+    if (error || no_wait)
         done(data, &result);
-    }
 }
 
-/* Tells what an update would give. */
-static void try_update(Change *change)
+void vp_change_try(VpChange *change)
 {
     g_autoptr(VpDomainView) view = vp_record_view(change->record);
     vp_pb_auto PbDomain *draft = view ? vp_pb_dup(view->domain) : NULL;
-    g_autoptr(VpError) error =
-        draft ? update_draft(change, draft)
-              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", change->record->name);
+    g_auto(VpPlan) plan = {0};
+    g_autoptr(VpError) error = draft ? check_revision(change, draft) : deleted_error(change);
+
+    if (draft && !error)
+        error = vp_change_plan(change, draft, &plan);
+    if (draft && !error && plan.stored) {
+        take_labels(draft, plan.stored);
+        vp_domain_set_spec(draft, g_steal_pointer(&plan.stored->spec));
+    }
+    if (draft && !error && plan.live)
+        vp_domain_set_live_spec(draft, g_steal_pointer(&plan.live));
     const VpDomainResult result = {.error = error, .domain = error ? NULL : draft};
 
-    change->done(change->data, &result);
+    tell(change, &result);
+}
+
+/* The fields that the mask names. A running domain takes them as they were completed for the stored one, so that both have the same addresses. */
+static VpError *edit_fields(const VpChange *change, PbDomain *stored, PbDomain *live, gboolean *ret_spec_changed)
+{
+    VpError *error = NULL;
+
+    if (stored)
+        error = vp_spec_update(stored, change->wanted, change->mask, ret_spec_changed);
+    if (!error && stored && live)
+        error = vp_domain_validate(change->domains, stored, NULL);
+    if (!error && live)
+        error = vp_spec_update(live, stored ? stored : change->wanted, change->mask, ret_spec_changed);
+    return error;
 }
 
 void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller,
-                       VpDomainDone done, void *data)
+                       guint64 timeout_ms, VpDomainDone done, void *data)
 {
-    static const VpJobSpec template = {.type = "domain.update", .run = run_update, .done = change_job_done};
-    g_autoptr(Change) change = change_new(domains, request, caller, done, data);
+    g_autoptr(VpChange) change = vp_change_new(domains, request, caller, done, data);
     g_autoptr(VpError) error = NULL;
 
-    if (answered_before(change))
+    if (vp_change_answered_before(change))
         return;
+    change->type = "domain.update";
+    change->edit = edit_fields;
     change->wanted = request->domain ? vp_pb_dup(request->domain) : vp_pb_new(&pb_domain__descriptor);
     change->mask = vp_pb_dup(request->update_mask);
     change->expected_revision = change->wanted->revision;
+    change->scope = request->scope;
+    change->force = request->force;
+    change->timeout_ms = timeout_ms;
     change->record = vp_registry_find(domains, change->wanted->name, change->wanted->uid, &error);
-    if (!change->record) {
-        change_fail(change, error);
-        return;
-    }
-    if (request->validate_only)
-        try_update(change);
+    if (!change->record)
+        vp_change_fail(change, error);
+    else if (request->validate_only)
+        vp_change_try(change);
     else
-        submit(g_steal_pointer(&change), &template);
+        vp_change_submit(g_steal_pointer(&change), /* no_wait= */ FALSE);
 }
 
 void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller,
                        VpDomainDone done, void *data)
 {
-    static const VpJobSpec template = {.type = "domain.delete", .run = run_delete, .done = change_job_done};
-    g_autoptr(Change) change = change_new(domains, request, caller, done, data);
+    g_autoptr(VpChange) change = vp_change_new(domains, request, caller, done, data);
     g_autoptr(VpError) error = NULL;
 
     change->deletes = TRUE;
-    if (answered_before(change))
+    if (vp_change_answered_before(change))
         return;
+    change->type = "domain.delete";
     change->expected_revision = request->revision;
     change->record = vp_registry_find(domains, request->name, request->uid, &error);
-    if (!change->record) {
-        change_fail(change, error);
-        return;
-    }
-    submit(g_steal_pointer(&change), &template);
+    if (!change->record)
+        vp_change_fail(change, error);
+    else
+        vp_change_submit(g_steal_pointer(&change), /* no_wait= */ FALSE);
 }

@@ -232,6 +232,7 @@ static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabiliti
         {ops->power_off != NULL, "PowerOffDomain"}, {ops->reboot != NULL, "RebootDomain"},
         {ops->reset != NULL, "ResetDomain"},        {ops->pause != NULL, "PauseDomain"},
         {ops->resume != NULL, "ResumeDomain"},      {ops->stats != NULL, "GetDomainStats"},
+        {ops->change != NULL, "AttachDevice"},      {ops->change != NULL, "DetachDevice"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {

@@ -93,8 +93,13 @@ typedef struct VpDomainCaller {
 
 void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller,
                        VpDomainDone done, void *data);
+/* `timeout_ms`, 0: the default, is the request's, as a number. */
 void vp_domains_update(VpDomains *domains, const PbUpdateDomainRequest *request, const VpDomainCaller *caller,
-                       VpDomainDone done, void *data);
+                       guint64 timeout_ms, VpDomainDone done, void *data);
+void vp_domains_attach(VpDomains *domains, const PbAttachDeviceRequest *request, const VpDomainCaller *caller,
+                       guint64 timeout_ms, VpDomainDone done, void *data);
+void vp_domains_detach(VpDomains *domains, const PbDetachDeviceRequest *request, const VpDomainCaller *caller,
+                       guint64 timeout_ms, VpDomainDone done, void *data);
 void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request, const VpDomainCaller *caller,
                        VpDomainDone done, void *data);
 

@@ -96,10 +96,28 @@ char *vp_domain_key(const char *uid);
 /* The driver of this name, or NULL. */
 VpDriver *vp_domains_driver(VpDomains *domains, const char *name);
 
+/* ---- status.c ---- */
+
+/* Nothing of it runs, nor is kept of a run. */
+gboolean vp_domain_is_off(const PbDomain *domain);
+gboolean vp_domain_runs(const PbDomain *domain);
+/* The spec with which a domain that runs does so; borrowed. */
+const PbDomainSpec *vp_domain_live_spec(const PbDomain *domain);
+/* Takes `live` (NULL: nothing runs); it is kept where it is not the stored one. */
+void vp_domain_set_live_spec(PbDomain *domain, PbDomainSpec *live);
+/* Puts another spec in the place of the stored one; what runs goes on as it does. Takes `spec`. */
+void vp_domain_set_spec(PbDomain *domain, PbDomainSpec *spec);
+/* What runs now, as its driver sees it (`live` NULL: nothing), and which devices are on their way out. What was pending for the stored spec as well, and is
+ * gone, goes from there too. Copies. */
+void vp_domain_set_running(PbDomain *domain, const PbDomainSpec *live, PbPendingDetach *const *detaches, gsize n);
+
 /* ---- verbs.c ---- */
 
 /* FAILED_PRECONDITION unless the domain is in one of `states`, a set of 1u << PbDomainState. `words`: "cannot ... the domain". */
 VpError *vp_domain_check_state(const PbDomain *domain, guint states, const char *words);
+
+/* Operations are forgotten with the daemon, the journal is not: adds the event that a driver's work on the domain has failed. */
+void vp_record_journal_failure(VpRecord *record, VpJob *job, const char *type, const VpError *error);
 
 /* UNIMPLEMENTED: this driver has no such method. */
 VpError *vp_domain_cannot(const VpDriver *driver, const char *method);

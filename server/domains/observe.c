@@ -14,6 +14,8 @@ typedef struct Seen {
     PbDiskStatus **disks;
     PbFinding **findings;
     PbDomainEndpoint **endpoints;
+    PbDomainSpec *live_spec;
+    PbPendingDetach **detaches;
     gint64 wall_us;
 } Seen;
 
@@ -44,6 +46,8 @@ static Seen *seen_new(const VpObservation *observation)
     seen->detail = vp_event_text(observation->detail);
     seen->disks = dup_messages((void *const *)observation->disks, observation->n_disks);
     seen->endpoints = dup_messages((void *const *)observation->endpoints, observation->n_endpoints);
+    seen->live_spec = vp_pb_dup(observation->live_spec);
+    seen->detaches = dup_messages((void *const *)observation->pending_detaches, observation->n_pending_detaches);
     seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
     seen->wall_us = vp_wall_us();
     return seen;
@@ -55,6 +59,8 @@ static void seen_free(void *data)
 
     free_messages(seen->disks, seen->observation.n_disks);
     free_messages(seen->endpoints, seen->observation.n_endpoints);
+    vp_pb_free(seen->live_spec);
+    free_messages(seen->detaches, seen->observation.n_pending_detaches);
     free_messages(seen->findings, seen->observation.n_findings);
     g_free(seen->reason);
     g_free(seen->detail);
@@ -81,20 +87,11 @@ static void set_endpoints(PbDomainStatus *status, PbDomainEndpoint *const *endpo
         vp_pb_append(&status->n_endpoints, &status->endpoints, vp_pb_dup(endpoints[i]));
 }
 
-static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+static void apply_state(PbDomain *draft, const Seen *seen)
 {
-    const Seen *seen = data;
     const VpObservation *observation = &seen->observation;
     PbDomainStatus *status = draft->status;
 
-    (void)record;
-    if (observation->notice) {
-        vp_domain_event(txn, draft, observation->event, seen->reason, seen->detail);
-        return NULL;
-    }
-    if (observation->unless_off &&
-        (status->state == PB_DOMAIN_STATE_SHUTOFF || status->state == PB_DOMAIN_STATE_CRASHED))
-        return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
     if (status->state != observation->state) {
         vp_pb_free(status->state_time);
         status->state_time = vp_pb_timestamp(seen->wall_us);
@@ -105,12 +102,43 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     status->pid = observation->pid;
     status->pid_start_ticks = observation->pid_start_ticks;
     status->accelerator = observation->accelerator;
-    if (observation->pid == 0 || observation->n_disks > 0)
-        set_disks(status, seen->disks, observation->n_disks);
     if (observation->pid == 0 || observation->n_endpoints > 0)
         set_endpoints(status, seen->endpoints, observation->n_endpoints);
     if (observation->pid == 0 || observation->tainted)
         status->tainted = observation->tainted;
+}
+
+/* The devices that there are now. */
+static void apply_devices(PbDomain *draft, const Seen *seen)
+{
+    const VpObservation *observation = &seen->observation;
+    const gboolean no_process = !observation->state_stays && observation->pid == 0;
+
+    if (observation->devices || observation->n_disks > 0 || no_process)
+        set_disks(draft->status, seen->disks, observation->n_disks);
+    if (observation->devices)
+        vp_domain_set_running(draft, seen->live_spec, seen->detaches, observation->n_pending_detaches);
+    else if (!vp_domain_runs(draft) || draft->status->state == PB_DOMAIN_STATE_STARTING)
+        vp_domain_set_running(draft, NULL, NULL, 0);
+}
+
+static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
+{
+    const Seen *seen = data;
+    const VpObservation *observation = &seen->observation;
+    const PbDomainStatus *status = draft->status;
+
+    (void)record;
+    if (observation->notice) {
+        vp_domain_event(txn, draft, observation->event, seen->reason, seen->detail);
+        return NULL;
+    }
+    if (observation->unless_off &&
+        (status->state == PB_DOMAIN_STATE_SHUTOFF || status->state == PB_DOMAIN_STATE_CRASHED))
+        return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
+    if (!observation->state_stays)
+        apply_state(draft, seen);
+    apply_devices(draft, seen);
 
     for (gsize i = 0; i < observation->n_findings; i++) {
         const PbFinding *finding = seen->findings[i];

@@ -223,9 +223,9 @@ static VpError *apply_failure(VpRecord *record, PbDomain *draft, VpTxn *txn, voi
     return NULL;
 }
 
-/* Operations are forgotten with the daemon, the journal is not. What a driver has done well is told by the domain's own events; what it never began is told
- * to the caller alone, so that one who asks in vain again and again fills no journal. */
-static void journal_failure(VpJob *job, const Work *work, const VpError *error)
+/* What a driver has done well is told by the domain's own events; what it never began is told to the caller alone, so that one who asks in vain again and
+ * again fills no journal. */
+void vp_record_journal_failure(VpRecord *record, VpJob *job, const char *type, const VpError *error)
 {
     Failure *failure = g_new0(Failure, 1);
     const VpMutation mutation = {
@@ -236,10 +236,10 @@ static void journal_failure(VpJob *job, const Work *work, const VpError *error)
         .event_only = TRUE,
     };
 
-    failure->type = work->rule->type;
+    failure->type = type;
     failure->operation_uid = g_strdup(vp_job_uid(job));
     failure->error = vp_error_copy(error);
-    vp_record_mutate(work->record, &mutation);
+    vp_record_mutate(record, &mutation);
 }
 
 static void job_done(VpJob *job, void *data, const VpError *error)
@@ -251,7 +251,7 @@ static void job_done(VpJob *job, void *data, const VpError *error)
     const gboolean begun = work->task != NULL;
     pthread_mutex_unlock(&work->mutex);
     if (error && begun && !work->unrecorded)
-        journal_failure(job, work, error);
+        vp_record_journal_failure(work->record, job, work->rule->type, error);
     if (work->done)
         tell(domains, work->record, vp_job_uid(job), error, work->done, work->data);
     if (work->verb == VP_VERB_ADOPT) {

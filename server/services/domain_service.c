@@ -136,6 +136,16 @@ static void fail_with(VpCall *call, const VpDomainResult *result)
     vp_call_fail(call, error);
 }
 
+static guint64 duration_ms(const Google__Protobuf__Duration *duration)
+{
+    /* Negative or absurd ones count as unset and as a day. */
+    if (!duration || duration->seconds < 0 || duration->nanos < 0)
+        return 0;
+    if (duration->seconds >= 24 * 60 * 60)
+        return 24 * 60 * 60 * 1000;
+    return (guint64)duration->seconds * 1000 + (guint64)duration->nanos / 1000000;
+}
+
 /* Create and update answer with messages of one shape. */
 static void changed(void *data, const VpDomainResult *result)
 {
@@ -166,8 +176,8 @@ static void update_domain(VpCall *call, const void *message, void *context)
     const VpServices *services = context;
     Who who;
 
-    vp_domains_update(services->domains, request, who_calls(call, request->request_id, &who), changed,
-                      vp_call_ref(call));
+    vp_domains_update(services->domains, request, who_calls(call, request->request_id, &who),
+                      duration_ms(request->timeout), changed, vp_call_ref(call));
 }
 
 static void deleted(void *data, const VpDomainResult *result)
@@ -210,16 +220,6 @@ static void verb_done(void *data, const VpDomainResult *result)
     vp_call_reply(call, &response);
 }
 
-static guint64 duration_ms(const Google__Protobuf__Duration *duration)
-{
-    /* Negative or absurd ones count as unset and as a day. */
-    if (!duration || duration->seconds < 0 || duration->nanos < 0)
-        return 0;
-    if (duration->seconds >= 24 * 60 * 60)
-        return 24 * 60 * 60 * 1000;
-    return (guint64)duration->seconds * 1000 + (guint64)duration->nanos / 1000000;
-}
-
 static void run_verb(VpCall *call, void *context, VpVerbRequest request)
 {
     const VpServices *services = context;
@@ -234,6 +234,27 @@ static void run_verb(VpCall *call, void *context, VpVerbRequest request)
         .verb = (what), .name = (message)->name, .uid = (message)->uid, .no_wait = (message)->no_wait,                 \
         .timeout_ms = duration_ms((message)->timeout)                                                                  \
     }
+
+/* Of these the answers have that shape as well. */
+static void attach_device(VpCall *call, const void *message, void *context)
+{
+    const PbAttachDeviceRequest *request = message;
+    const VpServices *services = context;
+    Who who;
+
+    vp_domains_attach(services->domains, request, who_calls(call, request->request_id, &who),
+                      duration_ms(request->timeout), verb_done, vp_call_ref(call));
+}
+
+static void detach_device(VpCall *call, const void *message, void *context)
+{
+    const PbDetachDeviceRequest *request = message;
+    const VpServices *services = context;
+    Who who;
+
+    vp_domains_detach(services->domains, request, who_calls(call, request->request_id, &who),
+                      duration_ms(request->timeout), verb_done, vp_call_ref(call));
+}
 
 static void start_domain(VpCall *call, const void *message, void *context)
 {
@@ -287,5 +308,7 @@ const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/ResetDomain", reset_domain, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/PauseDomain", pause_domain, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/ResumeDomain", resume_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/AttachDevice", attach_device, VP_RPC_WORKER},
+    {"virtplane.v1.DomainService/DetachDevice", detach_device, VP_RPC_INLINE},
     {0},
 };

@@ -18,7 +18,7 @@ BUILT = {
     "AdminService": {"GetDaemon", "BackupStore", "CheckStore"},
     "AuthService": {"GetIdentity", "CheckAccess"},
     "DomainService": {"CreateDomain", "GetDomain", "ListDomains", "UpdateDomain", "DeleteDomain", "StartDomain", "ShutdownDomain",
-                      "PowerOffDomain", "RebootDomain", "ResetDomain", "PauseDomain", "ResumeDomain"},
+                      "PowerOffDomain", "RebootDomain", "ResetDomain", "PauseDomain", "ResumeDomain", "AttachDevice", "DetachDevice"},
     "EventService": {"WatchEvents", "ListEvents"},
     "HostService": {"GetHost", "GetCapabilities"},
     "ImageService": {"ProbeImage", "InspectChain", "InspectPath", "RecordBackingFormat"},

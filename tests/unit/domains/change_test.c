@@ -178,8 +178,8 @@ static void a_retry_beside_the_first(void **state)
     Call *second = call_new();
 
     /* Both wait behind the start. */
-    vp_domains_update(world->domains, request, &caller, call_done, first);
-    vp_domains_update(world->domains, request, &caller, call_done, second);
+    vp_domains_update(world->domains, request, &caller, 0, call_done, first);
+    vp_domains_update(world->domains, request, &caller, 0, call_done, second);
     assert_false(call_is_done(first));
     assert_null(vp_jobs_cancel(world->jobs, operation));
     g_auto(Answer) one = call_wait(first);
@@ -269,7 +269,8 @@ static void of_a_running_domain_little_can_be_changed(void **state)
     g_autofree char *uid = create(world, "web", NO_LABELS);
     g_auto(Answer) started = verb(world, VP_VERB_START, "web");
     vp_pb_auto PbUpdateDomainRequest *labels = update_request("web", LABELS("labels", "spec.description"));
-    vp_pb_auto PbUpdateDomainRequest *vcpus = update_request("web", LABELS("labels", "spec.vcpus"));
+    vp_pb_auto PbUpdateDomainRequest *vcpus = update_request("web", LABELS("labels", "spec.iothreads"));
+    vcpus->domain->spec->iothreads = 3;
 
     succeeded(&started);
     g_auto(Answer) light = update(world, labels, "");
@@ -322,7 +323,7 @@ static void what_waits_behind_a_delete(void **state)
     deletion.name = (char *)"web";
     vp_domains_delete(world->domains, &deletion, &alice, call_done, deleted);
     Call *started = verb_begin(world, &start);
-    vp_domains_update(world->domains, change, &alice, call_done, updated);
+    vp_domains_update(world->domains, change, &alice, 0, call_done, updated);
     vp_domains_delete(world->domains, &deletion, &alice, call_done, deleted_again);
     assert_null(vp_jobs_cancel(world->jobs, operation));
 

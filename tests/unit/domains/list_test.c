@@ -189,7 +189,7 @@ static void drivers_tell_what_they_can(void **state)
     }
     assert_non_null(test);
     assert_true(test->available);
-    assert_int_equal(test->n_methods, 7);
+    assert_int_equal(test->n_methods, 9);
 }
 
 int main(void)

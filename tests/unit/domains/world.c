@@ -206,7 +206,7 @@ Answer update(World *world, const PbUpdateDomainRequest *request, const char *re
     const VpDomainCaller caller = with_id(request_id);
     Call *call = call_new();
 
-    vp_domains_update(world->domains, request, &caller, call_done, call);
+    vp_domains_update(world->domains, request, &caller, 0, call_done, call);
     return call_wait(call);
 }
 
