@@ -1,5 +1,6 @@
 /* The arguments of ports: what the guest writes to or reads from, and what is at the other end. See arguments.h. */
 #include "arguments.h"
+#include "ids.h"
 #include "layout.h"
 
 /* The controller that virtio ports hang on, made with the first. */
@@ -49,8 +50,8 @@ void vp_args_serial_port(VpArguments *args, guint index)
 void vp_args_guest_agent(VpArguments *args)
 {
     need_serial_bus(args);
-    add_chardev(args, "agent", &args->line->agent);
+    add_chardev(args, VP_ID_AGENT, &args->line->agent);
     vp_args_json(args, "-device",
-                 json_pack("{s:s, s:s, s:s, s:s}", "driver", "virtserialport", "bus", "vserial.0", "chardev", "agent",
-                           "name", "org.qemu.guest_agent.0"));
+                 json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "virtserialport", "id", VP_ID_AGENT, "bus",
+                           "vserial.0", "chardev", VP_ID_AGENT, "name", "org.qemu.guest_agent.0"));
 }

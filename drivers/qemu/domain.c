@@ -21,6 +21,9 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->phase = phase;
     domain->live = vp_pb_dup(model->spec);
     vp_spec_complete_qemu(domain->live);
+    pb_guest_agent_status__init(&domain->agent_told);
+    if (phase == VP_PHASE_ADOPTING && model->status && model->status->agent)
+        domain->agent_told.connected = model->status->agent->connected;
     domain->state = PB_DOMAIN_STATE_STARTING;
     domain->responsive = TRUE;
     domain->process.pidfd = -1;
@@ -79,6 +82,7 @@ static void open_handles(VpQemuDomain *domain)
     uv_timer_init(uv, &domain->ping_timer);
     domain->exit_poll.data = vp_qemu_domain_ref(domain);
     domain->ping_timer.data = vp_qemu_domain_ref(domain);
+    vp_qemu_domain_make_agent(domain);
     domain->watched = TRUE;
 }
 
@@ -87,6 +91,7 @@ void vp_qemu_domain_unwatch(VpQemuDomain *domain)
     if (!domain->watched)
         return;
     domain->watched = FALSE;
+    vp_qemu_domain_free_agent(domain);
     vp_qmp_close(g_steal_pointer(&domain->qmp));
     uv_close((uv_handle_t *)&domain->exit_poll, handle_closed);
     uv_close((uv_handle_t *)&domain->ping_timer, handle_closed);

@@ -6,6 +6,7 @@
 
 #include <uv.h>
 
+#include "agent.h"
 #include "capabilities.h"
 #include "drivers/driver.h"
 #include "folder.h"
@@ -127,6 +128,8 @@ struct VpQemuDomain {
     gboolean resume_asked;
     char *io_error; /* the device whose error will stop the guest */
     VpNoticeLimit notices[VP_NOTICE_KINDS];
+    VpAgent *agent; /* while the handles are open; without a port in the spec it never connects */
+    PbGuestAgentStatus agent_told;
     char *shutdown_reason; /* of QEMU's SHUTDOWN event */
     VpError *start_error;  /* why a start is being given up */
     char *exit_how;        /* "exited with status 1" */
@@ -150,6 +153,12 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
 
 /* The daemon stops: lets the process run on, ends the operations, reports nothing. */
 void vp_qemu_domain_let_go(VpQemuDomain *domain);
+
+/* ---- domain_agent.c: the agent in the guest; the loop's thread ---- */
+
+/* As vp_agent_execute(). */
+void vp_qemu_agent_execute(VpQemuDomain *domain, const char *command, json_t *arguments, gint64 deadline_us,
+                           VpAgentDone done, void *data);
 
 /* Reports an observation about it. */
 void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,

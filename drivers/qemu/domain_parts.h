@@ -40,6 +40,16 @@ void vp_qemu_domain_powered_down(VpQemuDomain *domain);
  * `domain` has pinning. */
 void vp_qemu_domain_pin(VpQemuDomain *domain, void (*done)(VpQemuDomain *domain, VpError *error));
 
+/* ---- domain_agent.c ---- */
+
+/* The handles are being opened, and closed. */
+void vp_qemu_domain_make_agent(VpQemuDomain *domain);
+void vp_qemu_domain_free_agent(VpQemuDomain *domain);
+/* Asks QEMU whether the guest has its end of the port open. */
+void vp_qemu_domain_look_for_agent(VpQemuDomain *domain);
+/* QEMU's VSERPORT_CHANGE. */
+void vp_qemu_domain_port_changed(VpQemuDomain *domain, json_t *arguments);
+
 /* ---- ending.c ---- */
 
 /* The process has ended. */

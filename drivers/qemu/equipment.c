@@ -10,6 +10,7 @@
 #include "firmware.h"
 #include "folder.h"
 #include "helpers.h"
+#include "ids.h"
 #include "process.h"
 #include "storage/chain/open.h"
 
@@ -186,6 +187,16 @@ static PbDomainEndpoint *add_endpoint(VpEquipment *equipment, const char *device
     return endpoint;
 }
 
+/* The socket of the guest's agent: the daemon's own, no endpoint for others. */
+static VpError *make_agent(VpEquipment *equipment, const char *dir)
+{
+    VpError *error = vp_folder_listen_at(dir, VP_ID_AGENT ".sock", &equipment->agent.socket_fd);
+
+    if (!error)
+        keep(equipment, equipment->agent.socket_fd);
+    return error;
+}
+
 /* The socket and the log of a port. */
 static VpError *make_port(VpEquipment *equipment, const char *dir, const char *device, gboolean log, VpPortFds *ret)
 {
@@ -283,7 +294,7 @@ VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, con
     VpError *error = make_serial_ports(equipment, spec, dir);
 
     if (!error && spec->guest_agent)
-        error = make_port(equipment, dir, "agent", /* log= */ FALSE, &equipment->agent);
+        error = make_agent(equipment, dir);
     if (!error && equipment->template_fd >= 0)
         error = make_variables(equipment, dir);
     if (!error && spec->n_graphics > 0)

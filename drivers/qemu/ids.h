@@ -24,3 +24,6 @@ const PbDisk *vp_id_disk_of_node(const PbDomainSpec *spec, const char *node);
 /* By the slot: the device, "nic4", and what it is connected to, "net4". */
 char *vp_id_nic(const PbInterface *interface);
 char *vp_id_netdev(const PbInterface *interface);
+
+/* The port of the guest's agent, a device, and what is behind it, a character device. */
+#define VP_ID_AGENT "agent"

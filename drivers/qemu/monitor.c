@@ -192,6 +192,8 @@ static void on_ready(void *data)
     if (domain->phase == VP_PHASE_STARTING && !domain->start_error) {
         domain->silent_since_us = 0;
         continue_start(domain);
+    } else if (domain->phase != VP_PHASE_ENDED) {
+        vp_qemu_domain_look_for_agent(domain);
     }
 }
 
@@ -301,6 +303,8 @@ static void on_event(void *data, const char *name, json_t *arguments)
         vp_qemu_domain_resumed(domain);
     } else if (strcmp(name, "POWERDOWN") == 0) {
         vp_qemu_domain_powered_down(domain);
+    } else if (strcmp(name, "VSERPORT_CHANGE") == 0) {
+        vp_qemu_domain_port_changed(domain, arguments);
     } else if (strcmp(name, "RESET") == 0) {
         on_reset_event(domain, arguments);
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {

@@ -16,6 +16,7 @@ typedef struct Seen {
     PbDomainEndpoint **endpoints;
     PbDomainSpec *live_spec;
     PbPendingDetach **detaches;
+    PbGuestAgentStatus *agent;
     gint64 wall_us;
 } Seen;
 
@@ -49,6 +50,8 @@ static Seen *seen_new(const VpObservation *observation)
     seen->live_spec = vp_pb_dup(observation->live_spec);
     seen->detaches = dup_messages((void *const *)observation->pending_detaches, observation->n_pending_detaches);
     seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
+    if (observation->agent)
+        seen->agent = vp_pb_dup(observation->agent);
     seen->wall_us = vp_wall_us();
     return seen;
 }
@@ -62,6 +65,7 @@ static void seen_free(void *data)
     vp_pb_free(seen->live_spec);
     free_messages(seen->detaches, seen->observation.n_pending_detaches);
     free_messages(seen->findings, seen->observation.n_findings);
+    vp_pb_free(seen->agent);
     g_free(seen->reason);
     g_free(seen->detail);
     g_free(seen);
@@ -87,6 +91,13 @@ static void set_endpoints(PbDomainStatus *status, PbDomainEndpoint *const *endpo
         vp_pb_append(&status->n_endpoints, &status->endpoints, vp_pb_dup(endpoints[i]));
 }
 
+/* NULL: nothing is known of one. */
+static void set_agent(PbDomainStatus *status, const PbGuestAgentStatus *agent)
+{
+    vp_pb_free(status->agent);
+    status->agent = agent ? vp_pb_dup(agent) : NULL;
+}
+
 static void apply_state(PbDomain *draft, const Seen *seen)
 {
     const VpObservation *observation = &seen->observation;
@@ -106,6 +117,8 @@ static void apply_state(PbDomain *draft, const Seen *seen)
         set_endpoints(status, seen->endpoints, observation->n_endpoints);
     if (observation->pid == 0 || observation->tainted)
         status->tainted = observation->tainted;
+    if (observation->pid == 0)
+        set_agent(status, NULL);
 }
 
 /* The devices that there are now. */
@@ -138,6 +151,8 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
         return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
     if (!observation->state_stays)
         apply_state(draft, seen);
+    if (seen->agent)
+        set_agent(draft->status, seen->agent);
     apply_devices(draft, seen);
 
     for (gsize i = 0; i < observation->n_findings; i++) {

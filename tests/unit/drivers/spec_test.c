@@ -217,7 +217,8 @@ static void test_devices(void **state)
            "{\"driver\":\"virtio-serial-pci\",\"id\":\"vserial\",\"bus\":\"pcie.0\",\"addr\":\"3.0\"}",
            "{\"driver\":\"virtconsole\",\"bus\":\"vserial.0\",\"chardev\":\"serial1\"}",
            " -chardev socket,id=agent,fd=40,server=on,wait=off ",
-           "{\"driver\":\"virtserialport\",\"bus\":\"vserial.0\",\"chardev\":\"agent\",\"name\":\"org.qemu.guest_agent."
+           "{\"driver\":\"virtserialport\",\"id\":\"agent\",\"bus\":\"vserial.0\",\"chardev\":\"agent\",\"name\":\"org."
+           "qemu.guest_agent."
            "0\"}",
            " -vnc unix:/proc/self/fd/70/vnc.sock ",
            " -spice unix=on,addr=/proc/self/fd/70/spice.sock,disable-ticketing=on ",
