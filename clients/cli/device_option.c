@@ -134,6 +134,7 @@ PbInterface *vp_interface_parse(const char *text, VpError **error)
     vp_pb_auto PbInterface *interface = vp_pb_new(&pb_interface__descriptor);
     const char *rest = text;
     g_autofree char *type = next_part(&rest);
+    guint64 number = 0;
     int value = 0;
     VpError *failure = set_enum("interface", text, &pb_interface_type__descriptor, type, &value);
 
@@ -148,8 +149,11 @@ PbInterface *vp_interface_parse(const char *text, VpError **error)
             interface->model = (PbInterfaceModel)value;
         } else if (g_str_has_prefix(part, "bridge=")) {
             vp_pb_set(&interface->bridge, strchr(part, '=') + 1);
+        } else if (g_str_has_prefix(part, "queues=") &&
+                   g_ascii_string_to_unsigned(strchr(part, '=') + 1, 10, 1, 8, &number, NULL)) {
+            interface->queues = (guint32)number;
         } else {
-            failure = refuse("interface", text, part, "bridge=, model= and mac=");
+            failure = refuse("interface", text, part, "bridge=, model=, mac= and queues=1 to 8");
         }
     }
     if (failure) {

@@ -228,7 +228,7 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"cdrom", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.cdroms, "A cd-rom drive with this image (\"\": empty)",
          "FILE"},
         {"interface", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.interfaces,
-         "An interface: user|none|bridge[,bridge=B][,model=M][,mac=A]", "INTERFACE"},
+         "An interface: user|none|bridge|passt[,bridge=B][,model=M][,mac=A][,queues=N]", "INTERFACE"},
         {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "A label to find it by", "KEY=VALUE"},
         {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
         {"machine", 0, 0, G_OPTION_ARG_FILENAME, &wish.machine, "The machine type, as in q35", "TYPE"},

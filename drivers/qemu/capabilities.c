@@ -167,11 +167,13 @@ static VpQemuKnown *known_of(VpQemuProbe *probe, const struct stat *now)
     return probe->known && same_file(&probe->seen, now) ? vp_qemu_known_ref(probe->known) : NULL;
 }
 
-/* What tells one binary from another. */
+/* What tells one binary from another, and what was asked of it from what is asked now. */
+#define QUESTIONS 2
+
 static char *mark_of(const char *binary, const struct stat *seen)
 {
-    return g_strdup_printf("%s %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT ".%09ld", binary,
-                           (guint64)seen->st_ino, (guint64)seen->st_size, (guint64)seen->st_mtim.tv_sec,
+    return g_strdup_printf("%d %s %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT ".%09ld", QUESTIONS,
+                           binary, (guint64)seen->st_ino, (guint64)seen->st_size, (guint64)seen->st_mtim.tv_sec,
                            seen->st_mtim.tv_nsec);
 }
 

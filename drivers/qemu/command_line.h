@@ -35,6 +35,15 @@ typedef struct VpPortFds {
     int log_fd;    /* opened to append; -1: no log */
 } VpPortFds;
 
+/* What an interface is connected to, by the numbers of its descriptors in the QEMU process. */
+#define VP_MAX_QUEUES 8U
+typedef struct VpNicFds {
+    guint n_queues;               /* of the tap device; 0: it has none */
+    int tap_fds[VP_MAX_QUEUES];   /* a queue each */
+    int vhost_fds[VP_MAX_QUEUES]; /* -1: QEMU moves the packets itself */
+    int stream_fd;                /* a connection to passt; -1: none */
+} VpNicFds;
+
 /* UEFI's code and its variables. */
 typedef struct VpFirmwareFds {
     int code_fd;
@@ -53,7 +62,7 @@ typedef struct VpCommandLine {
     int qmp_fd;             /* a listening socket */
     const VpDiskFds *disks; /* as many as the spec has; an empty drive has no layers */
     const int *secret_fds;  /* of the disks with a secret, by their place in the spec: a pipe that has its value */
-    const int *tap_fds;     /* of the interfaces of type BRIDGE, by their place in the spec */
+    const VpNicFds *nics;   /* of the interfaces, by their place in the spec */
     const VpPortFds *serial_ports; /* as many as the spec has */
     VpPortFds agent;               /* with a guest agent in the spec */
     int kernel_fd;                 /* with a kernel in the spec */

@@ -28,6 +28,7 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->responsive = TRUE;
     domain->process.pidfd = -1;
     domain->pinning = model->spec ? vp_pb_dup(model->spec->pinning) : NULL;
+    domain->helpers = g_array_new(FALSE, FALSE, sizeof(VpProcess));
     domain->disks = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->findings = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
@@ -52,6 +53,9 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     vp_pb_free(domain->live);
     json_decref(domain->before_run);
     vp_pb_free(domain->pinning);
+    for (guint i = 0; i < domain->helpers->len; i++)
+        vp_process_clear(&g_array_index(domain->helpers, VpProcess, i));
+    g_array_unref(domain->helpers);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);

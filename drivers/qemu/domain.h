@@ -102,6 +102,7 @@ struct VpQemuDomain {
     PbDomainState state; /* of the guest, whether QEMU answers or not */
     PbDomainSpec *live;  /* what runs, or is to; complete (spec.h). The loop's once it has arrived */
     PbPinning *pinning;  /* NULL: none */
+    GArray *helpers;     /* of VpProcess: programs that serve QEMU and end with it; of this daemon's children alone */
     json_t *before_run;  /* what QEMU is told before the guest runs; see command_line.h */
     gboolean tainted;
     VpQemuOp *first_op;  /* the start or the adoption, or the power off of a process that nobody has taken up */

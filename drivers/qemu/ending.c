@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fdset_names.h"
+#include "helper_process.h"
 #include "start.h"
 
 #define LOG_TAIL_LINES 5
@@ -149,6 +150,7 @@ static void read_last_words(void *data)
     VpQemuDomain *domain = data;
 
     domain->exit_log = vp_folder_log_tail(domain->dir, LOG_TAIL_LINES);
+    vp_helpers_end(domain->helpers);
     vp_folder_ended(domain->dir);
     vp_loop_post(domain->driver->host->loop, on_exit_told, domain);
 }

@@ -9,8 +9,10 @@
 #include "base/pb.h"
 #include "firmware.h"
 #include "folder.h"
+#include "helper_process.h"
 #include "helpers.h"
 #include "ids.h"
+#include "nic.h"
 #include "process.h"
 #include "storage/chain/open.h"
 
@@ -20,7 +22,8 @@ void vp_equipment_init(VpEquipment *equipment)
     equipment->serial_ports = g_array_new(FALSE, FALSE, sizeof(VpPortFds));
     equipment->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
     equipment->secrets = g_array_new(FALSE, FALSE, sizeof(int));
-    equipment->taps = g_array_new(FALSE, FALSE, sizeof(int));
+    equipment->nics = g_array_new(FALSE, FALSE, sizeof(VpNicFds));
+    equipment->helpers = g_array_new(FALSE, FALSE, sizeof(VpProcess));
     equipment->agent = (VpPortFds){-1, -1};
     equipment->kernel_fd = -1;
     equipment->initrd_fd = -1;
@@ -43,7 +46,9 @@ void vp_equipment_clear(VpEquipment *equipment)
     g_array_unref(equipment->fds);
     g_array_unref(equipment->serial_ports);
     g_array_unref(equipment->secrets);
-    g_array_unref(equipment->taps);
+    g_array_unref(equipment->nics);
+    vp_helpers_end(equipment->helpers);
+    g_array_unref(equipment->helpers);
     g_clear_pointer(&equipment->endpoints, g_ptr_array_unref);
 }
 
@@ -269,27 +274,35 @@ static VpError *make_serial_ports(VpEquipment *equipment, const PbDomainSpec *sp
     return NULL;
 }
 
-static VpError *make_taps(VpEquipment *equipment, const PbDomainSpec *spec)
+static void keep_all(VpEquipment *equipment, const VpNicFds *fds)
 {
+    for (guint i = 0; i < VP_MAX_QUEUES; i++) {
+        if (fds->tap_fds[i] >= 0)
+            keep(equipment, fds->tap_fds[i]);
+        if (fds->vhost_fds[i] >= 0)
+            keep(equipment, fds->vhost_fds[i]);
+    }
+    if (fds->stream_fd >= 0)
+        keep(equipment, fds->stream_fd);
+}
+
+static VpError *make_nics(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *dir)
+{
+    const VpNicMaking making = {.accelerator = accelerator, .dir = dir, .helpers = equipment->helpers};
+
     for (size_t i = 0; i < spec->n_interfaces; i++) {
-        const PbInterface *interface = spec->interfaces[i];
-        int fd = -1;
+        VpNicFds fds;
+        VpError *error = vp_nic_open(&making, spec->interfaces[i], i, &fds);
 
-        if (interface->type == PB_INTERFACE_TYPE_BRIDGE) {
-            g_autofree char *field = g_strdup_printf("domain.spec.interfaces[%zu].bridge", i);
-            VpError *error = vp_tap_open(interface->bridge, &fd);
-
-            if (error)
-                return vp_error_violation(vp_error_prefix(error, "%s", field), field, "%s cannot be used",
-                                          interface->bridge);
-            keep(equipment, fd);
-        }
-        g_array_append_val(equipment->taps, fd);
+        keep_all(equipment, &fds);
+        if (error)
+            return error;
+        g_array_append_val(equipment->nics, fds);
     }
     return NULL;
 }
 
-VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *dir)
 {
     VpError *error = make_serial_ports(equipment, spec, dir);
 
@@ -300,7 +313,7 @@ VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, con
     if (!error && spec->n_graphics > 0)
         error = make_screens(equipment, spec, dir);
     if (!error)
-        error = make_taps(equipment, spec);
+        error = make_nics(equipment, spec, accelerator, dir);
     if (!error && spec->tpm) {
         error = vp_swtpm_start(dir, &equipment->tpm_fd);
         if (!error)
@@ -331,9 +344,16 @@ void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line)
     for (guint i = 0; i < equipment->secrets->len; i++)
         g_array_index(equipment->secrets, int, i) = give(fds, g_array_index(equipment->secrets, int, i));
     line->secret_fds = (const int *)equipment->secrets->data;
-    for (guint i = 0; i < equipment->taps->len; i++)
-        g_array_index(equipment->taps, int, i) = give(fds, g_array_index(equipment->taps, int, i));
-    line->tap_fds = (const int *)equipment->taps->data;
+    for (guint i = 0; i < equipment->nics->len; i++) {
+        VpNicFds *nic = &g_array_index(equipment->nics, VpNicFds, i);
+
+        for (guint queue = 0; queue < nic->n_queues; queue++) {
+            nic->tap_fds[queue] = give(fds, nic->tap_fds[queue]);
+            nic->vhost_fds[queue] = give(fds, nic->vhost_fds[queue]);
+        }
+        nic->stream_fd = give(fds, nic->stream_fd);
+    }
+    line->nics = (const VpNicFds *)equipment->nics->data;
     line->agent = (VpPortFds){give(fds, equipment->agent.socket_fd), -1};
     line->firmware = equipment->firmware;
     line->firmware.code_fd = give(fds, equipment->firmware.code_fd);

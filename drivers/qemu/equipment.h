@@ -11,7 +11,8 @@ typedef struct VpEquipment {
     GArray *fds;          /* of int; owned */
     GArray *serial_ports; /* of VpPortFds */
     GArray *secrets;      /* of int, one a disk; -1: none */
-    GArray *taps;         /* of int, one an interface; -1: none */
+    GArray *nics;         /* of VpNicFds, one an interface */
+    GArray *helpers;      /* of VpProcess: what was started for it, and ends with QEMU */
     VpPortFds agent;
     int kernel_fd;
     int initrd_fd;
@@ -32,8 +33,9 @@ void vp_equipment_clear(VpEquipment *equipment);
 VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture,
                            const VpDriverHost *host);
 
-/* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, swtpm. */
-VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir);
+/* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, programs that serve QEMU. */
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator,
+                           const char *dir);
 
 /* Appends the descriptors to `fds`, the child's from VP_PROCESS_FIRST_FD on, and tells the command line their numbers there. */
 void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line);

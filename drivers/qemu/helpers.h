@@ -1,10 +1,7 @@
-/* What a domain needs besides QEMU: a tap device, swtpm, a file of its own. Blocks for a moment. */
+/* What a domain needs besides QEMU: swtpm, a file of its own. Blocks for a moment. */
 #pragma once
 
 #include "base/error.h"
-
-/* Makes a tap device, gone with its last descriptor, and puts it on the bridge. PERMISSION_DENIED without CAP_NET_ADMIN, NOT_FOUND without the bridge. */
-VpError *vp_tap_open(const char *bridge, int *ret_fd);
 
 /* Starts swtpm with its state in `dir`/tpm; it ends when the other end of `ret_fd` is closed. FAILED_PRECONDITION, reason UNSUPPORTED, if it is not
  * installed. */

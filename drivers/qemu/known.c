@@ -40,6 +40,7 @@ static VpQemuKnown *known_new(void)
     known->cpus = new_set();
     known->commands = new_set();
     known->aio = new_set();
+    known->netdevs = new_set();
     return known;
 }
 
@@ -58,6 +59,7 @@ void vp_qemu_known_unref(VpQemuKnown *known)
     g_hash_table_unref(known->cpus);
     g_hash_table_unref(known->commands);
     g_hash_table_unref(known->aio);
+    g_hash_table_unref(known->netdevs);
     g_free(known->version);
     g_free(known);
 }
@@ -70,7 +72,7 @@ static const struct {
 } sets[] = {
     {"types", offsetof(VpQemuKnown, types)}, {"machines", offsetof(VpQemuKnown, machines)},
     {"cpus", offsetof(VpQemuKnown, cpus)},   {"commands", offsetof(VpQemuKnown, commands)},
-    {"aio", offsetof(VpQemuKnown, aio)},
+    {"aio", offsetof(VpQemuKnown, aio)},     {"netdevs", offsetof(VpQemuKnown, netdevs)},
 };
 
 static GHashTable *set_at(const VpQemuKnown *known, guint number)
@@ -170,24 +172,33 @@ static gboolean has_value(json_t *values, const char *wanted)
     return FALSE;
 }
 
-/* The schema's types have numbers for names: the ways of I/O are the enumeration that has these two. */
+/* The schema's types have numbers for names: an enumeration is known by two values that it alone has. */
+static void take_enum(VpQemuKnown *known, json_t *values)
+{
+    GHashTable *set = has_value(values, "threads") && has_value(values, "native") ? known->aio
+                      : has_value(values, "hubport") && has_value(values, "tap")  ? known->netdevs
+                                                                                  : NULL;
+    size_t i;
+    json_t *value;
+
+    if (!set)
+        return;
+    json_array_foreach(values, i, value) put(set, json_string_value(value), "");
+}
+
 static void take_schema(VpQemuKnown *known, json_t *answer)
 {
     size_t i;
-    size_t j;
     json_t *entry;
-    json_t *value;
 
     json_array_foreach(answer, i, entry)
     {
         const char *kind = text_of(entry, "meta-type");
-        json_t *values = json_object_get(entry, "values");
 
         if (g_strcmp0(kind, "command") == 0 && text_of(entry, "name"))
             put(known->commands, text_of(entry, "name"), "");
-        if (g_strcmp0(kind, "enum") != 0 || !has_value(values, "threads") || !has_value(values, "native"))
-            continue;
-        json_array_foreach(values, j, value) put(known->aio, json_string_value(value), "");
+        else if (g_strcmp0(kind, "enum") == 0)
+            take_enum(known, json_object_get(entry, "values"));
     }
 }
 
@@ -272,14 +283,6 @@ static VpError *read_answers(int fd, const char *binary, VpQemuKnown *known)
     }
 }
 
-static VpError *nothing_to_record(void *data, pid_t pid, guint64 start_ticks)
-{
-    (void)data;
-    (void)pid;
-    (void)start_ticks;
-    return NULL;
-}
-
 static VpError *talk(const char *binary, int sockets[2], VpQemuKnown *known)
 {
     const char *const argv[] = {
@@ -297,11 +300,7 @@ static VpError *talk(const char *binary, int sockets[2], VpQemuKnown *known)
         "chardev=qmp,mode=control",
         NULL,
     };
-    const VpProcessSpec spec = {.argv = argv,
-                                .fds = &sockets[1],
-                                .n_fds = 1,
-                                .output_fd = sockets[1],
-                                .record = nothing_to_record};
+    const VpProcessSpec spec = {.argv = argv, .fds = &sockets[1], .n_fds = 1, .output_fd = sockets[1]};
     VpProcess process;
     VpError *error = vp_process_spawn(&spec, &process);
 

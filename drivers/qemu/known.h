@@ -15,6 +15,7 @@ typedef struct VpQemuKnown {
     GHashTable *cpus;     /* models, by name */
     GHashTable *commands; /* of QMP, by name */
     GHashTable *aio;      /* ways of I/O on files, by name */
+    GHashTable *netdevs;  /* what an interface can be connected to, by name */
 } VpQemuKnown;
 
 /* Asks; blocks for a fraction of a second, at most 10 s. FAILED_PRECONDITION, reason QEMU_UNUSABLE, if it does not tell. */

@@ -103,6 +103,13 @@ static void check_devices(Check *check, const PbDomainSpec *spec, gboolean x86)
     for (size_t i = 0; i < spec->n_interfaces; i++)
         need(check, spec->interfaces[i]->model == PB_INTERFACE_MODEL_E1000 ? "e1000" : "virtio-net-pci",
              "interfaces[%zu].model", i);
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        g_autofree char *field = g_strdup_printf("interfaces[%zu].type", i);
+
+        if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_PASST &&
+            !g_hash_table_contains(check->known->netdevs, "stream"))
+            missing(check, field, "network back end \"stream\", which passt needs");
+    }
     for (size_t i = 0; i < spec->n_serial_ports; i++)
         need(check, spec->serial_ports[i]->model == PB_SERIAL_PORT_MODEL_VIRTIO ? "virtconsole" : NULL,
              "serial_ports[%zu].model", i);

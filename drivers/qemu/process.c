@@ -161,7 +161,7 @@ static VpError *release_child(const VpProcessSpec *spec, VpProcess *process, int
     if (!read_start_ticks(process->pid, &process->start_ticks))
         return vp_error_new(VP_INTERNAL, "SPAWN_FAILED", "cannot start %s: the new process ended at once",
                             spec->argv[0]);
-    VpError *error = spec->record(spec->data, process->pid, process->start_ticks);
+    VpError *error = spec->record ? spec->record(spec->data, process->pid, process->start_ticks) : NULL;
     if (error)
         return error;
     if (write(go_fd, "g", 1) != 1)

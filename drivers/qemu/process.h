@@ -20,7 +20,7 @@ typedef struct VpProcessSpec {
     gsize n_fds;
     int output_fd; /* the child's stdout and stderr; its stdin is /dev/null */
     /* Called between the making of the process and its exec, to write down who it is. An error ends the child. A daemon that dies before it
-     * returned leaves no process behind, one that dies later leaves one that was written down. */
+     * returned leaves no process behind, one that dies later leaves one that was written down. NULL: nobody has to know. */
     VpError *(*record)(void *data, pid_t pid, guint64 start_ticks);
     void *data;
 } VpProcessSpec;

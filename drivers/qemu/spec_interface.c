@@ -19,6 +19,32 @@ static gboolean mac_is_valid(const char *mac)
     return any && g_ascii_xdigit_value(mac[1]) % 2 == 0;
 }
 
+static void check_bandwidth(VpSpecCheck *check, const PbInterface *interface, const PbBandwidth *bandwidth,
+                            const char *field, size_t index)
+{
+    if (!bandwidth)
+        return;
+    if (interface->type != PB_INTERFACE_TYPE_BRIDGE)
+        vp_spec_violation(check, "is for interfaces of type BRIDGE", "interfaces[%zu].%s", index, field);
+    if (bandwidth->bytes_per_second == 0)
+        vp_spec_violation(check, "must be set", "interfaces[%zu].%s.bytes_per_second", index, field);
+}
+
+/* What only a tap device has. */
+static void check_tap(VpSpecCheck *check, const PbInterface *interface, size_t index)
+{
+    const gboolean fits = interface->type == PB_INTERFACE_TYPE_BRIDGE && interface->model != PB_INTERFACE_MODEL_E1000;
+    g_autofree char *vhost = g_strdup_printf("interfaces[%zu].vhost", index);
+
+    vp_spec_check_enum(check, &pb_vhost_mode__descriptor, (int)interface->vhost, vhost);
+    if (interface->vhost == PB_VHOST_MODE_ON && !fits)
+        vp_spec_violation(check, "is for interfaces of type BRIDGE and model VIRTIO", "%s", vhost);
+    if (interface->queues > 1 && !fits)
+        vp_spec_violation(check, "is for interfaces of type BRIDGE and model VIRTIO", "interfaces[%zu].queues", index);
+    check_bandwidth(check, interface, interface->inbound, "inbound", index);
+    check_bandwidth(check, interface, interface->outbound, "outbound", index);
+}
+
 static void check_one(VpSpecCheck *check, const PbInterface *interface, size_t index)
 {
     g_autofree char *type = g_strdup_printf("interfaces[%zu].type", index);
@@ -26,6 +52,7 @@ static void check_one(VpSpecCheck *check, const PbInterface *interface, size_t i
 
     vp_spec_check_enum(check, &pb_interface_type__descriptor, (int)interface->type, type);
     vp_spec_check_enum(check, &pb_interface_model__descriptor, (int)interface->model, model);
+    check_tap(check, interface, index);
     if (interface->mac[0] && !mac_is_valid(interface->mac))
         vp_spec_violation(check, "must be the address of one host, as in \"52:54:00:12:34:56\"", "interfaces[%zu].mac",
                           index);

@@ -12,6 +12,7 @@
 #include "command_line.h"
 #include "domain.h"
 #include "equipment.h"
+#include "helper_process.h"
 #include "pinning.h"
 #include "proof.h"
 
@@ -234,7 +235,7 @@ static VpError *make_in_folder(VpQemuStart *start)
     if (!error)
         error = vp_folder_listen(start->dir, &start->listen_fd);
     if (!error)
-        error = vp_equipment_make(&start->equipment, start->spec, start->dir);
+        error = vp_equipment_make(&start->equipment, start->spec, start->found.accelerator, start->dir);
     if (!error)
         error = make_cgroup(start);
     if (!error)
@@ -268,6 +269,8 @@ static void start_end(VpQemuStart *start, VpError *error)
         domain->has_process = TRUE;
         domain->accelerator = start->found.accelerator;
         start->process.pidfd = -1;
+        g_array_append_vals(domain->helpers, start->equipment.helpers->data, start->equipment.helpers->len);
+        g_array_set_size(start->equipment.helpers, 0);
         g_ptr_array_extend_and_steal(domain->disks, g_steal_pointer(&start->proof.disks));
         g_ptr_array_extend_and_steal(domain->findings, g_steal_pointer(&start->proof.findings));
         g_ptr_array_extend_and_steal(domain->endpoints, g_steal_pointer(&start->equipment.endpoints));
@@ -298,6 +301,8 @@ static void make(void *data)
     close_fd(&start->log_fd);
     g_ptr_array_set_size(start->proof.chains, 0);
     vp_equipment_close(&start->equipment);
+    if (!start->has_process)
+        vp_helpers_end(start->equipment.helpers);
     vp_loop_post(start->driver->host->loop, on_made, start);
 }
 

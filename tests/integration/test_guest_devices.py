@@ -1,18 +1,22 @@
 """Everything that a spec can wish for, seen from inside a real guest."""
+import glob
+import json
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
 import time
 
+import grpc
 import pytest
 
 from harness import guest
 from harness.client import pb
 from harness.daemon import wait_until
 from harness.domains import act, create, get, state
-from harness.errors import refused
+from harness.errors import Refusal, refused
 
 MIB = 1 << 20
 
@@ -196,17 +200,87 @@ def bridge():
     subprocess.run(["ip", "link", "del", name], check=True)
 
 
-def test_bridge(daemon, client, bridge):
-    with guest.shell(client, "vm", words="guest.net=off", interfaces=[pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge=bridge)]) as shell:
+def default_route():
+    """(address, gateway) of this host, as passt gives them to the guest."""
+    routes = json.loads(subprocess.run(["ip", "-j", "-4", "route", "show", "default"], check=True, stdout=subprocess.PIPE).stdout)
+    if not routes:
+        return None
+    found = json.loads(subprocess.run(["ip", "-j", "-4", "addr", "show", "dev", routes[0]["dev"]], check=True, stdout=subprocess.PIPE).stdout)
+    [address, *_] = [info for info in found[0]["addr_info"] if info["scope"] == "global"]
+    return f"{address['local']}/{address['prefixlen']}", routes[0].get("gateway")
+
+
+def passt_runs(folder):
+    """Whether one does whose log is in this folder."""
+    for path in glob.glob("/proc/[0-9]*/fd/2"):
+        try:
+            if os.readlink(path).startswith(folder) and "passt" in os.readlink(path):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def test_bridge_and_passt(daemon, client, bridge):
+    """One with two queues and a limit on a bridge; beside it, where it is installed, one by passt."""
+    route = default_route() if shutil.which("passt") else None
+    interfaces = [pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge=bridge, queues=2, inbound=pb.Bandwidth(bytes_per_second=MIB // 2))]
+    interfaces += [pb.Interface(type=pb.INTERFACE_TYPE_PASST)] if route else []
+    with guest.shell(client, "vm", words="guest.net=off", vcpus=2, interfaces=interfaces) as shell:
         shell.wait_for("test -e /sys/class/net/eth0")
+        assert shell.run("ls -d /sys/class/net/eth0/queues/rx-* | wc -l").strip() == "2"
         shell.run("ifconfig eth0 198.51.100.2 netmask 255.255.255.0 up")
         shell.wait_for("ping -c 1 -w 2 198.51.100.1 >/dev/null", timeout=60)
+        [tap] = os.listdir(f"/sys/class/net/{bridge}/brif")
+        assert "tbf" in subprocess.run(["tc", "qdisc", "show", "dev", tap], check=True, stdout=subprocess.PIPE, text=True).stdout
+        with socket.create_server(("198.51.100.1", 0)) as server:
+            # Two MiB at half a MiB a second.
+            begin = time.monotonic()
+            shell.type(f"nc 198.51.100.1 {server.getsockname()[1]} </dev/null | wc -c\n")
+            server.settimeout(60)
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(bytes(2 * MIB))
+            shell.until(str(2 * MIB).encode(), timeout=60)
+            assert time.monotonic() - begin > 2
+        if route:
+            # The gateway's address is that of this host's loopback.
+            shell.run(f"ip addr add {route[0]} dev eth1; ip link set eth1 up; ip route add default via {route[1]} dev eth1")
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                server.settimeout(60)
+                shell.type(f"echo through passt | nc {route[1]} {server.getsockname()[1]}\n")
+                peer, _ = server.accept()
+                with peer:
+                    assert peer.recv(100) == b"through passt\n"
+            assert passt_runs(daemon.folder)
     act(client, "PowerOff", "vm")
+    assert not passt_runs(daemon.folder)
     wait_until(lambda: not os.listdir(f"/sys/class/net/{bridge}/brif"), "the end of the tap device")
-    create(client, "other", driver="qemu", interfaces=[pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge="nonesuch")])
-    with refused("NOT_FOUND", "BRIDGE") as refusal:
-        act(client, "Start", "other")
-    assert "domain.spec.interfaces[0].bridge" in refusal.error.violations, refusal.error
+
+
+def test_interfaces_that_cannot_be(daemon, client, bridge):
+    def bridged(**fields):
+        return pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, **fields)
+
+    cases = [("bridge", bridged(bridge="nonesuch"), "NOT_FOUND", "BRIDGE")]
+    if not os.path.exists("/dev/vhost-net"):
+        cases.append(("vhost", bridged(bridge=bridge, vhost=pb.VHOST_MODE_ON), "FAILED_PRECONDITION", "UNSUPPORTED"))
+    for number, (field, interface, code, reason) in enumerate(cases):
+        create(client, f"vm{number}", driver="qemu", interfaces=[pb.Interface(), interface])
+        with refused(code, reason) as refusal:
+            act(client, "Start", f"vm{number}")
+        assert f"domain.spec.interfaces[1].{field}" in refusal.error.violations, refusal.error
+        assert not os.listdir(f"/sys/class/net/{bridge}/brif")
+    # Not every kernel can drop what comes too fast: then that is said.
+    create(client, "vm", driver="qemu", interfaces=[bridged(bridge=bridge, outbound=pb.Bandwidth(bytes_per_second=MIB))])
+    try:
+        act(client, "Start", "vm")
+    except grpc.RpcError as error:
+        assert "domain.spec.interfaces[0].outbound" in Refusal(error).violations, Refusal(error)
+    else:
+        [tap] = os.listdir(f"/sys/class/net/{bridge}/brif")
+        assert "police" in subprocess.run(["tc", "filter", "show", "dev", tap, "parent", "ffff:"], check=True, stdout=subprocess.PIPE, text=True).stdout
+        act(client, "PowerOff", "vm")
 
 
 def test_what_this_qemu_lacks(daemon, client):
@@ -253,6 +327,9 @@ def test_paths_in_the_spec_that_are_wrong(client):
         "disks[1].slot": dict(disks=[pb.Disk(path=image, slot=2), pb.Disk(path=image + "2", slot=2)]),
         "disks[0].slot": dict(disks=[pb.Disk(path=image, slot=17)], machine="pc"),
         "interfaces[0].slot": dict(disks=[pb.Disk(path=image, slot=5)], interfaces=[pb.Interface(slot=5)]),
+        "interfaces[0].queues": dict(interfaces=[pb.Interface(queues=2)]),
+        "interfaces[0].vhost": dict(interfaces=[pb.Interface(vhost=pb.VHOST_MODE_ON)]),
+        "interfaces[0].inbound": dict(interfaces=[pb.Interface(inbound=pb.Bandwidth(bytes_per_second=1))]),
         "interfaces[0].bridge": dict(interfaces=[pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE)]),
         "cpu.sockets": dict(cpu=pb.Cpu(sockets=3)),
         "cpu.max_vcpus": dict(cpu=pb.Cpu(max_vcpus=1, cores=1), vcpus_=4),

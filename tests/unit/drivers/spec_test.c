@@ -22,7 +22,11 @@ static char *arguments_of(PbDomain *domain)
     g_autofree VpDiskFds *disks = g_new0(VpDiskFds, domain->spec->n_disks + 1);
     const VpLayerFds layer = {.format = PB_IMAGE_FORMAT_RAW, .fd = 10, .data_fd = -1};
     const VpPortFds serial[] = {{20, -1}, {21, -1}};
-    const int taps[] = {31, 32};
+    const VpNicFds nics[] = {
+        {.n_queues = 1, .tap_fds = {31}, .vhost_fds = {-1}, .stream_fd = -1},
+        {.n_queues = 2, .tap_fds = {32, 33}, .vhost_fds = {34, 35}, .stream_fd = -1},
+        {.stream_fd = 36},
+    };
     g_auto(GStrv) argv = NULL;
 
     vp_spec_complete_qemu(domain->spec);
@@ -40,7 +44,7 @@ static char *arguments_of(PbDomain *domain)
         .cpu = "max",
         .qmp_fd = 3,
         .disks = disks,
-        .tap_fds = taps,
+        .nics = nics,
         .serial_ports = serial,
         .agent = {40, -1},
         .kernel_fd = 50,
@@ -210,7 +214,17 @@ static void test_devices(void **state)
     spec->rng->bytes_per_second = 1000;
     spec->watchdog = vp_pb_new(&pb_watchdog__descriptor);
     spec->watchdog->action = PB_WATCHDOG_ACTION_NMI;
-    EXPECT(domain, " -netdev tap,id=net1,fd=31 ",
+    interface = vp_pb_new(&pb_interface__descriptor);
+    interface->type = PB_INTERFACE_TYPE_BRIDGE;
+    interface->queues = 2;
+    vp_pb_set(&interface->bridge, "br0");
+    vp_pb_append(&spec->n_interfaces, &spec->interfaces, interface);
+    interface = vp_pb_new(&pb_interface__descriptor);
+    interface->type = PB_INTERFACE_TYPE_PASST;
+    vp_pb_append(&spec->n_interfaces, &spec->interfaces, interface);
+    EXPECT(domain, " -netdev tap,id=net1,fd=31 ", " -netdev tap,id=net2,fds=32:33,vhost=on,vhostfds=34:35 ",
+           "\"netdev\":\"net2\",\"mq\":true,\"vectors\":6,",
+           " -netdev stream,id=net3,server=off,addr.type=fd,addr.str=36 ",
            "{\"driver\":\"virtio-net-pci\",\"id\":\"nic1\",\"netdev\":\"net1\",\"bootindex\":2,\"bus\":\"slot1\","
            "\"addr\":\"0.0\"}",
            " -chardev socket,id=serial0,fd=20,server=on,wait=off -serial chardev:serial0 ",
