@@ -140,6 +140,7 @@ static VpError *start(VpDaemon *daemon)
     error = vp_page_key_init(&services->page_key);
     if (!error)
         services->events = vp_event_hub_new(daemon->store, daemon->pool, daemon->loop, &error);
+    services->stats = vp_stats_hub_new(daemon->domains, daemon->loop);
     if (!error)
         daemon->guard = vp_guard_new(config, services, &error);
     if (error)
@@ -209,6 +210,7 @@ void vp_daemon_free(VpDaemon *daemon)
     vp_jobs_free(daemon->jobs, vp_now_us() + JOBS_END_US);
     vp_domains_free(daemon->domains);
     vp_event_hub_free(daemon->services.events);
+    vp_stats_hub_free(daemon->services.stats);
     vp_rpc_server_free(daemon->server);
     vp_guard_free(daemon->guard);
     vp_secrets_free(daemon->secrets);

@@ -2,15 +2,19 @@
 #pragma once
 
 #include "clients/cli/cli.h"
-#include "virtplane/v1/domain.pb-c.h"
+#include "virtplane/v1/domain_service.pb-c.h"
 
 int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_list(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_show(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_delete(VpCli *cli, const VpCommand *command, int argc, char **argv);
+int vp_domain_stats(VpCli *cli, const VpCommand *command, int argc, char **argv);
 /* start, shutdown, poweroff, reboot, reset, pause, resume: by the command's name. */
 int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv);
 
 /* "running (requested), pid 4711, kvm". */
 char *vp_domain_state_line(const PbDomain *domain);
+
+/* All pages as one answer; `request` is changed. */
+PbListDomainsResponse *vp_domain_list_all(VpCli *cli, PbListDomainsRequest *request, VpError **error);

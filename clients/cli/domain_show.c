@@ -83,7 +83,7 @@ static void print_domains(VpCli *cli, const PbListDomainsResponse *answer, gbool
 }
 
 /* All pages as one answer. Its revision is the first page's: who watches from there on misses nothing. */
-static PbListDomainsResponse *list_all(VpCli *cli, PbListDomainsRequest *request, VpError **error)
+PbListDomainsResponse *vp_domain_list_all(VpCli *cli, PbListDomainsRequest *request, VpError **error)
 {
     vp_pb_auto PbListDomainsResponse *whole = NULL;
 
@@ -159,7 +159,7 @@ int vp_domain_list(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (error)
         return vp_cli_usage_error(command, error);
 
-    vp_pb_auto PbListDomainsResponse *answer = list_all(cli, request, &error);
+    vp_pb_auto PbListDomainsResponse *answer = vp_domain_list_all(cli, request, &error);
     if (!answer)
         return vp_cli_fail(cli, error, "list domains");
     if (vp_cli_print(cli, answer, /* stream= */ FALSE))

@@ -44,6 +44,11 @@ void vp_table_add(VpTable *table, ...)
 void vp_table_print(VpTable *table)
 {
     scols_print_table(table->rows);
+    vp_table_free(table);
+}
+
+void vp_table_free(VpTable *table)
+{
     scols_unref_table(table->rows);
     g_free(table);
 }

@@ -13,3 +13,5 @@ VpTable *vp_table_new(VpCli *cli, const char *const *columns);
 void vp_table_add(VpTable *table, ...);
 /* Prints and frees. */
 void vp_table_print(VpTable *table);
+/* Frees one that is not to be printed. */
+void vp_table_free(VpTable *table);

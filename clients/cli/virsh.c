@@ -7,6 +7,7 @@ static const struct {
     const char *ours;
 } WORDS[] = {
     {"capabilities", "vpctl host"},
+    {"cpu-stats", "vpctl domain stats NAME"},
     {"create", "vpctl domain create NAME --start"},
     {"define", "vpctl domain create --from-file FILE"},
     {"desc", "vpctl domain update NAME --description TEXT"},
@@ -16,10 +17,14 @@ static const struct {
     {"domid", "vpctl domain show NAME"},
     {"domiflist", "vpctl domain show NAME"},
     {"dominfo", "vpctl domain show NAME"},
+    {"domblkstat", "vpctl domain stats NAME"},
+    {"domifstat", "vpctl domain stats NAME"},
     {"domjobabort", "vpctl operation cancel UID"},
     {"domjobinfo", "vpctl operation list --active"},
+    {"dommemstat", "vpctl domain stats NAME"},
     {"domname", "vpctl domain show UID"},
     {"domstate", "vpctl domain show NAME"},
+    {"domstats", "vpctl domain stats"},
     {"domuuid", "vpctl domain show NAME"},
     {"dumpxml", "vpctl domain show NAME --output yaml"},
     {"edit", "vpctl domain update NAME"},

@@ -6,6 +6,7 @@
 #include "base/pb.h"
 #include "command_line.h"
 #include "start.h"
+#include "stats.h"
 
 /* ---- life ---- */
 
@@ -56,6 +57,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     for (guint i = 0; i < domain->helpers->len; i++)
         vp_process_clear(&g_array_index(domain->helpers, VpProcess, i));
     g_array_unref(domain->helpers);
+    vp_qemu_stats_free(domain->stats);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);

@@ -279,6 +279,11 @@ static void qemu_resume(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_RESUME);
 }
 
+static void qemu_stats(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_STATS);
+}
+
 /* ---- the driver ---- */
 
 /* A setting in milliseconds, at least 10. */
@@ -389,4 +394,5 @@ const VpDriverOps vp_qemu_driver = {
     .pause = qemu_pause,
     .resume = qemu_resume,
     .forget = qemu_forget,
+    .stats = qemu_stats,
 };

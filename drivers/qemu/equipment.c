@@ -286,9 +286,10 @@ static void keep_all(VpEquipment *equipment, const VpNicFds *fds)
         keep(equipment, fds->stream_fd);
 }
 
-static VpError *make_nics(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *dir)
+static VpError *make_nics(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
+                          const char *dir)
 {
-    const VpNicMaking making = {.accelerator = accelerator, .dir = dir, .helpers = equipment->helpers};
+    const VpNicMaking making = {.accelerator = accelerator, .uid = uid, .dir = dir, .helpers = equipment->helpers};
 
     for (size_t i = 0; i < spec->n_interfaces; i++) {
         VpNicFds fds;
@@ -302,7 +303,8 @@ static VpError *make_nics(VpEquipment *equipment, const PbDomainSpec *spec, PbAc
     return NULL;
 }
 
-VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *dir)
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
+                           const char *dir)
 {
     VpError *error = make_serial_ports(equipment, spec, dir);
 
@@ -313,7 +315,7 @@ VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbA
     if (!error && spec->n_graphics > 0)
         error = make_screens(equipment, spec, dir);
     if (!error)
-        error = make_nics(equipment, spec, accelerator, dir);
+        error = make_nics(equipment, spec, accelerator, uid, dir);
     if (!error && spec->tpm) {
         error = vp_swtpm_start(dir, &equipment->tpm_fd);
         if (!error)

@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "ids.h"
 #include "nodes.h"
+#include "stats.h"
 
 /* How often the log's size is looked at, in pings. */
 #define LOG_CHECK_TICKS 12
@@ -372,6 +373,7 @@ void vp_qemu_domain_on_timer(uv_timer_t *timer)
         if (!vp_pool_submit(domain->driver->host->pool, bound_log, domain))
             vp_qemu_domain_unref(domain);
     }
+    vp_qemu_stats_tick(domain);
     if (domain->silent_since_us != 0 && vp_now_us() - domain->silent_since_us >= limit_us)
         on_silence(domain);
     if (!domain->qmp)

@@ -14,6 +14,7 @@
 
 #include "folder.h"
 #include "helper_process.h"
+#include "tap.h"
 
 #define TC_TIMEOUT_MS 5000
 
@@ -123,7 +124,7 @@ static VpError *open_queue(char *name, gboolean many, int *ret_fd)
 }
 
 /* Gone with its last descriptor. */
-static VpError *open_tap(const PbInterface *interface, VpNicFds *fds)
+static VpError *open_tap(const VpNicMaking *making, const PbInterface *interface, VpNicFds *fds)
 {
     char name[IFNAMSIZ] = "vptap%d";
     const guint queues = CLAMP(interface->queues, 1, VP_MAX_QUEUES);
@@ -134,8 +135,10 @@ static VpError *open_tap(const PbInterface *interface, VpNicFds *fds)
         if (!error)
             fds->n_queues++;
     }
-    if (!error)
+    if (!error) {
+        vp_tap_mark(name, interface->mac, making->uid);
         error = join_bridge(name, interface->bridge);
+    }
     if (!error && interface->inbound)
         error = limit_inbound(name, interface->inbound);
     if (!error && interface->outbound)
@@ -228,7 +231,7 @@ VpError *vp_nic_open(const VpNicMaking *making, const PbInterface *interface, si
     for (guint i = 0; i < VP_MAX_QUEUES; i++)
         ret_fds->tap_fds[i] = ret_fds->vhost_fds[i] = -1;
     if (interface->type == PB_INTERFACE_TYPE_BRIDGE) {
-        error = open_tap(interface, ret_fds);
+        error = open_tap(making, interface, ret_fds);
         if (!error && wants_vhost(making, interface))
             error = open_vhost(interface, ret_fds);
     } else if (interface->type == PB_INTERFACE_TYPE_PASST) {

@@ -6,6 +6,7 @@
 
 typedef struct VpNicMaking {
     PbAccelerator accelerator; /* vhost goes without saying with KVM alone */
+    const char *uid;           /* the domain's */
     const char *dir;           /* the domain's folder, for a log */
     GArray *helpers;           /* of VpProcess: what was started is added */
 } VpNicMaking;

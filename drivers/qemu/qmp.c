@@ -30,6 +30,7 @@ struct VpQmp {
     void *data;
     guint busy;        /* callbacks that are under way: vp_qmp_close() within one frees later */
     gboolean released; /* the owner has let go */
+    gboolean held;     /* commands are being gathered */
     gboolean ready;
     gboolean greeted;
     VpError *failure; /* the connection is gone */
@@ -247,9 +248,22 @@ void vp_qmp_execute(VpQmp *qmp, const char *command, json_t *arguments, gint64 d
         g_autofree char *line = g_steal_pointer(&pending->line);
 
         append_line(qmp, line);
-        flush(qmp);
+        if (!qmp->held)
+            flush(qmp);
     }
     arm(qmp);
+}
+
+void vp_qmp_hold(VpQmp *qmp)
+{
+    qmp->held = TRUE;
+}
+
+void vp_qmp_send(VpQmp *qmp)
+{
+    qmp->held = FALSE;
+    if (qmp->ready && !qmp->failure)
+        flush(qmp);
 }
 
 /* ---- receiving ---- */
@@ -306,7 +320,7 @@ static void on_reply(VpQmp *qmp, json_t *message)
     json_t *error = json_object_get(message, "error");
     json_t *result = json_object_get(message, "return");
 
-    if (!json_is_integer(id)) {
+    if (!json_is_number(id)) {
         /* QEMU answers so only to what it could not parse; we sent no such thing. */
         fail(qmp, protocol_error("an answer without an id"));
         return;
@@ -314,7 +328,7 @@ static void on_reply(VpQmp *qmp, json_t *message)
     for (GList *link = qmp->pending.head; link; link = link->next) {
         Pending *pending = link->data;
 
-        if (pending->id != (guint64)json_integer_value(id) || pending->line)
+        if ((double)pending->id != json_number_value(id) || pending->line)
             continue;
         g_queue_delete_link(&qmp->pending, link);
         pending_end(qmp, pending, result, error ? peer_error(error) : NULL);
@@ -344,6 +358,9 @@ static void on_line(VpQmp *qmp, const char *line, gsize length)
     if (length == 0 || (length == 1 && line[0] == '\r'))
         return;
     json_t *message = json_loadb(line, length, 0, &why);
+    /* QEMU's numbers may be of 64 bits without a sign, which Jansson's are not. */
+    if (!message && json_error_code(&why) == json_error_numeric_overflow)
+        message = json_loadb(line, length, JSON_DECODE_INT_AS_REAL, &why);
     if (!json_is_object(message)) {
         fail(qmp, protocol_error(message ? "a line that is no JSON object" : why.text));
         json_decref(message);

@@ -3,6 +3,8 @@
 
 #include <signal.h>
 
+#include "stats.h"
+
 /* The answer to a command of an operation; holds a reference to it. */
 static void on_command(void *data, json_t *result, VpError *error)
 {
@@ -108,6 +110,9 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
     case VP_OP_SHUTDOWN:
         begin_shutdown(domain, op);
         break;
+    case VP_OP_STATS:
+        vp_qemu_stats_begin(domain, op);
+        break;
     default:
         send_command(domain, op, "system_reset");
         break;
@@ -125,6 +130,9 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
         vp_error_free(error);
         if (domain->phase == VP_PHASE_ADOPTING)
             vp_qemu_domain_adopt_unresponsive(domain);
+        break;
+    case VP_OP_STATS:
+        vp_qemu_stats_end_early(domain, op, error);
         break;
     default:
         vp_qemu_op_finish(op, error);

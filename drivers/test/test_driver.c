@@ -9,6 +9,7 @@
 #include "change.h"
 #include "drivers/spec_change.h"
 #include "faults.h"
+#include "virtplane/v1/domain_stats.pb-c.h"
 
 typedef struct TestDriver {
     VpDriver base;
@@ -26,6 +27,7 @@ typedef struct TestDomain {
     TestDriver *driver;
     char *uid;
     PbDomainState state;
+    gint64 started_us;
     VpTimer *crash;
     VpTimer *guest;
     VpTestDevices devices;
@@ -266,6 +268,7 @@ static VpError *start_apply(TestOp *op)
     domain->driver = op->driver;
     domain->uid = g_strdup(op_spec(op)->uid);
     vp_test_devices_init(&domain->devices, op_spec(op)->spec);
+    domain->started_us = vp_now_us();
     g_hash_table_insert(op->driver->domains, domain->uid, domain);
     domain_set(domain, PB_EVENT_TYPE_DOMAIN_STARTED,
                vp_task_paused(op->task) ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
@@ -391,6 +394,42 @@ static VpError *change_apply(TestOp *op)
     return NULL;
 }
 
+/* Memory knows no guest: its CPUs count the time since the start, all else is 0. */
+static VpError *stats_apply(TestOp *op)
+{
+    const TestDomain *domain = op_find(op);
+
+    if (!domain)
+        return not_running(op);
+    const PbDomainSpec *spec = domain->devices.live;
+    const guint64 ran_ns = (guint64)(vp_now_us() - domain->started_us) * 1000;
+    PbDomainStats *stats = vp_pb_new(&pb_domain_stats__descriptor);
+    stats->cpu_time_ns = ran_ns * MAX(spec->vcpus, 1);
+    stats->memory = vp_pb_new(&pb_memory_stats__descriptor);
+    stats->memory->actual_bytes = spec->memory_bytes;
+    for (guint i = 0; i < MAX(spec->vcpus, 1); i++) {
+        PbVcpuStats *vcpu = vp_pb_new(&pb_vcpu_stats__descriptor);
+
+        vcpu->index = i;
+        vcpu->cpu_time_ns = ran_ns;
+        vp_pb_append(&stats->n_vcpus, &stats->vcpus, vcpu);
+    }
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        PbDiskStats *disk = vp_pb_new(&pb_disk_stats__descriptor);
+
+        vp_pb_set(&disk->target, spec->disks[i]->target);
+        vp_pb_append(&stats->n_disks, &stats->disks, disk);
+    }
+    for (size_t i = 0; i < spec->n_interfaces; i++) {
+        PbInterfaceStats *interface = vp_pb_new(&pb_interface_stats__descriptor);
+
+        vp_pb_set(&interface->mac, spec->interfaces[i]->mac);
+        vp_pb_append(&stats->n_interfaces, &stats->interfaces, interface);
+    }
+    vp_task_set_answer(op->task, stats);
+    return NULL;
+}
+
 /* The memory that held the domain went with the former daemon. */
 static VpError *adopt_apply(TestOp *op)
 {
@@ -415,6 +454,7 @@ static const Verb verb_pause = {"pause", NULL, pause_apply};
 static const Verb verb_resume = {"resume", NULL, resume_apply};
 static const Verb verb_change = {"change", NULL, change_apply};
 static const Verb verb_adopt = {"adopt", NULL, adopt_apply};
+static const Verb verb_stats = {"stats", NULL, stats_apply};
 
 static void test_start(VpDriver *driver, VpTask *task)
 {
@@ -459,6 +499,11 @@ static void test_adopt(VpDriver *driver, VpTask *task)
 static void test_change(VpDriver *driver, VpTask *task)
 {
     op_start(driver, task, &verb_change);
+}
+
+static void test_stats(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_stats);
 }
 
 /* ---- the driver ---- */
@@ -559,4 +604,5 @@ const VpDriverOps vp_test_driver = {
     .resume = test_resume,
     .forget = test_forget,
     .change = test_change,
+    .stats = test_stats,
 };

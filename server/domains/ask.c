@@ -22,7 +22,7 @@ static const struct QuestionRule {
     guint states;
     guint64 timeout_ms;
 } rules[] = {
-    [VP_QUESTION_STATS] = {"GetDomainStats", "read the counters of", offsetof(VpDriverOps, stats), RUNS, 5000},
+    [VP_QUESTION_STATS] = {"GetDomainStats", "read the counters of", offsetof(VpDriverOps, stats), RUNS, 1000},
 };
 
 /* One question under way. */

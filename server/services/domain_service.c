@@ -295,6 +295,22 @@ static void resume_domain(VpCall *call, const void *message, void *context)
     run_verb(call, context, VERB_REQUEST(VP_VERB_RESUME, (const PbResumeDomainRequest *)message));
 }
 
+/* ---- counters ---- */
+
+static void get_domain_stats(VpCall *call, const void *message, void *context)
+{
+    const VpServices *services = context;
+
+    vp_stats_hub_get(services->stats, call, message);
+}
+
+static void watch_domain_stats(VpCall *call, const void *message, void *context)
+{
+    const VpServices *services = context;
+
+    vp_stats_hub_watch(services->stats, call, message);
+}
+
 const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/CreateDomain", create_domain, VP_RPC_WORKER},
     {"virtplane.v1.DomainService/GetDomain", get_domain, VP_RPC_INLINE},
@@ -310,5 +326,7 @@ const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/ResumeDomain", resume_domain, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/AttachDevice", attach_device, VP_RPC_WORKER},
     {"virtplane.v1.DomainService/DetachDevice", detach_device, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/GetDomainStats", get_domain_stats, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/WatchDomainStats", watch_domain_stats, VP_RPC_INLINE},
     {0},
 };

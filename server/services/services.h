@@ -8,6 +8,7 @@
 #include "server/services/access.h"
 #include "server/services/event_hub.h"
 #include "server/services/page_token.h"
+#include "server/services/stats_hub.h"
 #include "server/store/store.h"
 #include "storage/chain/policy.h"
 
@@ -19,6 +20,7 @@ typedef struct VpServices {
     VpPool *pool;
     VpLoop *loop;
     VpEventHub *events;
+    VpStatsHub *stats;
     VpSecrets *secrets;
     VpAccessContext *access; /* who calls and what they may do; NULL: nobody asks */
     VpPageKey page_key;

@@ -250,6 +250,54 @@ static void test_talk(void **state)
     expect(talk, "one=1 ");
 }
 
+/* What QEMU tells of a guest's memory has 2^64-1 in it for "not known". */
+static void test_numbers_of_64_bits(void **state)
+{
+    Talk *talk = *state;
+
+    negotiate(talk);
+    execute(talk, "one", 0);
+    execute(talk, "two", 0);
+    const gint64 one = hear(talk, "one");
+    const gint64 two = hear(talk, "two");
+    g_autofree char *huge =
+        g_strdup_printf("{\"return\": {\"n\": 18446744073709551615}, \"id\": %" G_GINT64_FORMAT "}\r\n", two);
+    say(talk, huge);
+    answer(talk, one, 1);
+    /* It is a real to the one who asked, and no end of the connection. */
+    expect(talk, "two=0 one=1 ");
+}
+
+static void hold_and_send(void *data)
+{
+    Talk *talk = data;
+    Request request = {.talk = talk};
+    char seen[1024];
+
+    vp_qmp_hold(talk->qmp);
+    g_strlcpy(request.name, "first", sizeof(request.name));
+    vp_qmp_execute(talk->qmp, "first", NULL, 0, on_done, g_memdup2(&request, sizeof(request)));
+    g_strlcpy(request.name, "second", sizeof(request.name));
+    vp_qmp_execute(talk->qmp, "second", NULL, 0, on_done, g_memdup2(&request, sizeof(request)));
+    const ssize_t before = recv(talk->peer_fd, seen, sizeof(seen), MSG_DONTWAIT | MSG_PEEK);
+    vp_qmp_send(talk->qmp);
+    const ssize_t after = recv(talk->peer_fd, seen, sizeof(seen), MSG_DONTWAIT | MSG_PEEK);
+    note(talk, "%s", before < 0 && after > 0 && memmem(seen, (size_t)after, "second", 6) ? "together" : "apart");
+}
+
+static void test_commands_that_are_gathered(void **state)
+{
+    Talk *talk = *state;
+
+    negotiate(talk);
+    vp_loop_post(talk->loop, hold_and_send, talk);
+    expect(talk, "together ");
+    const gint64 first = hear(talk, "first");
+    answer(talk, hear(talk, "second"), 2);
+    answer(talk, first, 1);
+    expect(talk, "second=2 first=1 ");
+}
+
 static void test_command_before_greeting(void **state)
 {
     Talk *talk = *state;
@@ -483,6 +531,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_talk),
+        T(test_numbers_of_64_bits),
+        T(test_commands_that_are_gathered),
         T(test_command_before_greeting),
         T(test_events_between_replies_out_of_order),
         T(test_half_lines),
