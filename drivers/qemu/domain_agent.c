@@ -15,8 +15,10 @@
 
 static void tell(VpQemuDomain *domain, PbEventType event, const char *reason)
 {
-    const VpObservation observation = {
-        .event = event, .reason = reason, .agent = &domain->agent_told, .state_stays = TRUE};
+    const VpObservation observation = {.event = event,
+                                       .reason = reason,
+                                       .agent = &domain->agent_told,
+                                       .state_stays = TRUE};
 
     domain->driver->host->report(domain->driver->host->data, domain->uid, &observation);
 }

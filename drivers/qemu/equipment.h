@@ -34,8 +34,8 @@ VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, con
                            const VpDriverHost *host);
 
 /* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, programs that serve QEMU. */
-VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator,
-                           const char *uid, const char *dir);
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
+                           const char *dir);
 
 /* Appends the descriptors to `fds`, the child's from VP_PROCESS_FIRST_FD on, and tells the command line their numbers there. */
 void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line);

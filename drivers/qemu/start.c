@@ -235,8 +235,8 @@ static VpError *make_in_folder(VpQemuStart *start)
     if (!error)
         error = vp_folder_listen(start->dir, &start->listen_fd);
     if (!error)
-        error = vp_equipment_make(&start->equipment, start->spec, start->found.accelerator,
-                                  model_of(start)->uid, start->dir);
+        error = vp_equipment_make(&start->equipment, start->spec, start->found.accelerator, model_of(start)->uid,
+                                  start->dir);
     if (!error)
         error = make_cgroup(start);
     if (!error)
