@@ -24,6 +24,9 @@ typedef struct Wish {
     char *firmware;
     char **cdroms;
     char **limits;
+    char **shares;
+    char **host_devices;
+    gboolean vsock;
     char **pins;
     char *kernel;
     char *initrd;
@@ -53,6 +56,8 @@ static void wish_clear(Wish *wish)
     g_free(wish->firmware);
     g_strfreev(wish->cdroms);
     g_strfreev(wish->limits);
+    g_strfreev(wish->shares);
+    g_strfreev(wish->host_devices);
     g_strfreev(wish->pins);
     g_free(wish->kernel);
     g_free(wish->initrd);
@@ -124,6 +129,12 @@ static VpError *apply_machine(PbDomainSpec *spec, const Wish *wish)
         error = vp_firmware_parse(spec, wish->firmware);
     for (char **limit = wish->limits; limit && *limit && !error; limit++)
         error = vp_limit_parse(spec, *limit);
+    for (char **share = wish->shares; share && *share && !error; share++)
+        error = vp_share_parse(spec, *share, folder);
+    for (char **device = wish->host_devices; device && *device; device++)
+        vp_host_device_add(spec, *device);
+    if (wish->vsock && !spec->vsock)
+        spec->vsock = vp_pb_new(&pb_vsock__descriptor);
     for (char **pin = wish->pins; pin && *pin && !error; pin++)
         error = vp_pin_parse(spec, *pin);
     return error;
@@ -239,6 +250,11 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
          "A limit of the whole domain: cpu=1.5 (CPUs), cpu-weight=N, memory=SIZE, io-weight=N or processes=N", "LIMIT"},
         {"pin", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.pins,
          "The host's CPUs for threads: vcpuN=CPUS, iothreadN=CPUS or emulator=CPUS, as in vcpu0=2-3", "PIN"},
+        {"share", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.shares,
+         "A folder that the guest mounts by its tag (virtiofs): TAG=PATH", "SHARE"},
+        {"vsock", 0, 0, G_OPTION_ARG_NONE, &wish.vsock, "Sockets between host and guest", NULL},
+        {"host-device", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.host_devices,
+         "A PCI device of the host, bound to vfio-pci: 0000:3b:00.0", "ADDRESS"},
         {"kernel", 0, 0, G_OPTION_ARG_FILENAME, &wish.kernel, "Boot this kernel", "FILE"},
         {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &wish.initrd, "The kernel's initial file system", "FILE"},
         {"append", 0, 0, G_OPTION_ARG_FILENAME, &wish.append, "The kernel's command line", "TEXT"},

@@ -80,3 +80,27 @@ VpError *vp_pin_parse(PbDomainSpec *spec, const char *text)
                             "--pin is vcpuN=CPUS, iothreadN=CPUS or emulator=CPUS, not \"%s\"", text);
     return NULL;
 }
+
+VpError *vp_share_parse(PbDomainSpec *spec, const char *text, const char *folder)
+{
+    const char *path = strchr(text, '=');
+
+    if (!path || path == text || !path[1])
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--share is TAG=PATH, not \"%s\"", text);
+    PbSharedFolder *share = vp_pb_new(&pb_shared_folder__descriptor);
+    g_autofree char *tag = g_strndup(text, (gsize)(path - text));
+    g_autofree char *absolute = g_canonicalize_filename(path + 1, folder);
+
+    vp_pb_set(&share->tag, tag);
+    vp_pb_set(&share->path, absolute);
+    vp_pb_append(&spec->n_shared_folders, &spec->shared_folders, share);
+    return NULL;
+}
+
+void vp_host_device_add(PbDomainSpec *spec, const char *address)
+{
+    PbHostDevice *device = vp_pb_new(&pb_host_device__descriptor);
+
+    vp_pb_set(&device->address, address);
+    vp_pb_append(&spec->n_host_devices, &spec->host_devices, device);
+}

@@ -252,6 +252,10 @@ static gboolean any_boot_index(const PbDomainSpec *spec)
         if (spec->interfaces[i]->boot_index)
             return TRUE;
     }
+    for (size_t i = 0; i < spec->n_host_devices; i++) {
+        if (spec->host_devices[i]->boot_index)
+            return TRUE;
+    }
     return FALSE;
 }
 

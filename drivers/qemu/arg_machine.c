@@ -3,17 +3,9 @@
 
 #include "arguments.h"
 
-#define DEFAULT_MEMORY_MIB 512
-#define MIB G_GUINT64_CONSTANT(1048576)
-
 static gboolean is_uefi(const PbDomainSpec *spec)
 {
     return spec->firmware && spec->firmware->type == PB_FIRMWARE_TYPE_UEFI;
-}
-
-static guint64 memory_mib(const PbDomainSpec *spec)
-{
-    return spec->memory_bytes ? spec->memory_bytes / MIB : DEFAULT_MEMORY_MIB;
 }
 
 static void add_type(VpArguments *args)
@@ -27,7 +19,7 @@ static void add_type(VpArguments *args)
         g_string_append(machine, ",pflash0=firmware,pflash1=variables");
     if (is_uefi(line->spec) && line->firmware.secure)
         g_string_append(machine, ",smm=on");
-    if (line->spec->memory && line->spec->memory->hugepages)
+    if (vp_args_has_one_backend(args))
         g_string_append(machine, ",memory-backend=ram");
     vp_args_add(args, "-machine", machine->str);
     g_string_free(machine, TRUE);
@@ -67,24 +59,6 @@ static void add_topology(VpArguments *args)
     g_string_free(smp, TRUE);
 }
 
-static void add_memory(VpArguments *args)
-{
-    const PbMemory *memory = args->line->spec->memory;
-    const guint64 mib = memory_mib(args->line->spec);
-    const json_int_t bytes = (json_int_t)mib * (json_int_t)MIB;
-    GString *size = g_string_new(NULL);
-
-    g_string_append_printf(size, "size=%" G_GUINT64_FORMAT "M", mib);
-    if (memory && memory->slots)
-        g_string_append_printf(size, ",slots=%u,maxmem=%" G_GUINT64_FORMAT "M", memory->slots, memory->max_bytes / MIB);
-    vp_args_add(args, "-m", size->str);
-    g_string_free(size, TRUE);
-    if (memory && memory->hugepages)
-        vp_args_json(args, "-object",
-                     json_pack("{s:s, s:s, s:I, s:b, s:b}", "qom-type", "memory-backend-memfd", "id", "ram", "size",
-                               bytes, "hugetlb", 1, "prealloc", 1));
-}
-
 static void add_clock(VpArguments *args)
 {
     const PbClock *clock = args->line->spec->clock;
@@ -106,8 +80,9 @@ void vp_args_machine(VpArguments *args)
     vp_args_add(args, "-uuid", line->uid);
     add_type(args);
     add_cpu(args);
-    add_memory(args);
+    vp_args_memory(args);
     add_topology(args);
+    vp_args_numa(args);
     add_clock(args);
     vp_args_add(args, "-display", "none");
     vp_args_add(args, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");

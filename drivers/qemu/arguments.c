@@ -69,14 +69,12 @@ void vp_args_slot(const VpArguments *args, json_t *device, guint slot)
 
 static guint last_slot(const PbDomainSpec *spec)
 {
+    VpPciPlace places[VP_PCI_PLACES];
+    const guint n = vp_layout_pci(spec, places);
     guint last = 0;
 
-    for (size_t i = 0; i < spec->n_disks; i++) {
-        if (vp_layout_disk_bus(spec->disks[i]) == VP_SLOT_BUS_PCI)
-            last = MAX(last, spec->disks[i]->slot);
-    }
-    for (size_t i = 0; i < spec->n_interfaces; i++)
-        last = MAX(last, spec->interfaces[i]->slot);
+    for (guint i = 0; i < n; i++)
+        last = MAX(last, *places[i].slot);
     return last;
 }
 

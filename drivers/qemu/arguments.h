@@ -39,6 +39,13 @@ char *vp_args_fd_set(VpArguments *args, int fd, const char *label);
 
 /* One function a kind of device. */
 void vp_args_machine(VpArguments *args);
+void vp_args_memory(VpArguments *args);
+void vp_args_numa(VpArguments *args);
+/* Whether all memory is one object, "ram", that the machine names. */
+gboolean vp_args_has_one_backend(const VpArguments *args);
+void vp_args_shared_folder(VpArguments *args, guint index);
+void vp_args_vsock(VpArguments *args);
+void vp_args_host_device(VpArguments *args, guint index);
 void vp_args_ports(VpArguments *args); /* of PCI Express */
 VpError *vp_args_disk(VpArguments *args, guint index);
 void vp_args_interface(VpArguments *args, guint index);

@@ -19,6 +19,12 @@ static VpError *add_all(VpArguments *args)
         return error;
     for (guint i = 0; i < spec->n_interfaces; i++)
         vp_args_interface(args, i);
+    for (guint i = 0; i < spec->n_shared_folders; i++)
+        vp_args_shared_folder(args, i);
+    if (spec->vsock)
+        vp_args_vsock(args);
+    for (guint i = 0; i < spec->n_host_devices; i++)
+        vp_args_host_device(args, i);
     for (guint i = 0; i < spec->n_serial_ports; i++)
         vp_args_serial_port(args, i);
     if (spec->guest_agent)

@@ -63,6 +63,8 @@ typedef struct VpCommandLine {
     const VpDiskFds *disks; /* as many as the spec has; an empty drive has no layers */
     const int *secret_fds;  /* of the disks with a secret, by their place in the spec: a pipe that has its value */
     const VpNicFds *nics;   /* of the interfaces, by their place in the spec */
+    const int *folder_fds;  /* of the shared folders: a connection to virtiofsd */
+    int vsock_fd;           /* with vsock in the spec: vhost-vsock */
     const VpPortFds *serial_ports; /* as many as the spec has */
     VpPortFds agent;               /* with a guest agent in the spec */
     int kernel_fd;                 /* with a kernel in the spec */

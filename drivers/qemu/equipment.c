@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +13,7 @@
 #include "folder.h"
 #include "helper_process.h"
 #include "helpers.h"
+#include "host_parts.h"
 #include "ids.h"
 #include "nic.h"
 #include "process.h"
@@ -23,6 +26,8 @@ void vp_equipment_init(VpEquipment *equipment)
     equipment->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
     equipment->secrets = g_array_new(FALSE, FALSE, sizeof(int));
     equipment->nics = g_array_new(FALSE, FALSE, sizeof(VpNicFds));
+    equipment->folders = g_array_new(FALSE, FALSE, sizeof(int));
+    equipment->vsock_fd = -1;
     equipment->helpers = g_array_new(FALSE, FALSE, sizeof(VpProcess));
     equipment->agent = (VpPortFds){-1, -1};
     equipment->kernel_fd = -1;
@@ -47,6 +52,7 @@ void vp_equipment_clear(VpEquipment *equipment)
     g_array_unref(equipment->serial_ports);
     g_array_unref(equipment->secrets);
     g_array_unref(equipment->nics);
+    g_array_unref(equipment->folders);
     vp_helpers_end(equipment->helpers);
     g_array_unref(equipment->helpers);
     g_clear_pointer(&equipment->endpoints, g_ptr_array_unref);
@@ -128,6 +134,84 @@ static VpError *open_kernel(VpEquipment *equipment, const PbKernelBoot *kernel, 
     return error;
 }
 
+/* ---- shared folders ---- */
+
+/* What is the daemon's own is not for guests: the state folder, and what holds it. */
+static gboolean holds_state(int fd, const char *state_dir)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *path = g_file_read_link(link, NULL);
+    g_autofree char *daemon = g_path_get_dirname(state_dir);
+    g_autofree char *state = realpath(daemon, NULL);
+
+    if (!path || !state)
+        return TRUE;
+    const gsize length = strlen(path);
+    const gsize state_length = strlen(state);
+    const gboolean above = strncmp(state, path, length) == 0 && (state[length] == '/' || !state[length] || length == 1);
+    return above || (strncmp(path, state, state_length) == 0 && path[state_length] == '/');
+}
+
+static VpError *open_folder(VpEquipment *equipment, VpOpener *opener, const char *field, const char *path,
+                            const char *state_dir)
+{
+    VpOpenRefusal refusal = {0};
+    int fd = -1;
+    VpError *error = vp_opener_open_folder(opener, path, &fd, &refusal);
+
+    if (!error && fd < 0)
+        error = refused(field, path, refusal.why ? refusal.why : "cannot be opened");
+    g_free(refusal.why);
+    if (error)
+        return error;
+    keep(equipment, fd);
+    if (holds_state(fd, state_dir))
+        return refused(field, path, "has the daemon's own files in it");
+    g_array_append_val(equipment->folders, fd);
+    return NULL;
+}
+
+static VpError *open_folders(VpEquipment *equipment, const PbDomainSpec *spec, const VpDriverHost *host)
+{
+    g_auto(VpOpener) opener;
+    VpError *error = NULL;
+
+    vp_opener_init(&opener, host->images ? host->images : &vp_image_policy_default);
+    for (size_t i = 0; i < spec->n_shared_folders && !error; i++) {
+        g_autofree char *field = g_strdup_printf("domain.spec.shared_folders[%zu].path", i);
+
+        error = open_folder(equipment, &opener, field, spec->shared_folders[i]->path, host->state_dir);
+    }
+    return error;
+}
+
+/* Puts the connection in the place of the folder. */
+static VpError *serve_folders(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
+{
+    for (guint i = 0; i < spec->n_shared_folders; i++) {
+        g_autofree char *field = g_strdup_printf("domain.spec.shared_folders[%u].path", i);
+        int *fd = &g_array_index(equipment->folders, int, i);
+        VpError *error = vp_virtiofs_start(dir, i, *fd, equipment->helpers, fd);
+
+        if (error)
+            return vp_error_violation(vp_error_prefix(error, "%s", field), field, "cannot be shared");
+        keep(equipment, *fd);
+    }
+    return NULL;
+}
+
+static VpError *open_vsock(VpEquipment *equipment, const PbVsock *vsock)
+{
+    VpError *error = vp_vsock_open(vsock->cid, &equipment->vsock_fd);
+
+    if (!error) {
+        keep(equipment, equipment->vsock_fd);
+        return NULL;
+    }
+    g_autofree char *why = g_strdup(error->message);
+    return vp_error_violation(vp_error_prefix(error, "domain.spec.vsock"), "domain.spec.vsock", "%s", why);
+}
+
 /* ---- secrets ---- */
 
 /* The value goes into a pipe, which holds all that a secret may have. What QEMU has read is gone from it. */
@@ -175,6 +259,10 @@ VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, con
         error = open_kernel(equipment, spec->kernel, host->images);
     if (!error && spec->firmware && spec->firmware->type == PB_FIRMWARE_TYPE_UEFI)
         error = open_firmware(equipment, spec, architecture);
+    if (!error)
+        error = vp_host_parts_check(spec, "/sys");
+    if (!error)
+        error = open_folders(equipment, spec, host);
     if (!error)
         error = open_secrets(equipment, spec, host);
     return error;
@@ -316,6 +404,10 @@ VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbA
         error = make_screens(equipment, spec, dir);
     if (!error)
         error = make_nics(equipment, spec, accelerator, uid, dir);
+    if (!error)
+        error = serve_folders(equipment, spec, dir);
+    if (!error && spec->vsock)
+        error = open_vsock(equipment, spec->vsock);
     if (!error && spec->tpm) {
         error = vp_swtpm_start(dir, &equipment->tpm_fd);
         if (!error)
@@ -355,6 +447,10 @@ void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line)
         }
         nic->stream_fd = give(fds, nic->stream_fd);
     }
+    for (guint i = 0; i < equipment->folders->len; i++)
+        g_array_index(equipment->folders, int, i) = give(fds, g_array_index(equipment->folders, int, i));
+    line->folder_fds = (const int *)equipment->folders->data;
+    line->vsock_fd = give(fds, equipment->vsock_fd);
     line->nics = (const VpNicFds *)equipment->nics->data;
     line->agent = (VpPortFds){give(fds, equipment->agent.socket_fd), -1};
     line->firmware = equipment->firmware;

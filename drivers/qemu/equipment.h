@@ -12,7 +12,9 @@ typedef struct VpEquipment {
     GArray *serial_ports; /* of VpPortFds */
     GArray *secrets;      /* of int, one a disk; -1: none */
     GArray *nics;         /* of VpNicFds, one an interface */
-    GArray *helpers;      /* of VpProcess: what was started for it, and ends with QEMU */
+    GArray *folders;      /* of int, one a shared folder: the folder, and then the connection to virtiofsd */
+    int vsock_fd;
+    GArray *helpers; /* of VpProcess: what was started for it, and ends with QEMU */
     VpPortFds agent;
     int kernel_fd;
     int initrd_fd;

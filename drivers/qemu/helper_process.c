@@ -2,24 +2,31 @@
 #include "helper_process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_WORDS_BYTES 1000
 #define END_TIMEOUT_MS 2000
 #define KILL_TIMEOUT_MS 1000
 
-static void wait_end(const VpProcess *process, int timeout_ms)
+gboolean vp_helper_wait(const VpProcess *process, int timeout_ms)
 {
     struct pollfd ended = {.fd = process->pidfd, .events = POLLIN};
 
-    if (poll(&ended, 1, timeout_ms) > 0)
+    return poll(&ended, 1, timeout_ms) > 0;
+}
+
+static void wait_end(const VpProcess *process, int timeout_ms)
+{
+    if (vp_helper_wait(process, timeout_ms))
         return;
     vp_error_free(vp_process_kill(process, SIGKILL));
-    poll(&ended, 1, KILL_TIMEOUT_MS);
+    vp_helper_wait(process, KILL_TIMEOUT_MS);
 }
 
 /* What it wrote, for an error. */
@@ -30,6 +37,21 @@ static char *words_of(int fd)
 
     text[MAX(0, n)] = '\0';
     return g_utf8_make_valid(g_strstrip(text), -1);
+}
+
+char *vp_helper_last_words(const char *log)
+{
+    const int fd = open(log, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    char text[MAX_WORDS_BYTES + 1] = "";
+    struct stat status;
+
+    if (fd < 0)
+        return g_strdup("");
+    const off_t from = fstat(fd, &status) == 0 ? MAX(0, status.st_size - MAX_WORDS_BYTES) : 0;
+    const ssize_t n = pread(fd, text, MAX_WORDS_BYTES, from);
+    close(fd);
+    text[MAX(0, n)] = '\0';
+    return g_utf8_make_valid(g_strdelimit(g_strstrip(text), "\n", ';'), -1);
 }
 
 static VpError *run(const char *const *argv, int fd, int output_fd, int timeout_ms, const char *reason)

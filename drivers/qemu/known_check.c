@@ -120,6 +120,12 @@ static void check_devices(Check *check, const PbDomainSpec *spec, gboolean x86)
         if (!g_hash_table_contains(check->known->commands, spice ? "query-spice" : "query-vnc"))
             missing(check, field, spice ? "SPICE" : "VNC");
     }
+    for (size_t i = 0; i < spec->n_shared_folders; i++)
+        need(check, "vhost-user-fs-pci", "shared_folders[%zu]", i);
+    for (size_t i = 0; i < spec->n_host_devices; i++)
+        need(check, "vfio-pci", "host_devices[%zu]", i);
+    need(check, spec->vsock ? "vhost-vsock-pci" : NULL, "vsock");
+    need(check, spec->n_shared_folders ? "memory-backend-memfd" : NULL, "shared_folders");
     need(check, video_type(spec, x86), "video");
     need(check, spec->n_usb_devices ? "qemu-xhci" : NULL, "usb_devices");
     if (spec->tpm) {

@@ -47,14 +47,37 @@ guint vp_layout_bus_slots(VpSlotBus bus, const char *machine)
     }
 }
 
+guint vp_layout_pci(const PbDomainSpec *spec, VpPciPlace *ret_places)
+{
+    guint n = 0;
+
+    for (size_t i = 0; i < spec->n_disks; i++) {
+        if (vp_layout_disk_bus(spec->disks[i]) == VP_SLOT_BUS_PCI)
+            ret_places[n++] = (VpPciPlace){"disks", i, &spec->disks[i]->slot, &spec->disks[i]->boot_index};
+    }
+    for (size_t i = 0; i < spec->n_interfaces; i++)
+        ret_places[n++] = (VpPciPlace){"interfaces", i, &spec->interfaces[i]->slot, &spec->interfaces[i]->boot_index};
+    for (size_t i = 0; i < spec->n_shared_folders; i++)
+        ret_places[n++] = (VpPciPlace){"shared_folders", i, &spec->shared_folders[i]->slot, NULL};
+    for (size_t i = 0; i < spec->n_host_devices; i++)
+        ret_places[n++] =
+            (VpPciPlace){"host_devices", i, &spec->host_devices[i]->slot, &spec->host_devices[i]->boot_index};
+    if (spec->vsock)
+        ret_places[n++] = (VpPciPlace){"vsock", VP_PCI_PLACE_ONE, &spec->vsock->slot, NULL};
+    return n;
+}
+
 static gboolean is_taken(const PbDomainSpec *spec, VpSlotBus bus, guint32 slot)
 {
-    for (size_t i = 0; i < spec->n_disks; i++) {
-        if (spec->disks[i]->slot == slot && vp_layout_disk_bus(spec->disks[i]) == bus)
+    VpPciPlace places[VP_PCI_PLACES];
+    const guint n = bus == VP_SLOT_BUS_PCI ? vp_layout_pci(spec, places) : 0;
+
+    for (guint i = 0; i < n; i++) {
+        if (*places[i].slot == slot)
             return TRUE;
     }
-    for (size_t i = 0; bus == VP_SLOT_BUS_PCI && i < spec->n_interfaces; i++) {
-        if (spec->interfaces[i]->slot == slot)
+    for (size_t i = 0; bus != VP_SLOT_BUS_PCI && i < spec->n_disks; i++) {
+        if (spec->disks[i]->slot == slot && vp_layout_disk_bus(spec->disks[i]) == bus)
             return TRUE;
     }
     return FALSE;
@@ -71,12 +94,15 @@ static guint32 free_slot(const PbDomainSpec *spec, VpSlotBus bus)
 
 void vp_layout_complete(PbDomainSpec *spec)
 {
+    VpPciPlace places[VP_PCI_PLACES];
+    const guint n = vp_layout_pci(spec, places);
+
+    for (guint i = 0; i < n; i++) {
+        if (*places[i].slot == 0)
+            *places[i].slot = free_slot(spec, VP_SLOT_BUS_PCI);
+    }
     for (size_t i = 0; i < spec->n_disks; i++) {
         if (spec->disks[i]->slot == 0)
             spec->disks[i]->slot = free_slot(spec, vp_layout_disk_bus(spec->disks[i]));
-    }
-    for (size_t i = 0; i < spec->n_interfaces; i++) {
-        if (spec->interfaces[i]->slot == 0)
-            spec->interfaces[i]->slot = free_slot(spec, VP_SLOT_BUS_PCI);
     }
 }

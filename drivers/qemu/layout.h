@@ -47,5 +47,20 @@ VpSlotBus vp_layout_disk_bus(const PbDisk *disk);
 /* The highest slot there is on such a bus. */
 guint vp_layout_bus_slots(VpSlotBus bus, const char *machine);
 
-/* Gives a slot to every disk and interface that has none. */
+/* A device of a spec that takes one of the PCI slots: the field that has it, and where its slot and its boot index are (NULL: it has none). */
+typedef struct VpPciPlace {
+    const char *field;
+    size_t index; /* VP_PCI_PLACE_ONE: the field is no list */
+    guint32 *slot;
+    const guint32 *boot_index;
+} VpPciPlace;
+
+#define VP_PCI_PLACE_ONE G_MAXSIZE
+/* As many as the contract lets a spec have: disks, interfaces, folders, host devices, vsock. */
+#define VP_PCI_PLACES (64 + 32 + 8 + 16 + 1)
+
+/* All of them, disks first; how many. */
+guint vp_layout_pci(const PbDomainSpec *spec, VpPciPlace *ret_places);
+
+/* Gives a slot to every device that has none. */
 void vp_layout_complete(PbDomainSpec *spec);

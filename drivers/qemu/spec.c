@@ -35,6 +35,9 @@ void vp_spec_complete_qemu(PbDomainSpec *spec)
         if (spec->serial_ports[i]->model == PB_SERIAL_PORT_MODEL_UNSPECIFIED)
             spec->serial_ports[i]->model = PB_SERIAL_PORT_MODEL_UART;
     }
+    /* Random, as nobody else keeps count of them; one that is taken is refused at the start. */
+    if (spec->vsock && spec->vsock->cid == 0)
+        spec->vsock->cid = (guint32)g_random_int_range(1000, G_MAXINT32);
     vp_layout_complete(spec);
 }
 
@@ -88,6 +91,12 @@ static void check_memory(VpSpecCheck *check)
         vp_spec_violation(check, "must be a multiple of 1 MiB", "memory_bytes");
     if (!memory)
         return;
+    if (memory->hugepage_bytes && !memory->hugepages)
+        vp_spec_violation(check, "needs memory.hugepages", "memory.hugepage_bytes");
+    if (memory->hugepage_bytes & (memory->hugepage_bytes - 1))
+        vp_spec_violation(check, "must be a power of two", "memory.hugepage_bytes");
+    else if (memory->hugepage_bytes && check->spec->memory_bytes % memory->hugepage_bytes != 0)
+        vp_spec_violation(check, "memory_bytes is no multiple of it", "memory.hugepage_bytes");
     if (memory->max_bytes % MIB != 0)
         vp_spec_violation(check, "must be a multiple of 1 MiB", "memory.max_bytes");
     if (memory->max_bytes && memory->max_bytes < check->spec->memory_bytes)
@@ -157,6 +166,8 @@ VpError *vp_spec_validate(const PbDomainSpec *spec)
     vp_spec_check_disks(&check);
     vp_spec_check_interfaces(&check);
     vp_spec_check_limits(&check);
+    vp_spec_check_host_parts(&check);
+    vp_spec_check_numa(&check);
     check_kernel(&check);
     check_graphics(&check);
     check_firmware(&check);

@@ -26,3 +26,5 @@ void vp_spec_check_enum(VpSpecCheck *check, const ProtobufCEnumDescriptor *descr
 void vp_spec_check_disks(VpSpecCheck *check);
 void vp_spec_check_interfaces(VpSpecCheck *check);
 void vp_spec_check_limits(VpSpecCheck *check);
+void vp_spec_check_host_parts(VpSpecCheck *check);
+void vp_spec_check_numa(VpSpecCheck *check);

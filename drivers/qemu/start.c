@@ -5,6 +5,7 @@
  */
 #include "start.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/pb.h"
@@ -180,6 +181,7 @@ static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
 {
     const VpQemuStart *start = data;
     const PbPinning *pinning = start->spec->pinning;
+    const struct rlimit any = {RLIM_INFINITY, RLIM_INFINITY};
     cpu_set_t set;
     const VpRecord record = {
         .pid = pid,
@@ -191,6 +193,9 @@ static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
     VpError *error = vp_folder_write_record(start->dir, &record);
     if (!error && start->spec->limits)
         error = vp_cgroup_enter(start->dir, pid);
+    /* VFIO locks the guest's memory. Without the right to allow that QEMU says so itself. */
+    if (!error && start->spec->n_host_devices)
+        prlimit(pid, RLIMIT_MEMLOCK, &any, NULL);
     /* All that QEMU makes starts where it is itself; virtual CPUs and I/O threads are bound when it tells which they are. */
     if (!error && pinning && vp_cpu_set_parse(pinning->emulator_cpus, &set))
         error = vp_pinning_bind(pid, &set);

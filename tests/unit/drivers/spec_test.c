@@ -22,6 +22,7 @@ static char *arguments_of(PbDomain *domain)
     g_autofree VpDiskFds *disks = g_new0(VpDiskFds, domain->spec->n_disks + 1);
     const VpLayerFds layer = {.format = PB_IMAGE_FORMAT_RAW, .fd = 10, .data_fd = -1};
     const VpPortFds serial[] = {{20, -1}, {21, -1}};
+    const int folders[] = {37};
     const VpNicFds nics[] = {
         {.n_queues = 1, .tap_fds = {31}, .vhost_fds = {-1}, .stream_fd = -1},
         {.n_queues = 2, .tap_fds = {32, 33}, .vhost_fds = {34, 35}, .stream_fd = -1},
@@ -52,6 +53,8 @@ static char *arguments_of(PbDomain *domain)
         .firmware = {60, 61, TRUE},
         .dir_fd = 70,
         .tpm_fd = 80,
+        .folder_fds = folders,
+        .vsock_fd = 38,
     };
     assert_null(vp_command_line(&line, &argv));
     g_autofree char *joined = g_strjoinv(" ", argv);
@@ -247,6 +250,66 @@ static void test_devices(void **state)
            " -action watchdog=inject-nmi ");
 }
 
+static PbNumaNode *add_node(PbDomainSpec *spec, const char *cpus, guint64 mib)
+{
+    PbNumaNode *node = vp_pb_new(&pb_numa_node__descriptor);
+
+    vp_pb_set(&node->cpus, cpus);
+    node->memory_bytes = mib << 20;
+    vp_pb_append(&spec->n_numa_nodes, &spec->numa_nodes, node);
+    return node;
+}
+
+/* What a guest has of its host, and the nodes that it sees. */
+static void test_host_parts(void **state)
+{
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+    PbDomainSpec *spec = domain->spec;
+
+    (void)state;
+    PbSharedFolder *folder = vp_pb_new(&pb_shared_folder__descriptor);
+    vp_pb_set(&folder->tag, "data");
+    vp_pb_set(&folder->path, "/srv");
+    vp_pb_append(&spec->n_shared_folders, &spec->shared_folders, folder);
+    spec->vsock = vp_pb_new(&pb_vsock__descriptor);
+    spec->vsock->cid = 4000000000;
+    PbHostDevice *host = vp_pb_new(&pb_host_device__descriptor);
+    vp_pb_set(&host->address, "0000:3b:00.0");
+    host->boot_index = 1;
+    host->no_rom = TRUE;
+    vp_pb_append(&spec->n_host_devices, &spec->host_devices, host);
+    spec->vcpus = 4;
+    spec->memory_bytes = 192 << 20;
+    EXPECT(domain, ",memory-backend=ram ",
+           "{\"qom-type\":\"memory-backend-memfd\",\"id\":\"ram\",\"size\":201326592,\"share\":true}",
+           " -chardev socket,id=fs1,fd=37 ",
+           "{\"driver\":\"vhost-user-fs-pci\",\"id\":\"fs1\",\"chardev\":\"fs1\",\"tag\":\"data\",\"queue-size\":1024,"
+           "\"bus\":\"slot1\",\"addr\":\"0.0\"}",
+           "{\"driver\":\"vhost-vsock-pci\",\"id\":\"vsock0\",\"guest-cid\":4000000000,\"vhostfd\":\"38\",\"bus\":"
+           "\"slot3\",\"addr\":\"0.0\"}",
+           "{\"driver\":\"vfio-pci\",\"id\":\"host2\",\"host\":\"0000:3b:00.0\",\"bus\":\"slot2\",\"addr\":\"0.0\","
+           "\"bootindex\":1,\"rombar\":0}");
+
+    PbNumaNode *first = add_node(spec, "0,2-3", 128);
+    vp_pb_set(&first->host_nodes, "0-1,3");
+    first->policy = PB_NUMA_POLICY_INTERLEAVE;
+    first->n_distances = 2;
+    first->distances = g_new0(guint32, 2);
+    first->distances[0] = 10;
+    first->distances[1] = 21;
+    add_node(spec, "1", 64);
+    spec->memory = vp_pb_new(&pb_memory__descriptor);
+    spec->memory->hugepages = TRUE;
+    spec->memory->hugepage_bytes = 2 << 20;
+    EXPECT(domain,
+           "{\"qom-type\":\"memory-backend-memfd\",\"id\":\"ram-node0\",\"size\":134217728,\"hugetlb\":true,"
+           "\"prealloc\":true,\"hugetlbsize\":2097152,\"share\":true,\"host-nodes\":[0,1,3],\"policy\":\"interleave\"}",
+           " -numa node,nodeid=0,memdev=ram-node0,cpus=0,cpus=2-3 ", " -numa node,nodeid=1,memdev=ram-node1,cpus=1 ",
+           " -numa dist,src=0,dst=1,val=21 ");
+    g_autofree char *arguments = arguments_of(domain);
+    assert_null(strstr(arguments, "memory-backend=ram"));
+}
+
 static void test_before_run(void **state)
 {
     vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
@@ -414,9 +477,10 @@ static void test_no_qemu(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_disks),    cmocka_unit_test(test_pc),         cmocka_unit_test(test_machine),
-        cmocka_unit_test(test_devices),  cmocka_unit_test(test_before_run), cmocka_unit_test(test_slots),
-        cmocka_unit_test(test_firmware), cmocka_unit_test(test_known),      cmocka_unit_test(test_no_qemu),
+        cmocka_unit_test(test_disks),   cmocka_unit_test(test_pc),         cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_devices), cmocka_unit_test(test_host_parts), cmocka_unit_test(test_before_run),
+        cmocka_unit_test(test_slots),   cmocka_unit_test(test_firmware),   cmocka_unit_test(test_known),
+        cmocka_unit_test(test_no_qemu),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
