@@ -141,6 +141,7 @@ static VpError *start(VpDaemon *daemon)
     if (!error)
         services->events = vp_event_hub_new(daemon->store, daemon->pool, daemon->loop, &error);
     services->stats = vp_stats_hub_new(daemon->domains, daemon->loop);
+    services->lines = vp_lines_new(daemon->domains, daemon->loop, daemon->pool);
     if (!error)
         daemon->guard = vp_guard_new(config, services, &error);
     if (error)
@@ -211,6 +212,7 @@ void vp_daemon_free(VpDaemon *daemon)
     vp_domains_free(daemon->domains);
     vp_event_hub_free(daemon->services.events);
     vp_stats_hub_free(daemon->services.stats);
+    vp_lines_free(daemon->services.lines);
     vp_rpc_server_free(daemon->server);
     vp_guard_free(daemon->guard);
     vp_secrets_free(daemon->secrets);

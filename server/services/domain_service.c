@@ -311,6 +311,24 @@ static void watch_domain_stats(VpCall *call, const void *message, void *context)
     vp_stats_hub_watch(services->stats, call, message);
 }
 
+/* ---- streams to a port ---- */
+
+static void open_console(VpCall *call, const void *message, void *context)
+{
+    const VpServices *services = context;
+
+    (void)message;
+    vp_lines_open_console(services->lines, call);
+}
+
+static void open_screen(VpCall *call, const void *message, void *context)
+{
+    const VpServices *services = context;
+
+    (void)message;
+    vp_lines_open_screen(services->lines, call);
+}
+
 const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/CreateDomain", create_domain, VP_RPC_WORKER},
     {"virtplane.v1.DomainService/GetDomain", get_domain, VP_RPC_INLINE},
@@ -328,5 +346,7 @@ const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/DetachDevice", detach_device, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/GetDomainStats", get_domain_stats, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/WatchDomainStats", watch_domain_stats, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/OpenConsole", open_console, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/OpenScreen", open_screen, VP_RPC_INLINE},
     {0},
 };

@@ -6,6 +6,7 @@
 #include "server/jobs/jobs.h"
 #include "server/rpc/rpc.h"
 #include "server/services/access.h"
+#include "server/services/console_line.h"
 #include "server/services/event_hub.h"
 #include "server/services/page_token.h"
 #include "server/services/stats_hub.h"
@@ -21,6 +22,7 @@ typedef struct VpServices {
     VpLoop *loop;
     VpEventHub *events;
     VpStatsHub *stats;
+    VpLines *lines;
     VpSecrets *secrets;
     VpAccessContext *access; /* who calls and what they may do; NULL: nobody asks */
     VpPageKey page_key;

@@ -1,0 +1,118 @@
+"""Consoles and screens over streams: OpenConsole and OpenScreen with a real guest and a real QEMU."""
+import re
+
+import grpc
+import pytest
+
+from harness import guest
+from harness.client import pb
+from harness.console import Stream
+from harness.daemon import wait_until
+from harness.domains import act, create, state
+from harness.errors import Refusal
+
+# Without KVM, and on a busy machine, a guest takes its time to boot.
+pytestmark = pytest.mark.timeout(600)
+
+
+def reason(stream):
+    return Refusal(stream.error).reason
+
+
+def memory_kib(daemon):
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as file:
+        return int(re.search(r"^VmRSS:\s+(\d+)", file.read(), re.M).group(1))
+
+
+def numbers(data):
+    return [int(number) for number in re.findall(rb"^line(\d+)\r?$", data, re.M)]
+
+
+def test_console(daemon, client):
+    """One boot for all that a console does."""
+    guest.start(client, "vm", words="guest.net=off")
+    first = Stream(client, "vm").wait_opened()
+    assert first.opened.device == "serial0"
+    first.until(b"guest ready", guest.BOOT_TIMEOUT)
+    first.type(b"stty -echo; echo $((6 * 7))answer\n")
+    first.until(b"\r\n42answer\r\n")
+    first.sending.put(pb.OpenConsoleRequest(size=pb.ConsoleSize(columns=80, rows=24)))
+
+    # Another one is told who has it; one who watches sees, and may not type; force takes it over.
+    refused = Stream(client, "vm")
+    assert refused.ended() == "FAILED_PRECONDITION" and reason(refused) == "CONSOLE_TAKEN"
+    assert "uid=" in Refusal(refused.error).metadata["caller"]
+    watcher = Stream(client, "vm", read_only=True, scrollback_bytes=65536).wait_opened()
+    watcher.until(b"42answer")
+    first.type(b"echo se''en\n")
+    first.until(b"seen")
+    watcher.until(b"seen")
+    watcher.type(b"x")
+    assert watcher.ended() == "FAILED_PRECONDITION" and reason(watcher) == "CONSOLE_READ_ONLY"
+    second = Stream(client, "vm", force=True).wait_opened()
+    assert first.ended() == "ABORTED" and reason(first) == "CONSOLE_TAKEN_OVER"
+    second.type(b"echo se''cond\n")
+    second.until(b"second")
+    second.half_close()
+    assert second.ended() == "OK"
+
+    # One who reads nothing: the daemon does not grow, and once he has gone the guest goes on.
+    before = memory_kib(daemon)
+    idle = Stream(client, "vm", reads=False)
+    idle.type(b"i=0; while [ $i -lt 20000 ]; do echo line$i; i=$((i + 1)); done; echo do''ne\n")
+    watcher = Stream(client, "vm", read_only=True).wait_opened()
+    watcher.until(b"line1000\r\n", 120)
+    idle.close()
+    seen = b"line1000\r\n" + watcher.until(b"done\r\n", 300)
+    assert numbers(seen) == list(range(1000, 20000))
+    assert memory_kib(daemon) - before < 32 * 1024
+    watcher.close()
+
+    # The daemon's end is no end of the console: what was printed is there again, and what comes follows it.
+    third = Stream(client, "vm").wait_opened()
+    third.type(b"i=0; while [ $i -lt 2000 ]; do echo line$i; i=$((i + 1)); done; echo al''l\n")
+    third.until(b"line5\r\n")
+    daemon.terminate()
+    assert third.ended() == "UNAVAILABLE"
+    daemon.wait_end()
+    daemon.start()
+    client = daemon.client()
+    wait_until(lambda: state(client, "vm") == "RUNNING", "the adoption")
+    third = Stream(client, "vm", scrollback_bytes=200000).wait_opened()
+    third.until(b"all\r\n", 120)
+    again = Stream(client, "vm", read_only=True, scrollback_bytes=100000).wait_opened()
+    printed = again.until(b"all\r\n")
+    assert numbers(printed[printed.rindex(b"line0\r\n"):]) == list(range(2000))
+    assert again.opened.scrollback_bytes <= 100000
+
+    # The end of the domain is the end of the streams.
+    act(client, "PowerOff", "vm")
+    assert third.ended() == "UNAVAILABLE" and again.ended() == "UNAVAILABLE" and reason(third) == "CONSOLE_CLOSED"
+    assert Stream(client, "vm").ended() == "FAILED_PRECONDITION"
+
+
+def test_screen(client):
+    create(client, "vm", driver="qemu", graphics=[pb.GRAPHICS_TYPE_VNC], accelerator=guest.accelerator())
+    act(client, "Start", "vm", paused=True)
+    for _ in range(2):  # each stream is a connection of its own
+        screen = Stream(client, "vm", method="OpenScreen").wait_opened()
+        assert screen.opened.device == "vnc"
+        screen.until(b"RFB 003.008\n")
+        screen.type(b"RFB 003.008\n")
+        screen.wait(lambda: screen.seen[:2] == b"\1\1", "the kinds of security")
+    screen.half_close()
+    assert screen.ended() == "OK"
+    none = Stream(client, "vm", device="serial7")
+    assert none.ended() == "FAILED_PRECONDITION" and reason(none) == "NO_CONSOLE"
+    act(client, "PowerOff", "vm")
+
+
+def test_what_is_no_opening(client):
+    """Streams that do not begin with an opening, or name nothing that is there."""
+    for method, request in (("OpenConsole", pb.OpenConsoleRequest(data=b"x")), ("OpenScreen", pb.OpenScreenRequest(data=b"x"))):
+        with pytest.raises(grpc.RpcError) as refusal:
+            list(getattr(client.domain, method)(iter([request]), timeout=30))
+        assert refusal.value.code().name == "INVALID_ARGUMENT"
+        assert Stream(client, "none", method=method).ended() == "NOT_FOUND"
+    create(client, "off", driver="test")
+    assert Stream(client, "off").ended() == "FAILED_PRECONDITION"
