@@ -65,6 +65,16 @@ void *vp_client_call(VpClient *client, const ProtobufCServiceDescriptor *service
 VpClientStream *vp_client_stream_new(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
                                      const void *request, gint64 timeout_ms, VpError **error);
 
+/* The same for a stream both ways: `request` is its first message, and more are sent until vp_client_stream_close(). */
+VpClientStream *vp_client_stream_open(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
+                                      const void *request, gint64 timeout_ms, VpError **error);
+
+/* Sends one more message, and waits until it is on its way. FALSE: the stream has ended; a read tells why. One thread at a time, beside the one that
+ * reads. */
+gboolean vp_client_stream_send(VpClientStream *stream, const void *message);
+/* No more messages are sent. By the thread that sends. */
+void vp_client_stream_close(VpClientStream *stream);
+
 /* Waits for the next message, owned by the caller, at most `idle_ms` (0: as long as it takes); DEADLINE_EXCEEDED if
  * none comes, which ends the stream. NULL without an error: the stream has ended well. One thread at a time. */
 void *vp_client_stream_read(VpClientStream *stream, gint64 idle_ms, VpError **error);

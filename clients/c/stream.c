@@ -1,4 +1,4 @@
-/* Server streams: see client.h. One queue a stream; each batch is waited for by its own tag. */
+/* Server streams, and streams both ways: see client.h. One queue a stream; each batch is waited for by its own tag. */
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
 
@@ -14,6 +14,7 @@ struct VpClientStream {
     grpc_metadata_array initial;
     grpc_byte_buffer *message; /* where the read that is under way puts its answer */
     VpClientStatus status;
+    char sending;     /* its address is a tag */
     gboolean started; /* the first batch has been waited for */
     gboolean ended;   /* the status has come */
 };
@@ -34,10 +35,22 @@ static void *status_tag(VpClientStream *stream)
     return &stream->status;
 }
 
+static void *send_tag(VpClientStream *stream)
+{
+    return &stream->sending;
+}
+
 static void start_batch(VpClientStream *stream, const grpc_op *ops, size_t count, void *tag)
 {
     /* Fails for wrong use alone. */
     GPR_ASSERT(grpc_call_start_batch(stream->call, ops, count, tag, NULL) == GRPC_CALL_OK);
+}
+
+/* A message was sent, or a stream closed: whether that went well. */
+static gboolean wait_sent(VpClientStream *stream)
+{
+    return grpc_completion_queue_pluck(stream->queue, send_tag(stream), gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
+               .success != 0;
 }
 
 static gboolean wait_for(VpClientStream *stream, void *tag, gint64 idle_ms)
@@ -49,8 +62,9 @@ static gboolean wait_for(VpClientStream *stream, void *tag, gint64 idle_ms)
     return grpc_completion_queue_pluck(stream->queue, tag, until, NULL).type == GRPC_OP_COMPLETE;
 }
 
-VpClientStream *vp_client_stream_new(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
-                                     const void *request, gint64 timeout_ms, VpError **error)
+/* `both`: the client goes on sending. */
+static VpClientStream *stream_new(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
+                                  const void *request, gint64 timeout_ms, gboolean both, VpError **error)
 {
     const ProtobufCMethodDescriptor *found = vp_client_find_method(service, method, request, error);
 
@@ -69,8 +83,8 @@ VpClientStream *vp_client_stream_new(VpClient *client, const ProtobufCServiceDes
     const grpc_op start[] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA},
         {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = stream->request},
-        {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
         {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &stream->initial},
+        {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
     };
     const grpc_op end = {
         .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
@@ -78,9 +92,43 @@ VpClientStream *vp_client_stream_new(VpClient *client, const ProtobufCServiceDes
                                        .status = &stream->status.code,
                                        .status_details = &stream->status.details},
     };
-    start_batch(stream, start, G_N_ELEMENTS(start), start_tag(stream));
+    start_batch(stream, start, G_N_ELEMENTS(start) - (both ? 1 : 0), start_tag(stream));
     start_batch(stream, &end, 1, status_tag(stream));
+    /* The next message may be sent once the first one is. */
+    if (both)
+        stream->started = wait_for(stream, start_tag(stream), 0);
     return stream;
+}
+
+VpClientStream *vp_client_stream_new(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
+                                     const void *request, gint64 timeout_ms, VpError **error)
+{
+    return stream_new(client, service, method, request, timeout_ms, /* both= */ FALSE, error);
+}
+
+VpClientStream *vp_client_stream_open(VpClient *client, const ProtobufCServiceDescriptor *service, const char *method,
+                                      const void *request, gint64 timeout_ms, VpError **error)
+{
+    return stream_new(client, service, method, request, timeout_ms, /* both= */ TRUE, error);
+}
+
+gboolean vp_client_stream_send(VpClientStream *stream, const void *message)
+{
+    grpc_byte_buffer *buffer = vp_client_pack(message);
+    const grpc_op send = {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = buffer};
+
+    start_batch(stream, &send, 1, send_tag(stream));
+    const gboolean sent = wait_sent(stream);
+    grpc_byte_buffer_destroy(buffer);
+    return sent;
+}
+
+void vp_client_stream_close(VpClientStream *stream)
+{
+    const grpc_op close = {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
+
+    start_batch(stream, &close, 1, send_tag(stream));
+    wait_sent(stream);
 }
 
 /* Waits for the end, which is near: the stream has closed or was cancelled. */

@@ -28,6 +28,10 @@ const VpCommand vp_commands[] = {
      vp_domain_list},
     {"domain", "show", NAMES, 1, ANY, "Show domains, by name or uid",
      "  vpctl domain show web\n  vpctl domain show web -o yaml\n", vp_domain_show},
+    {"domain", "console", "NAME", 1, 1, "Connect the terminal with a console; Ctrl-] ends it",
+     "  vpctl domain console web\n  vpctl domain console web --scrollback 4096 --force\n"
+     "  vpctl domain console web --read-only\n",
+     vp_domain_console},
     {"domain", "stats", "[NAME...]", 0, ANY, "Show what domains consume: CPU, memory, disks, interfaces",
      "  vpctl domain stats\n  vpctl domain stats web -o json\n  vpctl domain stats --watch --interval 2s 'web*'\n",
      vp_domain_stats},

@@ -1,5 +1,12 @@
 """Consoles and screens over streams: OpenConsole and OpenScreen with a real guest and a real QEMU."""
+import os
+import pty
 import re
+import select
+import signal
+import subprocess
+import termios
+import time
 
 import grpc
 import pytest
@@ -7,7 +14,7 @@ import pytest
 from harness import guest
 from harness.client import pb
 from harness.console import Stream
-from harness.daemon import wait_until
+from harness.daemon import program, wait_until
 from harness.domains import act, create, state
 from harness.errors import Refusal
 
@@ -26,6 +33,44 @@ def memory_kib(daemon):
 
 def numbers(data):
     return [int(number) for number in re.findall(rb"^line(\d+)\r?$", data, re.M)]
+
+
+def read_until(fd, what, timeout=60):
+    seen, deadline = b"", time.monotonic() + timeout
+    while what not in seen:
+        ready, _, _ = select.select([fd], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"{what!r} did not come; what came: {seen!r}"
+        seen += os.read(fd, 65536)
+    return seen
+
+
+def check_vpctl(daemon):
+    """`vpctl domain console` in a terminal and with a pipe; the terminal is as it was afterwards, also when a signal ended it."""
+    command = [program("VPCTL", "clients/cli/vpctl"), "--connect", daemon.address, "domain", "console", "vm"]
+    for end in (b"\x1d", signal.SIGTERM):
+        ours, theirs = pty.openpty()
+        before = termios.tcgetattr(theirs)
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+            read_until(ours, b"Ctrl-]")
+            assert termios.tcgetattr(theirs) != before
+            os.write(ours, b"echo by''hand\n")
+            read_until(ours, b"byhand\r\n")
+            if end == b"\x1d":
+                os.write(ours, end)
+            else:
+                process.send_signal(end)
+            assert process.wait(30) == 0
+        assert termios.tcgetattr(theirs) == before
+        os.close(ours)
+        os.close(theirs)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(b"echo by''pipe\n")
+        process.stdin.close()
+        read_until(process.stdout.fileno(), b"bypipe\r\n")
+        refused = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        assert refused.returncode == 1 and "is taken by uid=" in refused.stderr
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def test_console(daemon, client):
@@ -82,8 +127,15 @@ def test_console(daemon, client):
     third.until(b"all\r\n", 120)
     again = Stream(client, "vm", read_only=True, scrollback_bytes=100000).wait_opened()
     printed = again.until(b"all\r\n")
-    assert numbers(printed[printed.rindex(b"line0\r\n"):]) == list(range(2000))
+    # What the port had in its hands when its connection went QEMU may lose (docs/console.md): a few lines at one place, and nothing else.
+    missing = sorted(set(range(2000)) - set(numbers(printed[printed.rindex(b"line0\r\n"):])))
+    assert len(missing) <= 8 and (not missing or missing[-1] - missing[0] < 8), missing
     assert again.opened.scrollback_bytes <= 100000
+
+    third.half_close()
+    assert third.ended() == "OK"
+    check_vpctl(daemon)
+    third = Stream(client, "vm").wait_opened()
 
     # The end of the domain is the end of the streams.
     act(client, "PowerOff", "vm")
