@@ -43,7 +43,7 @@ typedef struct VpObservation {
     const PbDomainSpec *live_spec; /* borrowed: what the domain runs with */
     PbPendingDetach *const *pending_detaches;
     gsize n_pending_detaches;
-    gboolean state_stays; /* nothing but the event and what `devices` and `agent` tell */
+    gboolean state_stays;            /* nothing but the event and what `devices` and `agent` tell */
     const PbGuestAgentStatus *agent; /* borrowed; kept until another is told, or pid is 0 */
     gboolean
         notice; /* the event alone: the domain's state and status stay as they are. Is let go if the store does not take it */

@@ -129,8 +129,8 @@ typedef struct VpAsk {
 /* How a question was answered: `error` or `answer`, both borrowed. On any thread; must not block. */
 typedef void (*VpAnswered)(void *data, const VpError *error, const void *answer);
 
-/* Asks the driver of a domain something that waits behind no job. `done` always comes, once, perhaps before this returns. Returns a reference to the task, which
- * may be cancelled, or NULL if `done` was told why not. Any thread; never blocks. */
+/* Asks the driver of a domain something that waits behind no job. `done` always comes, once, perhaps before this returns. Returns a reference to the task,
+ * which may be cancelled, or NULL if `done` was told why not. Any thread; never blocks. */
 VpTask *vp_domains_ask(VpDomains *domains, const VpAsk *question, VpAnswered done, void *data);
 
 typedef struct VpVerbRequest {

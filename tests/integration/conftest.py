@@ -7,6 +7,11 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness.daemon import Daemon  # noqa: E402 # the path above
+from harness.faults import (  # noqa: E402,F401 # the path above; hooks of pytest's
+    pytest_addoption,
+    pytest_collection_finish,
+    pytest_collection_modifyitems,
+)
 
 
 @pytest.fixture

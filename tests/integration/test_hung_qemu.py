@@ -1,7 +1,5 @@
 """A QEMU that does not answer hurts nobody but itself, and a daemon that comes back takes up all that runs, at once."""
-import glob
 import os
-import re
 import signal
 import statistics
 import time
@@ -9,11 +7,12 @@ import time
 import pytest
 
 from harness import images
-from harness.client import TOP, pb
+from harness.client import pb
 from harness.daemon import alive, process_state, wait_until
 from harness.domains import act, create, get, names, state
 from harness.errors import refused
 from harness.events import Events
+from harness.faults import fault
 
 QUICK = "[qemu]\nping_interval_ms=50\nunresponsive_after_ms=400\n"
 FULL = bool(os.environ.get("VIRTPLANE_FULL"))
@@ -47,6 +46,7 @@ def in_time(limit, call, *arguments, **fields):
     assert limit - 0.05 < took < limit + (1 if PLAIN else 5), took
 
 
+@fault(("pause", "reset", "shutdown"), "QEMU is stopped (SIGSTOP)", told="DEADLINE_EXCEEDED in the time asked for; reads answer at once; powering it off works")
 def test_each_call_ends_in_the_time_asked_for(daemon, client):
     pid = start_vm(daemon, client)
     stop(pid)
@@ -61,6 +61,9 @@ def test_each_call_ends_in_the_time_asked_for(daemon, client):
     assert not alive(pid) and state(client, "vm") == "SHUTOFF"
 
 
+@fault("-", "QEMU is stopped (SIGSTOP)",
+       told="after `unresponsive_after_ms` it is UNRESPONSIVE, its calls are refused with `WRONG_STATE`; powering it off works")
+@fault("-", "QEMU goes on (SIGCONT)")
 def test_it_is_shown_as_unresponsive(make_daemon):
     daemon = make_daemon(config=QUICK).start()
     client = daemon.client()
@@ -85,6 +88,7 @@ def test_it_is_shown_as_unresponsive(make_daemon):
     assert events.kinds("vm").count("DOMAIN_CRASHED") == 0
 
 
+@fault("-", "another QEMU is stopped (SIGSTOP)", told="nothing: calls on other domains take as long as before")
 def test_its_neighbour_feels_nothing(make_daemon):
     """Several that hang, with calls that wait for them: another domain's calls take as long as before."""
     daemon = make_daemon(config=QUICK).start()
@@ -121,6 +125,7 @@ def test_power_off_ends_with_the_process(daemon, client):
     assert not PLAIN or statistics.median(took) < 0.15
 
 
+@fault("the daemon's start", "a QEMU hangs", told="the daemon waits for it for a second; it is UNRESPONSIVE")
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_one_that_hangs_keeps_no_daemon_from_its_start(make_daemon, how):
     daemon = make_daemon().start()
@@ -140,6 +145,7 @@ def test_one_that_hangs_keeps_no_daemon_from_its_start(make_daemon, how):
     assert not alive(hung)
 
 
+@fault("-", "the daemon is killed or stopped while domains run")
 def test_many_are_taken_up_at_once(make_daemon):
     """100 domains within a second (fewer in the short run). QEMU itself is what is slow: they are started paused, some at a time."""
     number = 100 if FULL else 30
@@ -167,13 +173,3 @@ def test_many_are_taken_up_at_once(make_daemon):
         act(client, "PowerOff", name, no_wait=True)
     wait_until(lambda: all(state(client, name) == "SHUTOFF" for name in names_of), "all to be off", timeout=60)
     assert daemon.hypervisors() == []
-
-
-def test_the_page_of_faults_names_tests_that_there_are():
-    with open(os.path.join(TOP, "docs", "qemu-faults.md"), encoding="utf-8") as file:
-        named = set(re.findall(r"`(test_\w+)`", file.read()))
-    there = set()
-    for path in glob.glob(os.path.join(TOP, "tests", "integration", "test_*.py")):
-        with open(path, encoding="utf-8") as file:
-            there |= set(re.findall(r"^def (test_\w+)", file.read(), flags=re.M))
-    assert named and named <= there, named - there

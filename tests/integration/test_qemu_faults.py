@@ -12,6 +12,7 @@ from harness.daemon import alive, wait_until
 from harness.domains import act, create, get, state
 from harness.errors import refused
 from harness.events import Events
+from harness.faults import fault
 
 
 def fake_qemu(daemon, script):
@@ -33,6 +34,7 @@ def start_vm(daemon, client, name="vm", **fields):
     return act(client, "Start", name).domain
 
 
+@fault("start", "there is no QEMU", told="`QEMU_NOT_FOUND`, with what to install; GetCapabilities says so beforehand")
 def test_no_qemu_binary(make_daemon):
     daemon = with_binary(make_daemon, "/nonexistent/qemu-system-x86_64").start()
     client = daemon.client()
@@ -45,6 +47,7 @@ def test_no_qemu_binary(make_daemon):
     assert state(client, "vm") == "SHUTOFF"
 
 
+@fault("start", "QEMU exits at once, or refuses its arguments", told="`QEMU_EXITED` with its last words; DOMAIN_START_FAILED")
 def test_a_qemu_that_exits_at_once(make_daemon):
     daemon = make_daemon()
     path = fake_qemu(daemon, 'case "$*" in *-version*) echo "QEMU emulator version 7.2.0"; exit 0;; esac\n'
@@ -62,6 +65,7 @@ def test_a_qemu_that_exits_at_once(make_daemon):
     events.until("DOMAIN_START_FAILED", "vm")
 
 
+@fault("start", "QEMU never answers", told="DEADLINE_EXCEEDED; the process is ended")
 def test_a_qemu_that_never_answers(make_daemon):
     daemon = make_daemon()
     path = fake_qemu(daemon, 'case "$*" in *-version*) echo "QEMU emulator version 7.2.0"; exit 0;; esac\nexec sleep 1000\n')
@@ -76,6 +80,7 @@ def test_a_qemu_that_never_answers(make_daemon):
     act(client, "PowerOff", "vm")
 
 
+@fault("start", "QEMU exits at once, or refuses its arguments")
 def test_qemu_refuses_its_arguments(make_daemon):
     client = make_daemon(config="[qemu]\nallow_arguments=true\n").start().client()
     create(client, "vm", driver="qemu", arguments=["-nonesuch"])
@@ -93,6 +98,7 @@ def test_a_missing_disk(daemon, client):
     assert daemon.hypervisors() == []
 
 
+@fault("start", "another domain that runs has the image", told="the second start is refused: QEMU's lock")
 def test_two_writers_of_one_image(daemon, client):
     disk = images.qcow2(daemon.path("disk.qcow2"))
     for name in ("one", "two"):
@@ -104,6 +110,7 @@ def test_two_writers_of_one_image(daemon, client):
     assert state(client, "one") == "RUNNING" and state(client, "two") == "SHUTOFF"
 
 
+@fault("-", "QEMU is killed", told="DOMAIN_CRASHED, `PROCESS_EXITED`; it can be started again")
 def test_qemu_is_killed_from_outside(daemon, client):
     events = Events(client)
     pid = start_vm(daemon, client).status.pid
@@ -115,6 +122,7 @@ def test_qemu_is_killed_from_outside(daemon, client):
     assert act(client, "Start", "vm").domain.status.state == pb.DOMAIN_STATE_RUNNING
 
 
+@fault("pause", "QEMU is stopped (SIGSTOP)")
 def test_a_hung_qemu(daemon, client):
     """Its reads answer at once, power off works, and another domain feels nothing."""
     pid = start_vm(daemon, client, "hung").status.pid
@@ -130,6 +138,7 @@ def test_a_hung_qemu(daemon, client):
     assert state(client, "hung") == "SHUTOFF" and state(client, "well") == "RUNNING"
 
 
+@fault("-", "QEMU goes on (SIGCONT)", told="DOMAIN_RESPONSIVE, with the state that it has")
 def test_a_hung_qemu_comes_back(daemon, client):
     events = Events(client)
     pid = start_vm(daemon, client).status.pid
@@ -143,6 +152,7 @@ def test_a_hung_qemu_comes_back(daemon, client):
     assert "DOMAIN_CRASHED" not in events.kinds()
 
 
+@fault("-", "the daemon is killed or stopped while domains run", told="DOMAIN_ADOPTED with the present state; 100 of them in less than a second")
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_domains_outlive_the_daemon(make_daemon, how):
     daemon = make_daemon().start()
@@ -166,6 +176,7 @@ def test_domains_outlive_the_daemon(make_daemon, how):
     wait_until(lambda: not alive(before.status.pid), "QEMU's end")
 
 
+@fault("-", "QEMU ends while no daemon runs", told="SHUTOFF, `WHILE_DAEMON_DOWN`, with its last words")
 def test_qemu_dies_while_the_daemon_is_down(make_daemon):
     daemon = make_daemon().start()
     pid = start_vm(daemon, daemon.client()).status.pid
@@ -182,6 +193,7 @@ def test_qemu_dies_while_the_daemon_is_down(make_daemon):
     act(client, "Start", "vm")
 
 
+@fault("start", "the daemon is killed, at any step, or stopped")
 @pytest.mark.parametrize("delay_ms", [0, 5, 15, 30, 60, 120])
 def test_the_daemon_is_killed_during_a_start(make_daemon, delay_ms):
     """At whatever moment: the domain runs or does not, the daemon knows which, and no QEMU is left that nobody knows."""

@@ -15,6 +15,7 @@ from harness.disk import Disk
 from harness.domains import act, create, get, state
 from harness.errors import Refusal, refused
 from harness.events import Events
+from harness.faults import fault
 from harness.steps import CALLS, HOLD_FSYNC, HOLD_IMAGES, Steps
 
 SHARDS = 3
@@ -86,6 +87,7 @@ class Calls(threading.Thread):
 # ---- the daemon dies ----
 
 
+@fault("start", "the disk of the store hangs", told="it waits, with no process")
 def test_no_qemu_before_its_start_is_on_the_disk(make_daemon):
     """The disk hangs: the start waits for it, and a daemon that is killed then leaves nothing behind."""
     daemon, steps, client = with_vm(make_daemon, Steps)
@@ -102,6 +104,8 @@ def test_no_qemu_before_its_start_is_on_the_disk(make_daemon):
     goes_on(daemon)
 
 
+@fault("start", "the daemon is killed, at any step, or stopped",
+       told="the next one finds the domain running or shut off (`WHILE_DAEMON_DOWN`), and no other QEMU")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_killed_at_each_step_of_a_start(make_daemon, shard):
     """At each call that a start makes: the next daemon knows what there is, and the domain can be started, once, and ended."""
@@ -128,6 +132,8 @@ def test_killed_at_each_step_of_a_start(make_daemon, shard):
     assert died > 2
 
 
+@fault("the daemon's start", "the store is put back to a time before a start",
+       told="the process is found by its own record and taken up; if the store does not know the domain the log names the process")
 @pytest.mark.parametrize("what", ["shut off", "unknown"])
 def test_a_store_of_before_the_start(make_daemon, what):
     """The store is put back to an earlier state while a domain runs: the process is found by its own record."""
@@ -166,6 +172,7 @@ def test_a_store_of_before_the_start(make_daemon, what):
     assert daemon.hypervisors() == []
 
 
+@fault("start", "the daemon is killed, at any step, or stopped")
 def test_stopped_during_a_start(make_daemon):
     """SIGTERM at several moments of a start: the daemon ends in time, and the next one knows what there is."""
     daemon = make_daemon().start()
@@ -218,6 +225,7 @@ def test_power_off_asks_the_driver_whatever_is_stored(make_daemon):
     runs_and_ends(daemon, client)
 
 
+@fault("start", "an image does not answer (a dead file server)", told="the start ends at its deadline, by a cancellation or by a power off; nobody else waits")
 def test_slow_images_delay_nobody_else(make_daemon):
     """Images that do not answer, as on a dead file server: more calls and starts than there are threads, and power offs and reads go through at once."""
     daemon = make_daemon()
@@ -260,6 +268,7 @@ def test_slow_images_delay_nobody_else(make_daemon):
 # ---- a disk that is full ----
 
 
+@fault("start", "the disk of the store is full", told="refused with `STORE_FULL`, after some with `STORE_BEHIND`")
 def test_a_start_on_a_full_disk(make_daemon):
     """What cannot be recorded is not begun, and says why; with room again the journal has all of it."""
     daemon, disk, client = with_vm(make_daemon, failing_disk)
@@ -282,6 +291,7 @@ def test_a_start_on_a_full_disk(make_daemon):
     runs_and_ends(daemon, client)
 
 
+@fault("power off", "the disk of the store is full", told="done, answered with `STORE_FULL`, and recorded when there is room")
 def test_a_power_off_on_a_full_disk(make_daemon):
     """It is done, and the answer says that it is not recorded yet."""
     daemon, disk, client = with_vm(make_daemon, failing_disk)
@@ -326,6 +336,7 @@ def act_together(daemon, calls):
     return [call.wait().error for call in made]
 
 
+@fault(("start", "power off", "delete"), "several ask for it at once", told="one start succeeds, all power offs do, and there is one event for each change")
 def test_started_by_several(daemon, client):
     create(client, "vm", driver="qemu")
     for _ in range(3):
@@ -336,6 +347,7 @@ def test_started_by_several(daemon, client):
         act(client, "PowerOff", "vm")
 
 
+@fault(("start", "power off", "delete"), "several ask for it at once")
 def test_powered_off_by_several(daemon, client):
     create(client, "vm", driver="qemu")
     events = Events(client)
@@ -347,6 +359,7 @@ def test_powered_off_by_several(daemon, client):
         assert events.kinds().count("DOMAIN_POWERED_OFF") == number + 1
 
 
+@fault(("start", "power off", "delete"), "several ask for it at once")
 def test_started_while_it_is_powered_off(daemon, client):
     """The start waits its turn, or is overtaken: one of the two, and the domain is as the answers say."""
     create(client, "vm", driver="qemu")
@@ -360,6 +373,7 @@ def test_started_while_it_is_powered_off(daemon, client):
         all_known(daemon, client)
 
 
+@fault(("start", "power off", "delete"), "several ask for it at once")
 def test_deleted_by_several_and_started(daemon, client):
     def delete(client):
         return client.domain.DeleteDomain(pb.DeleteDomainRequest(name="vm"))
