@@ -176,6 +176,15 @@ static void a_page_of_large_domains(void **state)
     assert_int_equal(seen, 20);
 }
 
+static gboolean can(const PbDriverCapabilities *driver, const char *method)
+{
+    for (size_t i = 0; i < driver->n_methods; i++) {
+        if (strcmp(driver->methods[i], method) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static void drivers_tell_what_they_can(void **state)
 {
     World *world = *state;
@@ -189,7 +198,9 @@ static void drivers_tell_what_they_can(void **state)
     }
     assert_non_null(test);
     assert_true(test->available);
-    assert_int_equal(test->n_methods, 9);
+    assert_true(can(test, "StartDomain"));
+    assert_true(can(test, "GetDomainStats"));
+    assert_false(can(test, "MigrateDomain"));
 }
 
 int main(void)
