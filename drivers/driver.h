@@ -124,6 +124,10 @@ struct VpDriverOps {
     /* PbDomainStats: the counters now; name, uid, time and state are filled in by the caller. */
     VpDriverOp stats;
 
+    /* PbScreenshotHeader: the format of the picture that is in the task's output by then; its size is read there. The request is a
+     * PbTakeScreenshotRequest, of which `screen` counts. */
+    VpDriverOp screenshot;
+
     /* ---- changes of what runs ---- */
 
     /* Makes the domain run with another spec: the task's request is a PbUpdateDomainRequest, whose domain.spec (complete, checked) is what is wanted, whose

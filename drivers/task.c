@@ -1,6 +1,9 @@
 /* Tasks: see task.h. The mutex guards the hook; the hook itself is called without it. */
 #include "drivers/task.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "base/pb.h"
 #include "base/thread.h"
 
@@ -11,6 +14,7 @@ struct VpTask {
     gboolean paused;
     void *request;
     void *answer;
+    int output; /* -1: none */
     void (*done)(void *data, VpError *error);
     void *done_data;
     gint finished;
@@ -29,6 +33,7 @@ VpTask *vp_task_new(const PbDomain *domain, gint64 deadline_us, void (*done)(voi
     VpTask *task = g_new0(VpTask, 1);
 
     task->refs = 1;
+    task->output = -1;
     task->domain = vp_pb_dup(domain);
     task->deadline_us = deadline_us;
     task->done = done;
@@ -51,6 +56,8 @@ void vp_task_unref(VpTask *task)
     vp_pb_free(task->domain);
     vp_pb_free(task->request);
     vp_pb_free(task->answer);
+    if (task->output >= 0)
+        close(task->output);
     pthread_cond_destroy(&task->hook_returned);
     pthread_mutex_destroy(&task->mutex);
     g_free(task);
@@ -85,6 +92,18 @@ void vp_task_set_request(VpTask *task, const void *message)
 const void *vp_task_request(const VpTask *task)
 {
     return task->request;
+}
+
+void vp_task_set_output(VpTask *task, int fd)
+{
+    if (task->output >= 0)
+        close(task->output);
+    task->output = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+int vp_task_output(const VpTask *task)
+{
+    return task->output;
 }
 
 void vp_task_set_answer(VpTask *task, void *message)

@@ -30,6 +30,11 @@ gboolean vp_task_paused(const VpTask *task);
 void vp_task_set_request(VpTask *task, const void *message);
 const void *vp_task_request(const VpTask *task);
 
+/* Where the driver writes what is too large for an answer: a file without a name. Set before the driver gets the task, which keeps a
+ * copy of the descriptor. -1: there is none. */
+void vp_task_set_output(VpTask *task, int fd);
+int vp_task_output(const VpTask *task);
+
 /* The answer to a question (drivers/driver.h): a message, consumed; the driver sets it before it finishes the task well. Read once the task is finished. */
 void vp_task_set_answer(VpTask *task, void *message);
 const void *vp_task_answer(const VpTask *task);

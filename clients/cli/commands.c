@@ -32,6 +32,9 @@ const VpCommand vp_commands[] = {
      "  vpctl domain console web\n  vpctl domain console web --scrollback 4096 --force\n"
      "  vpctl domain console web --read-only\n",
      vp_domain_console},
+    {"domain", "screenshot", "NAME FILE", 2, 2, "Save a picture of a domain's screen; FILE may be -",
+     "  vpctl domain screenshot web web.png\n  vpctl domain screenshot web --format ppm - | pnmtojpeg >web.jpg\n",
+     vp_domain_screenshot},
     {"domain", "stats", "[NAME...]", 0, ANY, "Show what domains consume: CPU, memory, disks, interfaces",
      "  vpctl domain stats\n  vpctl domain stats web -o json\n  vpctl domain stats --watch --interval 2s 'web*'\n",
      vp_domain_stats},

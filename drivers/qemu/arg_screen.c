@@ -1,5 +1,6 @@
 /* The arguments of the screen, of what shows it, and of USB. See arguments.h. */
 #include "arguments.h"
+#include "ids.h"
 #include "layout.h"
 
 /* The sockets' paths are short by way of the folder's descriptor, however long the folder's own is. */
@@ -40,7 +41,7 @@ void vp_args_screen(VpArguments *args)
         add_graphics(args, spec->graphics[i]);
     if (!driver)
         return;
-    json_t *device = json_pack("{s:s, s:s}", "driver", driver, "id", "video0");
+    json_t *device = json_pack("{s:s, s:s}", "driver", driver, "id", VP_ID_VIDEO);
 
     vp_args_address(args, device, VP_SLOT_VIDEO);
     vp_args_json(args, "-device", device);

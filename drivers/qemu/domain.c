@@ -5,6 +5,7 @@
 
 #include "base/pb.h"
 #include "command_line.h"
+#include "screenshot.h"
 #include "start.h"
 #include "stats.h"
 
@@ -58,6 +59,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
         vp_process_clear(&g_array_index(domain->helpers, VpProcess, i));
     g_array_unref(domain->helpers);
     vp_qemu_stats_free(domain->stats);
+    vp_qemu_screenshot_free(domain->screenshot);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);

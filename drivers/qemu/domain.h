@@ -17,6 +17,7 @@
 typedef struct VpQemuDomain VpQemuDomain;
 typedef struct VpQemuOp VpQemuOp;
 typedef struct VpQemuStart VpQemuStart;
+typedef struct VpQemuScreenshot VpQemuScreenshot;
 typedef struct VpQemuStats VpQemuStats;
 
 typedef struct VpQemuDriver {
@@ -57,6 +58,7 @@ typedef enum VpOpKind {
     VP_OP_PAUSE,
     VP_OP_RESUME,
     VP_OP_STATS,
+    VP_OP_SCREENSHOT,
 } VpOpKind;
 
 /* A task in the driver's hands. */
@@ -129,8 +131,9 @@ struct VpQemuDomain {
     gboolean killed;        /* a power off was asked for */
     gboolean pause_asked;
     gboolean resume_asked;
-    VpQemuStats *stats; /* NULL: nobody has asked for counters yet */
-    char *io_error;     /* the device whose error will stop the guest */
+    VpQemuStats *stats;           /* NULL: nobody has asked for counters yet */
+    VpQemuScreenshot *screenshot; /* the same for pictures */
+    char *io_error;               /* the device whose error will stop the guest */
     VpNoticeLimit notices[VP_NOTICE_KINDS];
     VpAgent *agent; /* while the handles are open; without a port in the spec it never connects */
     PbGuestAgentStatus agent_told;

@@ -284,6 +284,11 @@ static void qemu_stats(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_STATS);
 }
 
+static void qemu_screenshot(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_SCREENSHOT);
+}
+
 /* ---- the driver ---- */
 
 /* A setting in milliseconds, at least 10. */
@@ -395,4 +400,5 @@ const VpDriverOps vp_qemu_driver = {
     .resume = qemu_resume,
     .forget = qemu_forget,
     .stats = qemu_stats,
+    .screenshot = qemu_screenshot,
 };

@@ -25,5 +25,8 @@ const PbDisk *vp_id_disk_of_node(const PbDomainSpec *spec, const char *node);
 char *vp_id_nic(const PbInterface *interface);
 char *vp_id_netdev(const PbInterface *interface);
 
+/* The graphics adapter. */
+#define VP_ID_VIDEO "video0"
+
 /* The port of the guest's agent, a device, and what is behind it, a character device. */
 #define VP_ID_AGENT "agent"

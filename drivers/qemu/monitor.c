@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "ids.h"
 #include "nodes.h"
+#include "screenshot.h"
 #include "stats.h"
 
 /* How often the log's size is looked at, in pings. */
@@ -203,6 +204,7 @@ static void on_closed(void *data, const VpError *error)
     VpQemuDomain *domain = data;
 
     vp_qmp_close(g_steal_pointer(&domain->qmp));
+    vp_qemu_screenshot_disconnected(domain);
     note_silence(domain);
     /* The usual cause is the end of the process, which the pidfd tells. If it is not, the next ping connects again. */
     if (domain->phase == VP_PHASE_STARTING && error->reason && strcmp(error->reason, "QMP_PROTOCOL") == 0)

@@ -3,10 +3,15 @@
 #include "domain.h"
 
 static const char *const verbs[] = {
-    [VP_OP_START] = "start",       [VP_OP_ADOPT] = "adoption",
-    [VP_OP_SHUTDOWN] = "shutdown", [VP_OP_POWER_OFF] = "power off",
-    [VP_OP_RESET] = "reset",       [VP_OP_PAUSE] = "pause",
-    [VP_OP_RESUME] = "resume",     [VP_OP_STATS] = "reading of the counters",
+    [VP_OP_START] = "start",
+    [VP_OP_ADOPT] = "adoption",
+    [VP_OP_SHUTDOWN] = "shutdown",
+    [VP_OP_POWER_OFF] = "power off",
+    [VP_OP_RESET] = "reset",
+    [VP_OP_PAUSE] = "pause",
+    [VP_OP_RESUME] = "resume",
+    [VP_OP_STATS] = "reading of the counters",
+    [VP_OP_SCREENSHOT] = "taking of a picture",
 };
 
 const char *vp_qemu_op_verb(const VpQemuOp *op)

@@ -2,6 +2,7 @@
 #include "qmp.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,10 +17,17 @@ typedef struct Pending {
     guint64 id;
     gint64 deadline_us; /* 0: none */
     char *line;         /* not sent yet; NULL: sent */
+    int fd;             /* goes with the line; -1: none */
     gboolean refused;   /* never to be sent: too much is under way */
     VpQmpDone done;
     void *data;
 } Pending;
+
+/* A descriptor that goes out with the byte of `output` that is `at` bytes from its begin. */
+typedef struct Passed {
+    gsize at;
+    int fd;
+} Passed;
 
 struct VpQmp {
     uv_poll_t poll;
@@ -40,12 +48,20 @@ struct VpQmp {
     GByteArray *input;
     gsize scanned; /* bytes of `input` known to hold no end of line */
     GByteArray *output;
+    GArray *passed; /* of Passed, in the order of their places */
 };
 
 static void arm(VpQmp *qmp);
 static void fail(VpQmp *qmp, VpError *error);
 
 /* ---- the end ---- */
+
+static void drop_passed(VpQmp *qmp)
+{
+    for (guint i = 0; i < qmp->passed->len; i++)
+        close(g_array_index(qmp->passed, Passed, i).fd);
+    g_array_set_size(qmp->passed, 0);
+}
 
 static void handle_closed(uv_handle_t *handle)
 {
@@ -54,6 +70,8 @@ static void handle_closed(uv_handle_t *handle)
     if (--qmp->handles > 0)
         return;
     close(qmp->fd);
+    drop_passed(qmp);
+    g_array_unref(qmp->passed);
     vp_error_free(qmp->failure);
     g_byte_array_unref(qmp->input);
     g_byte_array_unref(qmp->output);
@@ -81,6 +99,8 @@ static void pending_end(VpQmp *qmp, Pending *pending, json_t *result, VpError *e
 {
     enter(qmp);
     pending->done(pending->data, result, error);
+    if (pending->fd >= 0)
+        close(pending->fd);
     g_free(pending->line);
     g_free(pending);
     leave(qmp);
@@ -185,28 +205,71 @@ static void arm(VpQmp *qmp)
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
+/* Sends up to the next byte that a descriptor goes with, or that byte's part with it. */
+static ssize_t send_some(VpQmp *qmp)
+{
+    const Passed *passed = qmp->passed->len > 0 ? &g_array_index(qmp->passed, Passed, 0) : NULL;
+    const Passed *next = qmp->passed->len > 1 ? passed + 1 : NULL;
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+
+    if (!passed || passed->at > 0)
+        return send(qmp->fd, qmp->output->data, passed ? passed->at : qmp->output->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct iovec bytes = {.iov_base = qmp->output->data, .iov_len = next ? next->at : qmp->output->len};
+    struct msghdr message = {.msg_iov = &bytes,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    control.header =
+        (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &passed->fd, sizeof(int));
+    const ssize_t n = sendmsg(qmp->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0) {
+        close(passed->fd);
+        g_array_remove_index(qmp->passed, 0);
+    }
+    return n;
+}
+
 static void flush(VpQmp *qmp)
 {
     while (qmp->output->len > 0) {
-        const ssize_t n = send(qmp->fd, qmp->output->data, qmp->output->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const ssize_t n = send_some(qmp);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN) {
             /* What the peer said before it went is still to be read: the end of the input tells the failure. */
             g_byte_array_set_size(qmp->output, 0);
+            drop_passed(qmp);
             break;
         }
         if (n < 0)
             break;
         g_byte_array_remove_range(qmp->output, 0, (guint)n);
+        for (guint i = 0; i < qmp->passed->len; i++)
+            g_array_index(qmp->passed, Passed, i).at -= (gsize)n;
     }
     uv_poll_start(&qmp->poll, UV_READABLE | (qmp->output->len > 0 ? UV_WRITABLE : 0), on_poll);
 }
 
-static void append_line(VpQmp *qmp, const char *line)
+static void append_line(VpQmp *qmp, const char *line, int fd)
 {
+    const Passed passed = {.at = qmp->output->len, .fd = fd};
+
+    if (fd >= 0)
+        g_array_append_val(qmp->passed, passed);
     g_byte_array_append(qmp->output, (const guint8 *)line, (guint)strlen(line));
+}
+
+static int take_fd(Pending *pending)
+{
+    const int fd = pending->fd;
+
+    pending->fd = -1;
+    return fd;
 }
 
 /* Sends what waited for the negotiation. */
@@ -217,12 +280,18 @@ static void send_waiting(VpQmp *qmp)
         g_autofree char *line = g_steal_pointer(&pending->line);
 
         if (line)
-            append_line(qmp, line);
+            append_line(qmp, line, take_fd(pending));
     }
     flush(qmp);
 }
 
 void vp_qmp_execute(VpQmp *qmp, const char *command, json_t *arguments, gint64 deadline_us, VpQmpDone done, void *data)
+{
+    vp_qmp_execute_with_fd(qmp, command, arguments, -1, deadline_us, done, data);
+}
+
+void vp_qmp_execute_with_fd(VpQmp *qmp, const char *command, json_t *arguments, int fd, gint64 deadline_us,
+                            VpQmpDone done, void *data)
 {
     Pending *pending = g_new0(Pending, 1);
     json_t *request = json_pack("{s:s, s:I}", "execute", command, "id", (json_int_t)qmp->next_id);
@@ -235,6 +304,7 @@ void vp_qmp_execute(VpQmp *qmp, const char *command, json_t *arguments, gint64 d
     const gboolean full = qmp->pending.length >= VP_QMP_MAX_PENDING || qmp->output->len > VP_QMP_MAX_OUTPUT;
     pending->id = qmp->next_id++;
     pending->deadline_us = deadline_us;
+    pending->fd = fd < 0 || full ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
     pending->line = full ? NULL : g_strconcat(text, "\n", NULL);
     pending->done = done;
     pending->data = data;
@@ -247,7 +317,7 @@ void vp_qmp_execute(VpQmp *qmp, const char *command, json_t *arguments, gint64 d
     if (qmp->ready && !qmp->failure && pending->line) {
         g_autofree char *line = g_steal_pointer(&pending->line);
 
-        append_line(qmp, line);
+        append_line(qmp, line, take_fd(pending));
         if (!qmp->held)
             flush(qmp);
     }
@@ -305,12 +375,13 @@ static void on_greeting(VpQmp *qmp)
 
     qmp->greeted = TRUE;
     pending->id = qmp->next_id++;
+    pending->fd = -1;
     pending->done = on_negotiated;
     pending->data = qmp;
     g_queue_push_tail(&qmp->pending, pending);
     g_autofree char *line =
         g_strdup_printf("{\"execute\":\"qmp_capabilities\",\"id\":%" G_GUINT64_FORMAT "}\n", pending->id);
-    append_line(qmp, line);
+    append_line(qmp, line, -1);
     flush(qmp);
 }
 
@@ -454,6 +525,7 @@ VpQmp *vp_qmp_new(uv_loop_t *uv, int fd, const VpQmpHandler *handler, void *data
     g_queue_init(&qmp->pending);
     qmp->input = g_byte_array_new();
     qmp->output = g_byte_array_new();
+    qmp->passed = g_array_new(FALSE, FALSE, sizeof(Passed));
     uv_poll_start(&qmp->poll, UV_READABLE, on_poll);
     return qmp;
 }

@@ -37,6 +37,10 @@ VpQmp *vp_qmp_new(uv_loop_t *uv, int fd, const VpQmpHandler *handler, void *data
  * is called once, never before this returns. */
 void vp_qmp_execute(VpQmp *qmp, const char *command, json_t *arguments, gint64 deadline_us, VpQmpDone done, void *data);
 
+/* The same, and passes a copy of the descriptor `fd` along with the command (SCM_RIGHTS). */
+void vp_qmp_execute_with_fd(VpQmp *qmp, const char *command, json_t *arguments, int fd, gint64 deadline_us,
+                            VpQmpDone done, void *data);
+
 /* Between the two commands are gathered, to be sent in one write. */
 void vp_qmp_hold(VpQmp *qmp);
 void vp_qmp_send(VpQmp *qmp);

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include "screenshot.h"
 #include "stats.h"
 
 /* The answer to a command of an operation; holds a reference to it. */
@@ -112,6 +113,9 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
         break;
     case VP_OP_STATS:
         vp_qemu_stats_begin(domain, op);
+        break;
+    case VP_OP_SCREENSHOT:
+        vp_qemu_screenshot_begin(domain, op);
         break;
     default:
         send_command(domain, op, "system_reset");

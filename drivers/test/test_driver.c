@@ -7,8 +7,11 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "change.h"
+#include "drivers/screen.h"
 #include "drivers/spec_change.h"
 #include "faults.h"
+#include "picture.h"
+#include "virtplane/v1/domain_console.pb-c.h"
 #include "virtplane/v1/domain_stats.pb-c.h"
 
 typedef struct TestDriver {
@@ -430,6 +433,25 @@ static VpError *stats_apply(TestOp *op)
     return NULL;
 }
 
+static VpError *screenshot_apply(TestOp *op)
+{
+    const PbTakeScreenshotRequest *request = vp_task_request(op->task);
+    const TestDomain *domain = op_find(op);
+
+    if (!domain)
+        return not_running(op);
+    VpError *error = vp_spec_check_screen(domain->devices.live, op_spec(op)->name, request->screen);
+    if (error)
+        return error;
+    error = vp_test_picture(vp_task_output(op->task), op_spec(op)->uid, domain->state == PB_DOMAIN_STATE_PAUSED);
+    if (error)
+        return vp_error_prefix(error, "domain %s", op_spec(op)->name);
+    PbScreenshotHeader *header = vp_pb_new(&pb_screenshot_header__descriptor);
+    header->format = PB_SCREENSHOT_FORMAT_PPM;
+    vp_task_set_answer(op->task, header);
+    return NULL;
+}
+
 /* The memory that held the domain went with the former daemon. */
 static VpError *adopt_apply(TestOp *op)
 {
@@ -455,6 +477,7 @@ static const Verb verb_resume = {"resume", NULL, resume_apply};
 static const Verb verb_change = {"change", NULL, change_apply};
 static const Verb verb_adopt = {"adopt", NULL, adopt_apply};
 static const Verb verb_stats = {"stats", NULL, stats_apply};
+static const Verb verb_screenshot = {"screenshot", NULL, screenshot_apply};
 
 static void test_start(VpDriver *driver, VpTask *task)
 {
@@ -504,6 +527,11 @@ static void test_change(VpDriver *driver, VpTask *task)
 static void test_stats(VpDriver *driver, VpTask *task)
 {
     op_start(driver, task, &verb_stats);
+}
+
+static void test_screenshot(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_screenshot);
 }
 
 /* ---- the driver ---- */
@@ -605,4 +633,5 @@ const VpDriverOps vp_test_driver = {
     .forget = test_forget,
     .change = test_change,
     .stats = test_stats,
+    .screenshot = test_screenshot,
 };

@@ -12,8 +12,9 @@
 #define MAX_QUESTIONS 16
 
 #define STATE(name) (1u << PB_DOMAIN_STATE_##name)
+#define ANSWERS (STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN))
 /* A hypervisor is there; whether it answers is for it to show. */
-#define RUNS (STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN) | STATE(UNRESPONSIVE))
+#define RUNS (ANSWERS | STATE(UNRESPONSIVE))
 
 static const struct QuestionRule {
     const char *method;
@@ -23,6 +24,8 @@ static const struct QuestionRule {
     guint64 timeout_ms;
 } rules[] = {
     [VP_QUESTION_STATS] = {"GetDomainStats", "read the counters of", offsetof(VpDriverOps, stats), RUNS, 1000},
+    [VP_QUESTION_SCREENSHOT] = {"TakeScreenshot", "take a picture of", offsetof(VpDriverOps, screenshot), ANSWERS,
+                                10000},
 };
 
 /* One question under way. */
@@ -133,6 +136,7 @@ static VpError *ask(VpDomains *domains, const VpAsk *question, VpAnswered done, 
     asking->done = done;
     asking->data = data;
     vp_task_set_request(asking->task, question->request);
+    vp_task_set_output(asking->task, question->has_output ? question->output : -1);
     g_autoptr(VpTask) task = vp_task_ref(asking->task);
     if (!vp_pool_submit(domains->pool, run, asking)) {
         handed_over(domains);

@@ -228,11 +228,12 @@ static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabiliti
         gboolean there;
         const char *method;
     } methods[] = {
-        {ops->start != NULL, "StartDomain"},        {ops->shutdown != NULL, "ShutdownDomain"},
-        {ops->power_off != NULL, "PowerOffDomain"}, {ops->reboot != NULL, "RebootDomain"},
-        {ops->reset != NULL, "ResetDomain"},        {ops->pause != NULL, "PauseDomain"},
-        {ops->resume != NULL, "ResumeDomain"},      {ops->stats != NULL, "GetDomainStats"},
-        {ops->change != NULL, "AttachDevice"},      {ops->change != NULL, "DetachDevice"},
+        {ops->start != NULL, "StartDomain"},         {ops->shutdown != NULL, "ShutdownDomain"},
+        {ops->power_off != NULL, "PowerOffDomain"},  {ops->reboot != NULL, "RebootDomain"},
+        {ops->reset != NULL, "ResetDomain"},         {ops->pause != NULL, "PauseDomain"},
+        {ops->resume != NULL, "ResumeDomain"},       {ops->stats != NULL, "GetDomainStats"},
+        {ops->screenshot != NULL, "TakeScreenshot"}, {ops->change != NULL, "AttachDevice"},
+        {ops->change != NULL, "DetachDevice"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {

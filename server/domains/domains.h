@@ -115,7 +115,8 @@ typedef enum VpVerb {
 } VpVerb;
 
 typedef enum VpQuestion {
-    VP_QUESTION_STATS, /* answered with PbDomainStats */
+    VP_QUESTION_STATS,      /* answered with PbDomainStats */
+    VP_QUESTION_SCREENSHOT, /* with PbScreenshotHeader; the picture is in `output` */
 } VpQuestion;
 
 typedef struct VpAsk {
@@ -124,6 +125,8 @@ typedef struct VpAsk {
     const char *uid;
     const void *request; /* a message for the driver, or NULL; copied */
     guint64 timeout_ms;  /* 0: the question's default */
+    gboolean has_output; /* as vp_task_set_output() */
+    int output;
 } VpAsk;
 
 /* How a question was answered: `error` or `answer`, both borrowed. On any thread; must not block. */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/pb.h"
+#include "server/services/screenshot.h"
 #include "server/services/services.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 
@@ -329,6 +330,11 @@ static void open_screen(VpCall *call, const void *message, void *context)
     vp_lines_open_screen(services->lines, call);
 }
 
+static void take_screenshot(VpCall *call, const void *message, void *context)
+{
+    vp_screenshot_take(context, call, message);
+}
+
 const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/CreateDomain", create_domain, VP_RPC_WORKER},
     {"virtplane.v1.DomainService/GetDomain", get_domain, VP_RPC_INLINE},
@@ -348,5 +354,6 @@ const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/WatchDomainStats", watch_domain_stats, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/OpenConsole", open_console, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/OpenScreen", open_screen, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/TakeScreenshot", take_screenshot, VP_RPC_INLINE},
     {0},
 };

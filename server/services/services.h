@@ -30,6 +30,7 @@ typedef struct VpServices {
     const VpImagePolicy *images;
     gint inspecting;              /* InspectPath calls under way; atomic */
     gint copying;                 /* and those that read all of the store */
+    gint pictures;                /* TakeScreenshot calls */
     const char *const *addresses; /* set once they are bound, while calls are served: atomic */
     gint64 start_wall_us;
 } VpServices;

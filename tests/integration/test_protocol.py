@@ -19,7 +19,7 @@ BUILT = {
     "AuthService": {"GetIdentity", "CheckAccess"},
     "DomainService": {"CreateDomain", "GetDomain", "ListDomains", "UpdateDomain", "DeleteDomain", "StartDomain", "ShutdownDomain",
                       "PowerOffDomain", "RebootDomain", "ResetDomain", "PauseDomain", "ResumeDomain", "AttachDevice", "DetachDevice",
-                      "GetDomainStats", "WatchDomainStats", "OpenConsole", "OpenScreen"},
+                      "GetDomainStats", "WatchDomainStats", "OpenConsole", "OpenScreen", "TakeScreenshot"},
     "EventService": {"WatchEvents", "ListEvents"},
     "HostService": {"GetHost", "GetCapabilities"},
     "ImageService": {"ProbeImage", "InspectChain", "InspectPath", "RecordBackingFormat"},
