@@ -21,7 +21,8 @@ static void get_daemon(VpCall *call, const void *message, void *context)
     daemon.addresses = (char **)g_atomic_pointer_get(&services->addresses);
     daemon.n_addresses = g_strv_length(daemon.addresses);
     daemon.state_dir = (char *)services->state_dir;
-    daemon.revision = vp_store_revision(services->store);
+    /* Not vp_store_revision(): who was answered a change asks next, and finds it counted. */
+    daemon.revision = vp_store_journal_end(services->store);
     daemon.oldest_revision = vp_store_oldest_revision(services->store);
     response.daemon = &daemon;
     vp_call_reply(call, &response);
