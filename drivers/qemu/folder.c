@@ -110,6 +110,27 @@ static char *boot_id(void)
     return g_strstrip(text);
 }
 
+/* Writes the text aside and renames it into place: it is there whole or not at all. Not waited for by the disk, which costs a start more than all else: it has
+ * to outlive the daemon, not the host, and what is left of it after that is of another boot, or no record. 0, or what errno says. */
+static int write_aside(const char *path, const char *text)
+{
+    g_autofree char *aside = g_strconcat(path, ".new", NULL);
+    const ssize_t length = (ssize_t)strlen(text);
+
+    const int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    const ssize_t n = write(fd, text, (size_t)length);
+    int errnum = n == length ? 0 : n < 0 ? errno : ENOSPC;
+    if (close(fd) < 0 && !errnum)
+        errnum = errno;
+    if (!errnum && rename(aside, path) < 0)
+        errnum = errno;
+    if (errnum)
+        unlink(aside);
+    return errnum;
+}
+
 VpError *vp_folder_write_record(const char *dir, const VpRecord *record)
 {
     g_autofree char *path = g_build_filename(dir, "process", NULL);
@@ -118,13 +139,12 @@ VpError *vp_folder_write_record(const char *dir, const VpRecord *record)
         g_strdup_printf("[" GROUP "]\npid=%d\nstart_ticks=%" G_GUINT64_FORMAT
                         "\nboot_id=%s\npaused=%s\naccelerator=%d\n",
                         record->pid, record->start_ticks, boot, record->paused ? "true" : "false", record->accelerator);
-    g_autoptr(GError) failure = NULL;
 
-    /* Written aside and renamed: it is there whole or not at all. It has to outlive the daemon, not the host. */
-    if (!g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &failure))
-        return vp_error_new(failure->code == G_FILE_ERROR_NOSPC ? VP_RESOURCE_EXHAUSTED : VP_INTERNAL, "STATE_DIR",
-                            "cannot write down the process of the domain: %s", failure->message);
-    return NULL;
+    const int errnum = write_aside(path, text);
+    if (errnum == 0)
+        return NULL;
+    return vp_error_new(errnum == ENOSPC ? VP_RESOURCE_EXHAUSTED : VP_INTERNAL, "STATE_DIR",
+                        "cannot write down the process of the domain in %s: %s", path, g_strerror(errnum));
 }
 
 VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record)

@@ -169,6 +169,21 @@ LibvirtPeer *libvirt_peer_new(const char *dir)
     return g_steal_pointer(&peer);
 }
 
+void *libvirt_peer_symbol(LibvirtPeer *peer, const char *name)
+{
+    return dlsym(peer->library, name);
+}
+
+void *libvirt_peer_connection(LibvirtPeer *peer)
+{
+    return peer->connection;
+}
+
+const char *libvirt_peer_uri(const LibvirtPeer *peer)
+{
+    return peer->uri;
+}
+
 typedef struct Client {
     LibvirtPeer *peer;
     pthread_t thread;

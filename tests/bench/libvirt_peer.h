@@ -10,6 +10,11 @@ typedef struct LibvirtPeer LibvirtPeer;
 LibvirtPeer *libvirt_peer_new(const char *dir);
 void libvirt_peer_free(LibvirtPeer *peer);
 
+/* For what else is measured of it (libvirt_domain.h): a function of its library or NULL, its connection, and where others connect to; borrowed. */
+void *libvirt_peer_symbol(LibvirtPeer *peer, const char *name);
+void *libvirt_peer_connection(LibvirtPeer *peer);
+const char *libvirt_peer_uri(const LibvirtPeer *peer);
+
 /* Makes a storage pool of a folder. FALSE, with a line, if libvirt cannot. */
 gboolean libvirt_peer_pool(LibvirtPeer *peer, const char *folder);
 /* One virStoragePoolRefresh of it, in milliseconds. */
