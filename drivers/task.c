@@ -17,6 +17,8 @@ struct VpTask {
     int output; /* -1: none */
     void (*done)(void *data, VpError *error);
     void *done_data;
+    void (*progress)(void *data, guint percent, const char *message);
+    void *progress_data;
     gint finished;
 
     pthread_mutex_t mutex;
@@ -115,6 +117,19 @@ void vp_task_set_answer(VpTask *task, void *message)
 const void *vp_task_answer(const VpTask *task)
 {
     return task->answer;
+}
+
+void vp_task_set_progress_hook(VpTask *task, void (*progress)(void *data, guint percent, const char *message),
+                               void *data)
+{
+    task->progress = progress;
+    task->progress_data = data;
+}
+
+void vp_task_progress(VpTask *task, guint percent, const char *message)
+{
+    if (task->progress)
+        task->progress(task->progress_data, MIN(percent, 100), message);
 }
 
 void vp_task_finish(VpTask *task, VpError *error)

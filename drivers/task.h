@@ -39,6 +39,13 @@ int vp_task_output(const VpTask *task);
 void vp_task_set_answer(VpTask *task, void *message);
 const void *vp_task_answer(const VpTask *task);
 
+/* Who is told how far it is; set before the driver gets the task. */
+void vp_task_set_progress_hook(VpTask *task, void (*progress)(void *data, guint percent, const char *message),
+                               void *data);
+/* Tells how far it is, 0 to 100, and what is being done now, for a person. As often as the driver likes; any thread, neither beside vp_task_finish() nor
+ * after it. */
+void vp_task_progress(VpTask *task, guint percent, const char *message);
+
 /* Ends the task; `error` is consumed. A second call is a bug and aborts. Gives up the driver's reference. */
 void vp_task_finish(VpTask *task, VpError *error);
 

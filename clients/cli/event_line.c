@@ -10,7 +10,9 @@ static gboolean is_trouble(PbEventType type)
 {
     return type == PB_EVENT_TYPE_DOMAIN_CRASHED || type == PB_EVENT_TYPE_DOMAIN_START_FAILED ||
            type == PB_EVENT_TYPE_DOMAIN_PANICKED || type == PB_EVENT_TYPE_DOMAIN_UNRESPONSIVE ||
-           type == PB_EVENT_TYPE_OPERATION_FAILED;
+           type == PB_EVENT_TYPE_OPERATION_FAILED || type == PB_EVENT_TYPE_DISK_IO_ERROR ||
+           type == PB_EVENT_TYPE_DISK_THRESHOLD_REACHED || type == PB_EVENT_TYPE_DOMAIN_WATCHDOG ||
+           type == PB_EVENT_TYPE_MEMORY_FAILURE;
 }
 
 char *vp_event_line(const PbEvent *event, gboolean color)
@@ -35,7 +37,8 @@ char *vp_event_line(const PbEvent *event, gboolean color)
     return g_string_free(out, FALSE);
 }
 
-const char *const vp_event_resource_types[] = {"domain", "image", "daemon", "operation", NULL};
+const char *const vp_event_resource_types[] = {"domain", "image",      "daemon", "operation",
+                                               "secret", "connection", NULL};
 
 /* A type that no event has would be a filter that silently shows nothing. */
 static VpError *add_resource(PbEventFilter *filter, const char *value)

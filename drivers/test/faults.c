@@ -45,14 +45,19 @@ static gboolean parse_failure(const char *text, VpFault *ret_fault)
     return FALSE;
 }
 
-static gboolean parse_delay(const char *value, VpFault *ret_fault)
+static gboolean parse_wait(const char *value, const char *prefix, VpFaultKind kind, VpFault *ret_fault)
 {
     guint64 ms;
 
-    if (!g_str_has_prefix(value, "delay:") || !parse_ms(value + strlen("delay:"), &ms))
+    if (!g_str_has_prefix(value, prefix) || !parse_ms(value + strlen(prefix), &ms))
         return FALSE;
-    *ret_fault = (VpFault){.kind = VP_FAULT_DELAY, .delay_ms = ms};
+    *ret_fault = (VpFault){.kind = kind, .delay_ms = ms};
     return TRUE;
+}
+
+static gboolean parse_delay(const char *value, VpFault *ret_fault)
+{
+    return parse_wait(value, "delay:", VP_FAULT_DELAY, ret_fault);
 }
 
 VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret_fault)
@@ -68,11 +73,11 @@ VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret
         *ret_fault = (VpFault){.kind = VP_FAULT_HANG};
         return NULL;
     }
-    if (parse_delay(value, ret_fault))
+    if (parse_delay(value, ret_fault) || parse_wait(value, "progress:", VP_FAULT_PROGRESS, ret_fault))
         return NULL;
     if (g_str_has_prefix(value, "fail:") && parse_failure(value + strlen("fail:"), ret_fault))
         return NULL;
-    return not_understood(key, value, "delay:MILLISECONDS, fail:CODE:message or hang");
+    return not_understood(key, value, "delay:MILLISECONDS, progress:MILLISECONDS, fail:CODE:message or hang");
 }
 
 static VpError *fault_of_guest(const PbDomain *domain, const char *key, VpFault *ret_fault)

@@ -14,6 +14,9 @@
 #include "virtplane/v1/domain_console.pb-c.h"
 #include "virtplane/v1/domain_stats.pb-c.h"
 
+/* Of an operation that tells how far it is. */
+#define PERCENT_STEP 5
+
 typedef struct TestDriver {
     VpDriver base;
     const VpDriverHost *host;
@@ -53,6 +56,8 @@ struct TestOp {
     gboolean starting;  /* has reported STARTING */
     gboolean waiting;   /* for the guest */
     gboolean times_out; /* the timer is the deadline, not the end of a delay */
+    guint percent;      /* how far one is that tells it */
+    guint64 step_ms;    /* 0: it does not tell */
 };
 
 static const PbDomain *op_spec(const TestOp *op)
@@ -155,11 +160,26 @@ static VpError *still_pending(const TestOp *op, VpCode code, const char *reason)
                          "pending", names);
 }
 
+static void op_wait(TestOp *op, guint64 delay_ms);
+
+static void op_step(TestOp *op)
+{
+    vp_timer_cancel(g_steal_pointer(&op->timer));
+    op->percent += PERCENT_STEP;
+    vp_task_progress(op->task, op->percent, "waiting as the label asks for it");
+    if (op->percent < 100)
+        op_wait(op, op->step_ms);
+    else
+        op_apply(op);
+}
+
 static void on_op_timer(void *data)
 {
     TestOp *op = data;
 
-    if (op->waiting)
+    if (op->step_ms && !op->times_out && !op->waiting)
+        op_step(op);
+    else if (op->waiting)
         op_finish(op, still_pending(op, VP_DEADLINE_EXCEEDED, "DETACH_PENDING"));
     else if (op->times_out)
         op_finish(op, vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT", "domain %s: %s did not end in time",
@@ -218,6 +238,10 @@ static void op_run(void *data)
         break;
     case VP_FAULT_DELAY:
         op_wait(op, fault.delay_ms);
+        break;
+    case VP_FAULT_PROGRESS:
+        op->step_ms = MAX(fault.delay_ms * PERCENT_STEP / 100, 1);
+        op_wait(op, op->step_ms);
         break;
     case VP_FAULT_HANG:
         op_wait(op, G_MAXUINT64);

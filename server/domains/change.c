@@ -21,6 +21,7 @@ VpChange *vp_change_new(VpDomains *domains, const void *request, const VpDomainC
     change->done = done;
     change->data = data;
     pthread_mutex_init(&change->mutex, NULL);
+    vp_progress_init(&change->progress);
     return change;
 }
 
@@ -35,6 +36,7 @@ void vp_change_free(void *data)
     vp_pb_free(change->planned);
     vp_error_free(change->task_error);
     vp_task_unref(change->task);
+    vp_progress_clear(&change->progress);
     pthread_mutex_destroy(&change->mutex);
     g_free(change->target);
     g_free(change->mac);

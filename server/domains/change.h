@@ -40,6 +40,7 @@ struct VpChange {
     VpJob *job;
     PbDomain *planned; /* what is to be stored once the driver is through; NULL: the domain stays as it is */
     VpError *task_error;
+    VpProgress progress;
     gboolean begun;        /* the driver had a task */
     pthread_mutex_t mutex; /* guards the task */
     VpTask *task;

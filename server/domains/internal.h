@@ -119,6 +119,23 @@ VpError *vp_domain_check_state(const PbDomain *domain, guint states, const char 
 /* Operations are forgotten with the daemon, the journal is not: adds the event that a driver's work on the domain has failed. */
 void vp_record_journal_failure(VpRecord *record, VpJob *job, const char *type, const VpError *error);
 
+/* ---- progress.c ---- */
+
+/* What the journal has been told of how far an operation is; zeroed at first. */
+typedef struct VpProgress {
+    pthread_mutex_t mutex;
+    gint64 next_us; /* not before this */
+    guint percent;
+    char *message;
+} VpProgress;
+
+void vp_progress_init(VpProgress *progress);
+void vp_progress_clear(VpProgress *progress);
+
+/* A driver tells how far its work in a job is: the operation shows it, the journal has it now and then. Any thread; never blocks. */
+void vp_record_progress(VpRecord *record, VpJob *job, VpProgress *progress, const char *type, guint percent,
+                        const char *message);
+
 /* UNIMPLEMENTED: this driver has no such method. */
 VpError *vp_domain_cannot(const VpDriver *driver, const char *method);
 
@@ -136,8 +153,15 @@ char *vp_event_text(const char *words);
 /* Adds an event about a domain to a transaction. */
 void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const char *reason, const char *detail);
 
-/* Adds the event of an operation on a domain that has failed. */
-void vp_operation_event(VpTxn *txn, const PbDomain *domain, const char *type, const char *uid, const VpError *error);
+/* The event of an operation on a domain. */
+typedef struct VpOperationEvent {
+    PbEventType event;
+    const char *type; /* of the operation */
+    const char *uid;
+    const char *reason;
+    const char *detail;
+} VpOperationEvent;
+void vp_operation_event(VpTxn *txn, const PbDomain *domain, const VpOperationEvent *told);
 
 /* Makes a retry that waits happen now. */
 void vp_record_hurry(VpRecord *record);

@@ -32,6 +32,13 @@ static void task_done(void *data, VpError *error)
     vp_record_mutate(change->record, &barrier);
 }
 
+static void task_progress(void *data, guint percent, const char *message)
+{
+    VpChange *change = data;
+
+    vp_record_progress(change->record, change->job, &change->progress, change->type, percent, message);
+}
+
 void vp_change_live(VpChange *change, const PbDomain *now, const PbDomainSpec *wanted, PbChangeScope scope)
 {
     const guint64 timeout_ms = change->timeout_ms ? change->timeout_ms : TASK_TIMEOUT_MS;
@@ -43,6 +50,7 @@ void vp_change_live(VpChange *change, const PbDomain *now, const PbDomainSpec *w
     request->force = change->force;
     VpTask *task = vp_task_new(now, vp_now_us() + (gint64)timeout_ms * 1000, task_done, change);
     vp_task_set_request(task, request);
+    vp_task_set_progress_hook(task, task_progress, change);
     change->begun = TRUE;
     pthread_mutex_lock(&change->mutex);
     change->task = vp_task_ref(task);

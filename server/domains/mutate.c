@@ -80,17 +80,17 @@ void vp_domain_event(VpTxn *txn, const PbDomain *domain, PbEventType type, const
     add_event(txn, domain, &event);
 }
 
-void vp_operation_event(VpTxn *txn, const PbDomain *domain, const char *type, const char *uid, const VpError *error)
+void vp_operation_event(VpTxn *txn, const PbDomain *domain, const VpOperationEvent *told)
 {
     PbEvent event = PB_EVENT__INIT;
-    g_autofree char *words = g_strdup_printf("%s: %s", domain->name, error->message);
+    g_autofree char *words = g_strdup_printf("%s: %s", domain->name, told->detail);
     g_autofree char *detail = vp_event_text(words);
 
-    event.type = PB_EVENT_TYPE_OPERATION_FAILED;
+    event.type = told->event;
     event.resource_type = (char *)"operation";
-    event.name = (char *)type;
-    event.uid = (char *)uid;
-    event.reason = (char *)(error->reason ? error->reason : "");
+    event.name = (char *)told->type;
+    event.uid = (char *)told->uid;
+    event.reason = (char *)(told->reason ? told->reason : "");
     event.detail = detail;
     add_event(txn, domain, &event);
 }

@@ -54,6 +54,8 @@ typedef struct Work {
     VpDomainDone done;   /* NULL: nobody waits */
     void *data;
 
+    VpProgress progress;
+
     pthread_mutex_t mutex;
     VpTask *task;
 } Work;
@@ -82,6 +84,7 @@ static void work_unref(void *data)
     vp_error_free(work->task_error);
     if (work->task)
         vp_task_unref(work->task);
+    vp_progress_clear(&work->progress);
     pthread_mutex_destroy(&work->mutex);
     g_free(work);
 }
@@ -130,6 +133,13 @@ static void task_done(void *data, VpError *error)
     vp_record_mutate(record, &barrier);
 }
 
+static void task_progress(void *data, guint percent, const char *message)
+{
+    Work *work = data;
+
+    vp_record_progress(work->record, work->job, &work->progress, work->rule->type, percent, message);
+}
+
 /* While the store does not take what happens, no more is made to happen than can be kept. */
 static VpError *check_backlog(const Work *work)
 {
@@ -166,6 +176,7 @@ static void run(VpJob *job, void *data)
 
     VpTask *task = vp_task_new(view->domain, vp_now_us() + (gint64)work->timeout_ms * 1000, task_done, work_ref(work));
     vp_task_set_paused(task, work->paused);
+    vp_task_set_progress_hook(task, task_progress, work);
     pthread_mutex_lock(&work->mutex);
     work->task = vp_task_ref(task);
     pthread_mutex_unlock(&work->mutex);
@@ -217,9 +228,16 @@ static void failure_free(void *data)
 static VpError *apply_failure(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
 {
     const Failure *failure = data;
+    const VpOperationEvent told = {
+        .event = PB_EVENT_TYPE_OPERATION_FAILED,
+        .type = failure->type,
+        .uid = failure->operation_uid,
+        .reason = failure->error->reason,
+        .detail = failure->error->message,
+    };
 
     (void)record;
-    vp_operation_event(txn, draft, failure->type, failure->operation_uid, failure->error);
+    vp_operation_event(txn, draft, &told);
     return NULL;
 }
 
@@ -294,6 +312,7 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
     work->done = request->no_wait ? NULL : done;
     work->data = data;
     pthread_mutex_init(&work->mutex, NULL);
+    vp_progress_init(&work->progress);
 
     vp_pb_auto PbOperation *operation = NULL;
     const VpJobSpec spec = {

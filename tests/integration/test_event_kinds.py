@@ -6,6 +6,7 @@ import subprocess
 from harness.client import TOP, pb
 from harness.daemon import program
 from harness.domains import act, create, get, state
+from harness.errors import refused
 from harness.events import Events
 
 
@@ -39,6 +40,32 @@ def test_a_disk_that_cannot_be_read(daemon, client):
     # A firmware that tries again and again does not fill the journal.
     act(client, "PowerOff", "vm")
     assert events.kinds().count("DISK_IO_ERROR") <= 60
+
+
+def test_how_far_an_operation_is(client):
+    """Each step is told to who watches the operation; the journal has some of them, one a second at most, and none of what is short."""
+    events = Events(client, filter=pb.EventFilter(resource_types=["operation"]))
+    create(client, "short", labels={"test.fault.start": "progress:100"})
+    act(client, "Start", "short")
+    create(client, "long", labels={"test.fault.start": "progress:2500", "tier": "web"})
+    operation = act(client, "Start", "long", no_wait=True).operation
+    steps = [message.operation for message in client.operation.WatchOperation(pb.WatchOperationRequest(uid=operation.uid), timeout=60)]
+    assert steps[-1].state == pb.OPERATION_STATE_SUCCEEDED and steps[-1].progress_percent == 100
+    percents = [step.progress_percent for step in steps]
+    assert percents == sorted(percents) and len(set(percents)) >= 5
+    assert state(client, "long") == "RUNNING"
+    create(client, "failed", labels={"test.fault.start": "fail:INTERNAL:no"})
+    with refused("INTERNAL"):
+        act(client, "Start", "failed")
+    events.until("OPERATION_FAILED")
+    assert set(events.kinds()) == {"OPERATION_PROGRESS", "OPERATION_FAILED"}
+    told = [event for event in events.events if event.type == pb.EVENT_TYPE_OPERATION_PROGRESS]
+    assert {(event.name, event.uid, event.driver, event.labels["tier"]) for event in told} == {("domain.start", operation.uid, "test", "web")}
+    told_percents = [int(re.match(r"long: (\d+) %: waiting", event.detail).group(1)) for event in told]
+    assert told_percents == sorted(set(told_percents)) and 1 <= len(told) <= 20
+    # The clock of the journal is the wall's; what is bounded is counted by another.
+    times = [event.time.ToMilliseconds() for event in told]
+    assert all(later - earlier > 900 for earlier, later in zip(times, times[1:])), times
 
 
 def test_clients_are_told_where_the_settings_ask_for_it(make_daemon):

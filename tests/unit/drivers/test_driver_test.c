@@ -95,7 +95,8 @@ static void test_bad_labels(void **state)
     static const char *const bad[] = {"",          "delay",         "delay:",
                                       "delay:-1",  "delay:1x",      "delay:99999999999",
                                       "fail",      "fail:",         "fail:NO_CODE:x",
-                                      "fail:OK:x", "fail:INTERNAL", "hang:1"};
+                                      "fail:OK:x", "fail:INTERNAL", "hang:1",
+                                      "progress",  "progress:x"};
     Bench *bench = *state;
 
     for (gsize i = 0; i < G_N_ELEMENTS(bad); i++) {
