@@ -37,8 +37,7 @@ char *vp_event_line(const PbEvent *event, gboolean color)
     return g_string_free(out, FALSE);
 }
 
-const char *const vp_event_resource_types[] = {"domain", "image",      "daemon", "operation",
-                                               "secret", "connection", NULL};
+const char *const vp_event_resource_types[] = {"domain", "image", "daemon", "operation", "secret", "connection", NULL};
 
 /* A type that no event has would be a filter that silently shows nothing. */
 static VpError *add_resource(PbEventFilter *filter, const char *value)

@@ -6,10 +6,10 @@
 
 typedef enum VpFaultKind {
     VP_FAULT_NONE,
-    VP_FAULT_DELAY, /* do it, but `delay_ms` later */
+    VP_FAULT_DELAY,    /* do it, but `delay_ms` later */
     VP_FAULT_PROGRESS, /* the same, and tell in between how far it is */
-    VP_FAULT_FAIL,  /* fail with `code` and `message` */
-    VP_FAULT_HANG,  /* do nothing until cancelled or the deadline has passed */
+    VP_FAULT_FAIL,     /* fail with `code` and `message` */
+    VP_FAULT_HANG,     /* do nothing until cancelled or the deadline has passed */
     VP_FAULT_IGNORE,
 } VpFaultKind;
 

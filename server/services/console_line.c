@@ -14,9 +14,10 @@
 #include "server/services/console_log.h"
 #include "virtplane/v1/domain_console.pb-c.h"
 
-/* What is under way to one client; then the guest waits for the one who has the console, and a watcher is let go. */
+/* What waits for one client, beyond the scroll-back; then the guest waits for the one who has the console, and a watcher is let go. */
 #define MAX_OUT_BYTES (256 * 1024)
-#define MAX_OUT_MESSAGES 512
+/* Messages under way to one client. A port prints a few bytes at a time: what comes meanwhile is gathered, and goes in the next one. */
+#define MAX_OUT_MESSAGES 4
 /* What waits to be taken by the guest; then the client waits. */
 #define MAX_IN_BYTES (64 * 1024)
 #define READ_BYTES (32 * 1024)
@@ -60,6 +61,8 @@ typedef struct Client {
     GByteArray *log;     /* what was read */
     gsize out_bytes;
     guint out_messages;
+    GByteArray *gathered; /* what waits for a message before it to be taken */
+    gsize scrollback_bytes;
     gboolean waits; /* its next message is asked for once the guest has taken those before */
     gboolean half_closed;
 } Client;
@@ -102,6 +105,7 @@ static void client_unref(Client *client)
 
     g_clear_pointer(&client->joining, g_byte_array_unref);
     g_clear_pointer(&client->log, g_byte_array_unref);
+    g_byte_array_unref(client->gathered);
     g_free(client->device);
     g_free(client->socket_path);
     g_free(client->log_path);
@@ -186,9 +190,12 @@ static void detach(Client *client)
     client_unref(client);
 }
 
+static void push(Client *client, guint max_messages);
+
 /* Ends the stream; `error` is consumed, NULL: well. */
 static void end(Client *client, VpError *error)
 {
+    push(client, G_MAXUINT);
     if (error)
         vp_call_fail(client->call, error);
     else
@@ -221,8 +228,10 @@ static void on_written_loop(void *data)
 
     client->out_bytes -= written->bytes;
     client->out_messages--;
-    if (client->line)
+    if (client->line) {
+        push(client, MAX_OUT_MESSAGES);
         update_poll(client->line);
+    }
     client_unref(client);
 }
 
@@ -237,7 +246,7 @@ static void on_written(VpCall *call, void *data, gboolean ok)
 
 static gboolean is_full(const Client *client)
 {
-    return client->out_bytes >= MAX_OUT_BYTES || client->out_messages >= MAX_OUT_MESSAGES ||
+    return client->out_bytes + client->gathered->len >= MAX_OUT_BYTES + client->scrollback_bytes ||
            (client->joining && client->joining->len + READ_BYTES > MAX_OUT_BYTES);
 }
 
@@ -257,14 +266,25 @@ static void write_message(Client *client, const void *message, gsize bytes)
     g_free(written);
 }
 
+/* Writes what was gathered, as far as there may be so many messages under way. */
+static void push(Client *client, guint max_messages)
+{
+    while (client->gathered->len > 0 && client->out_messages < max_messages) {
+        /* Both methods' answers have the same shape, by field number and by layout. */
+        PbOpenConsoleResponse response = PB_OPEN_CONSOLE_RESPONSE__INIT;
+        const guint size = MIN(client->gathered->len, READ_BYTES);
+
+        response.payload_case = PB_OPEN_CONSOLE_RESPONSE__PAYLOAD_DATA;
+        response.data = (ProtobufCBinaryData){.len = size, .data = client->gathered->data};
+        write_message(client, &response, size);
+        g_byte_array_remove_range(client->gathered, 0, size);
+    }
+}
+
 static void write_data(Client *client, const guint8 *bytes, gsize size)
 {
-    /* Both methods' answers have the same shape, by field number and by layout. */
-    PbOpenConsoleResponse response = PB_OPEN_CONSOLE_RESPONSE__INIT;
-
-    response.payload_case = PB_OPEN_CONSOLE_RESPONSE__PAYLOAD_DATA;
-    response.data = (ProtobufCBinaryData){.len = size, .data = (guint8 *)bytes};
-    write_message(client, &response, size);
+    g_byte_array_append(client->gathered, bytes, (guint)size);
+    push(client, MAX_OUT_MESSAGES);
 }
 
 static void write_opened(Client *client, guint32 scrollback)
@@ -560,9 +580,10 @@ static void joined(Client *client)
 
     if (!client->line)
         return;
+    client->scrollback_bytes = log ? log->len : 0;
     write_opened(client, log ? log->len : 0);
-    for (guint at = 0; log && at < log->len; at += READ_BYTES)
-        write_data(client, log->data + at, MIN(READ_BYTES, log->len - at));
+    if (log)
+        write_data(client, log->data, log->len);
     const gsize known = log && live ? vp_console_log_overlap(log, live) : 0;
     if (live && live->len > known)
         write_data(client, live->data + known, live->len - known);
@@ -732,6 +753,7 @@ static void open_line(VpLines *lines, VpCall *call, gboolean screen)
     Client *client = g_new0(Client, 1);
 
     client->refs = 1;
+    client->gathered = g_byte_array_new();
     client->lines = lines;
     client->call = vp_call_ref(call);
     client->screen = screen;

@@ -45,7 +45,7 @@ def place():
         if os.geteuid() == 0:
             client = secured.daemon.client()
             with as_user(UIDS[name], 61000):
-                grpc.channel_ready_future(client.channel).result(timeout=10)
+                grpc.channel_ready_future(client.channel).result(timeout=60)
             clients[name, "unix"] = (client.channel, ())
         anonymous = name == "stranger"
         clients[name, "tls"] = ((secured.client() if anonymous else secured.alice(name)).channel, ())
@@ -87,7 +87,7 @@ def call(channel, metadata, method, message):
     invoke = getattr(channel, kind)(path)
     answers = []
     try:
-        answer = invoke(iter([packed]) if client_streams else packed, metadata=metadata, timeout=0.3 if server_streams else 10)
+        answer = invoke(iter([packed]) if client_streams else packed, metadata=metadata, timeout=0.3 if server_streams else 60)
         for item in answer if server_streams else [answer]:
             answers.append(item)
     except grpc.RpcError as error:

@@ -23,7 +23,7 @@ class Vpctl:
 
     def __call__(self, *arguments, code=0, **options):
         done = subprocess.run([self.binary, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True, timeout=60, **options)
+                              text=True, timeout=120, **options)
         assert done.returncode == code, f"vpctl {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -118,7 +118,7 @@ def test_events_are_followed(client, vpctl):
             pass
     finally:
         follow.send_signal(signal.SIGINT)
-        follow.wait(10)
+        follow.wait(60)
 
 
 def test_a_cursor_survives_both_sides(daemon, vpctl):
@@ -149,14 +149,14 @@ def test_a_cursor_survives_both_sides(daemon, vpctl):
     create(daemon.client(), "a")
     follow = follow_until("a")
     follow.send_signal(signal.SIGINT)
-    follow.wait(10)
+    follow.wait(60)
     create(daemon.client(), "b")
     daemon.kill()
     daemon.start()
     create(daemon.client(), "c")
     follow = follow_until("c")
     follow.send_signal(signal.SIGINT)
-    follow.wait(10)
+    follow.wait(60)
     assert shown == ["a", "b", "c"]
 
 
@@ -324,7 +324,7 @@ def test_no_way_to_the_daemon(daemon, client, vpctl):
         copy = daemon.path("vpctl")
         subprocess.run(["install", "-m", "755", vpctl.binary, copy], check=True)
         done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "host"], env=vpctl.env, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=30)
+                              stderr=subprocess.PIPE, text=True, timeout=120)
         assert done.returncode == 1 and "belongs to another user" in done.stderr and "sudo vpctl" in done.stderr
 
 
@@ -401,7 +401,7 @@ def test_colours_on_a_terminal_alone(daemon, vpctl):
     def on_a_terminal(*arguments, **env):
         master, slave = pty.openpty()
         done = subprocess.run([vpctl.binary, *arguments], env=dict(vpctl.env, TERM="xterm", **env), cwd=daemon.folder, stdout=slave, stderr=slave,
-                              stdin=slave, timeout=30)
+                              stdin=slave, timeout=120)
         os.close(slave)
         said = b""
         with contextlib.suppress(OSError):
@@ -457,12 +457,12 @@ def test_both_programs_find_each_other(daemon):
         while not lines.next().lstrip("<>0123456789").startswith("ready"):
             pass
         done = subprocess.run([*drop, binaries[1], "domain", "create", "mine", "--driver", "test"], env=env, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=30)
+                              stderr=subprocess.STDOUT, text=True, timeout=120)
         assert done.returncode == 0, done.stdout
         done = subprocess.run([*drop, binaries[1], "domain", "list", "--all"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, timeout=30)
+                              text=True, timeout=120)
         assert "mine" in done.stdout
         assert os.path.exists(home + "/run/virtplane/virtplaned.sock")
     finally:
         other.terminate()
-        assert other.wait(20) == 0
+        assert other.wait(60) == 0

@@ -27,7 +27,7 @@ def env(daemon, client):
 
 
 def fits(env, *words):
-    done = subprocess.run([VPCTL, "__complete", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    done = subprocess.run([VPCTL, "__complete", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=90)
     assert done.returncode == 0 and not done.stderr, done
     return [line.split("\t")[0] for line in done.stdout.splitlines()]
 
@@ -82,7 +82,7 @@ class Shell:
 
     def typed(self, text, until):
         os.write(self.fd, text.encode())
-        said, deadline = "", time.monotonic() + 20
+        said, deadline = "", time.monotonic() + 90
         while until not in said:
             ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
             assert ready, f"typed {text!r}, and {until!r} did not come:\n{said}"

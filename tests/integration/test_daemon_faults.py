@@ -89,9 +89,9 @@ def test_bad_configuration(make_daemon):
 def test_usage(make_daemon):
     command = make_daemon().command()[0]
     for flag in ("--help", "--version"):
-        done = subprocess.run([command, flag], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20)
+        done = subprocess.run([command, flag], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
         assert done.returncode == 0 and done.stdout.strip()
-    done = subprocess.run([command, "--nonesuch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([command, "--nonesuch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2 and "--nonesuch" in done.stderr
 
 
@@ -228,7 +228,7 @@ def test_kill_at_random_moments(make_daemon):
         daemon.process.send_signal(signal.SIGKILL)
         daemon.process.wait()
         for writer in writers:
-            writer.join(20)
+            writer.join(90)
             assert not writer.is_alive() and writer.problem is None, writer.problem
         daemon.close_clients()
         daemon.start()

@@ -186,7 +186,7 @@ class Maker:
 def ask_qemu_img(top, folder):
     """The layers as qemu-img has them, or what it says against them."""
     done = subprocess.run(["qemu-img", "info", "--backing-chain", "--output=json", "-f", "qcow2", top], cwd=os.path.join(folder, "cwd"),
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     if done.returncode:
         return None, done.stderr.strip()
     layers = []
@@ -209,7 +209,7 @@ def file_of(name):
 def ask_daemon(client, top):
     """The same from InspectChain; and the codes of the errors."""
     layers, errors = [], []
-    for message in client.image.InspectChain(pb.InspectChainRequest(path=top, format=pb.IMAGE_FORMAT_QCOW2), timeout=30):
+    for message in client.image.InspectChain(pb.InspectChainRequest(path=top, format=pb.IMAGE_FORMAT_QCOW2), timeout=120):
         kind = message.WhichOneof("payload")
         if kind == "finding" and message.finding.severity == pb.SEVERITY_ERROR:
             errors.append(pb.FindingCode.Name(message.finding.code)[len("FINDING_CODE_"):])

@@ -43,7 +43,7 @@ def test_commands(daemon, commands, needs):
         shell = subprocess.Popen(["bash", "-evm", "-o", "pipefail", "-c", script], cwd=daemon.folder, env=env, stdin=subprocess.DEVNULL, stdout=said,
                                  stderr=said, start_new_session=True)
         try:
-            code = shell.wait(60)
+            code = shell.wait(300)
         except subprocess.TimeoutExpired:
             shell.kill()
             code = shell.wait()

@@ -52,7 +52,7 @@ def example(request, daemon):
     yield start
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -73,7 +73,7 @@ def test_a_consumer_misses_nothing(daemon, example):
         create(daemon.client(), f"a-{turn}")
         until(lines, f"a-{turn}")
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         create(daemon.client(), f"b-{turn}")
         process, lines = example("consumer", cursor)
         until(lines, f"b-{turn}")
@@ -109,7 +109,7 @@ def test_vpctl_through_kills_of_either_side(daemon):
 
     def end():
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
     lines = follow()
@@ -149,5 +149,5 @@ def test_a_reconcile_loop(daemon, example):
     client = daemon.client()
     create(client, "while-away", labels={"wanted": "running"})
     for name in ("there", "new", "while-away"):
-        wait_until(lambda: state(client, name) == "RUNNING", f"the start of {name} after the daemon's", timeout=30)  # noqa: B023
+        wait_until(lambda: state(client, name) == "RUNNING", f"the start of {name} after the daemon's", timeout=120)  # noqa: B023
     assert state(client, "other") == "SHUTOFF"

@@ -164,7 +164,7 @@ def test_a_large_state_goes_at_the_readers_pace(make_daemon):
 
 def test_a_list_and_a_revision_exclude_each_other(client):
     with refused("INVALID_ARGUMENT") as refusal:
-        next(client.event.WatchEvents(pb.WatchEventsRequest(send_initial_state=True, start_revision=1), timeout=10))
+        next(client.event.WatchEvents(pb.WatchEventsRequest(send_initial_state=True, start_revision=1), timeout=60))
     assert "start_revision" in refusal.error.violations
 
 
@@ -215,7 +215,7 @@ def test_batches(client):
     create(client, "alone")
     batches.until("DOMAIN_CREATED", "alone")
     with refused("INVALID_ARGUMENT"):
-        next(client.event.WatchEvents(pb.WatchEventsRequest(max_batch=1001), timeout=10))
+        next(client.event.WatchEvents(pb.WatchEventsRequest(max_batch=1001), timeout=60))
 
 
 # ---- resuming ----
@@ -255,7 +255,7 @@ def test_resuming_at_each_boundary(daemon, client):
     assert again.events[:len(of_it)] == of_it
     for start, reason in ((last + 2, "REVISION_IN_FUTURE"), (1 << 62, "REVISION_IN_FUTURE")):
         with refused("OUT_OF_RANGE") as refusal:
-            next(client.event.WatchEvents(pb.WatchEventsRequest(start_revision=start), timeout=10))
+            next(client.event.WatchEvents(pb.WatchEventsRequest(start_revision=start), timeout=60))
         assert refusal.error.reason == reason and refusal.error.metadata["next_revision"] == str(last + 1)
 
 

@@ -32,7 +32,7 @@ def code_of(text):
 def run(daemon, folder, commands):
     places = {os.path.dirname(program("VPCTL", "clients/cli/vpctl"))}
     env = dict(daemon.env, VIRTPLANE_ENDPOINT=daemon.address, PATH=os.pathsep.join([*places, os.environ["PATH"]]))
-    done = subprocess.run(["bash", "-c", commands], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", commands], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -91,5 +91,5 @@ def test_all_sections_are_codes():
 def test_vpctl_explains():
     vpctl = program("VPCTL", "clients/cli/vpctl")
     for code, section in sections().items():
-        said = subprocess.run([vpctl, "image", "explain", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20, check=True).stdout
+        said = subprocess.run([vpctl, "image", "explain", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=True).stdout
         assert said.strip() == section.strip()

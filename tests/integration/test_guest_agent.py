@@ -18,12 +18,12 @@ def test_agent(daemon, client):
         wait_until(lambda: connected(client, "vm"), "the agent's first answer", timeout=60)
         # It is seen to come and go.
         shell.run("kill $(pidof qemu-ga)")
-        wait_until(lambda: not connected(client, "vm"), "the agent's going", timeout=30)
+        wait_until(lambda: not connected(client, "vm"), "the agent's going")
         shell.run("qemu-ga -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run/agent -f /run/agent/pid -d")
-        wait_until(lambda: connected(client, "vm"), "the agent's return", timeout=30)
+        wait_until(lambda: connected(client, "vm"), "the agent's return")
         # A later daemon finds it again.
         daemon.kill()
         daemon.start()
         client = daemon.client()
-        wait_until(lambda: connected(client, "vm"), "the agent after a restart", timeout=30)
+        wait_until(lambda: connected(client, "vm"), "the agent after a restart")
     act(client, "PowerOff", "vm")

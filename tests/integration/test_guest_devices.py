@@ -129,7 +129,7 @@ def test_devices(daemon, client):
         with socket.socket(socket.AF_UNIX) as vnc:
             vnc.connect(sockets["vnc"])
             assert vnc.recv(12).startswith(b"RFB 003.")
-        wait_until(lambda: get(client, "vm").status.agent.connected, "the agent's answer", timeout=30)
+        wait_until(lambda: get(client, "vm").status.agent.connected, "the agent's answer")
         with socket.socket(socket.AF_UNIX) as spice:
             spice.connect(sockets["spice"])
             spice.sendall(b"REDQ" + struct.pack("<IIIIBBIII", 2, 2, 18, 0, 1, 0, 0, 0, 18))

@@ -20,7 +20,7 @@ from harness.errors import refused
 QCOW2 = pb.IMAGE_FORMAT_QCOW2
 
 
-def inspect_path(client, path, timeout=60, **fields):
+def inspect_path(client, path, timeout=120, **fields):
     """(images by path, shared bases by path, summary, number of messages)."""
     found, shared, summary, count = {}, {}, None, 0
     for message in client.image.InspectPath(pb.InspectPathRequest(path=path, **fields), timeout=timeout):
@@ -40,7 +40,7 @@ def codes(findings):
 
 
 def inspect(client, path, **fields):
-    messages = list(client.image.InspectChain(pb.InspectChainRequest(path=path, **fields), timeout=30))
+    messages = list(client.image.InspectChain(pb.InspectChainRequest(path=path, **fields), timeout=120))
     return ([m.layer for m in messages if m.WhichOneof("payload") == "layer"], [m.finding for m in messages if m.WhichOneof("payload") == "finding"],
             messages[-1].summary)
 
@@ -90,12 +90,12 @@ def test_a_large_folder_streams(daemon, client):
             pass
     _, _, summary, count = inspect_path(client, folder)
     assert summary.images == summary.safe == 5000 and count > 10
-    slow = client.image.InspectPath(pb.InspectPathRequest(path=folder), timeout=60)
+    slow = client.image.InspectPath(pb.InspectPathRequest(path=folder), timeout=120)
     next(slow)
     time.sleep(0.3)
     assert sum(len(message.images) for message in slow) > 4000
     for _ in range(5):
-        left = client.image.InspectPath(pb.InspectPathRequest(path=folder), timeout=60)
+        left = client.image.InspectPath(pb.InspectPathRequest(path=folder), timeout=120)
         try:
             next(left)
         except grpc.RpcError as error:
@@ -392,7 +392,7 @@ def test_vpctl_lists_and_draws(daemon, client):
     vpctl = os.environ.get("VPCTL") or os.path.join(TOP, "bazel-bin", "clients/cli/vpctl")
 
     def run(*arguments):
-        return subprocess.run([vpctl, "--connect", daemon.address, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60,
+        return subprocess.run([vpctl, "--connect", daemon.address, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120,
                               check=True).stdout
 
     table = run("image", "list", folder, "--format", "qcow2")

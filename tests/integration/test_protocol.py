@@ -41,7 +41,7 @@ def kinds_of(method):
     return made.client_streaming, made.server_streaming
 
 
-def invoke(channel, method, timeout=10):
+def invoke(channel, method, timeout=60):
     """Calls a method of any kind with an empty request; answers all messages."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     client_streams, server_streams = kinds_of(method)
@@ -62,9 +62,9 @@ def test_what_is_not_built_says_so(client, method):
 def test_unknown_methods_are_answered(client, path):
     for _ in range(20):  # a daemon that posts too few requests for such calls lets later ones hang
         with refused("UNIMPLEMENTED"):
-            client.channel.unary_unary(path)(b"", timeout=5)
+            client.channel.unary_unary(path)(b"", timeout=60)
     with refused("UNIMPLEMENTED"):
-        list(client.channel.stream_stream(path)(iter([b"", b""]), timeout=5))
+        list(client.channel.stream_stream(path)(iter([b"", b""]), timeout=60))
 
 
 def test_health(daemon, client):
@@ -73,7 +73,7 @@ def test_health(daemon, client):
         assert client.health.Check(health.HealthCheckRequest(service=service)).status == health.HealthCheckResponse.SERVING
     with refused("NOT_FOUND"):
         client.health.Check(health.HealthCheckRequest(service="nonesuch"))
-    watch = client.health.Watch(health.HealthCheckRequest(service=services[1]), timeout=20)
+    watch = client.health.Watch(health.HealthCheckRequest(service=services[1]), timeout=60)
     assert next(watch).status == health.HealthCheckResponse.SERVING
     daemon.terminate()
     said = []
@@ -92,7 +92,7 @@ def test_reflection(client, version):
                                         response_deserializer=module.ServerReflectionResponse.FromString)
 
     def ask(**request):
-        [answer] = call(iter([module.ServerReflectionRequest(**request)]), timeout=10)
+        [answer] = call(iter([module.ServerReflectionRequest(**request)]), timeout=60)
         return answer
 
     listed = {service.name for service in ask(list_services="").list_services_response.service}
@@ -115,7 +115,7 @@ def test_reflection(client, version):
     assert ask(file_containing_extension={"containing_type": options, "extension_number": 1}).error_response.error_code == 5
     assert ask(all_extension_numbers_of_type="nonesuch.Thing").error_response.error_code == 5
     # Many questions in one stream.
-    answers = list(call(iter([module.ServerReflectionRequest(list_services="") for _ in range(50)]), timeout=10))
+    answers = list(call(iter([module.ServerReflectionRequest(list_services="") for _ in range(50)]), timeout=60))
     assert len(answers) == 50
 
 
@@ -143,9 +143,9 @@ def test_the_daemon_describes_itself(daemon, client):
 
 
 def test_a_deadline_ends_the_call_and_not_the_job(client):
-    create(client, "vm", labels={"test.fault.start": "delay:1500"})
+    create(client, "vm", labels={"test.fault.start": "delay:4000"})
     with refused("DEADLINE_EXCEEDED"):
-        client.domain.StartDomain(pb.StartDomainRequest(name="vm"), timeout=0.3)
+        client.domain.StartDomain(pb.StartDomainRequest(name="vm"), timeout=1.5)
     wait_until(lambda: get(client, "vm").status.state == pb.DOMAIN_STATE_RUNNING, "the job's end")
 
 
@@ -158,7 +158,7 @@ def test_reads_do_not_wait_for_a_job(client):
     started = time.monotonic()
     for _ in range(100):
         get(client, "vm")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     # Another domain is not delayed either, and a power off gets through.
     create(client, "other")
     act(client, "Start", "other")
@@ -171,7 +171,7 @@ def test_reads_do_not_wait_for_a_job(client):
 def test_operations_are_watched_and_cancelled(client):
     create(client, "vm", labels={"test.fault.start": "hang"})
     operation = act(client, "Start", "vm", no_wait=True).operation
-    watch = client.operation.WatchOperation(pb.WatchOperationRequest(uid=operation.uid), timeout=20)
+    watch = client.operation.WatchOperation(pb.WatchOperationRequest(uid=operation.uid), timeout=60)
     assert next(watch).operation.uid == operation.uid
     active = client.operation.ListOperations(pb.ListOperationsRequest(active_only=True)).operations
     assert [item.uid for item in active] == [operation.uid]
@@ -219,7 +219,7 @@ def test_many_clients_at_once(daemon, client):
 
 def test_drain_at_sigterm(daemon, client):
     """A stream ends with UNAVAILABLE and says where to resume; a running call finishes; new ones are refused; exit code 0."""
-    create(client, "vm", labels={"test.fault.start": "delay:700"})
+    create(client, "vm", labels={"test.fault.start": "delay:2500"})
     events = Events(client)
     results = []
 
@@ -233,7 +233,7 @@ def test_drain_at_sigterm(daemon, client):
     thread.start()
     wait_until(lambda: get(client, "vm").status.HasField("job"), "the job")
     daemon.terminate()
-    thread.join(20)
+    thread.join(90)
     assert results == [pb.DOMAIN_STATE_RUNNING], results
     events.wait(lambda: events.ended, "the end of the stream")
     refusal = Refusal(events.error)

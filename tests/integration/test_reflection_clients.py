@@ -13,7 +13,7 @@ GRPCURL = os.path.join(TOP, ".cache", "go", "grpcurl")
 
 
 def run(command):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_tls_1_2_is_not_spoken(secured):
         context.load_verify_locations(secured.daemon.path("ca.crt"))
         context.load_cert_chain(secured.daemon.path("alice.crt"), secured.daemon.path("alice.key"))
         context.set_alpn_protocols(["h2"])
-        with socket.create_connection(("localhost", int(secured.address.split(":")[1])), timeout=10) as raw:
+        with socket.create_connection(("localhost", int(secured.address.split(":")[1])), timeout=60) as raw:
             with context.wrap_socket(raw, server_hostname="localhost") as connection:
                 return connection.version()
 
@@ -276,7 +276,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be othe
 def connect_as(daemon, uid, gid=61000):
     client = daemon.client()
     with as_user(uid, gid):
-        grpc.channel_ready_future(client.channel).result(timeout=10)
+        grpc.channel_ready_future(client.channel).result(timeout=60)
     return client
 
 
@@ -371,7 +371,7 @@ def test_tenants_do_not_see_each_other(shared):
         red.operation.GetOperation(pb.GetOperationRequest(uid=operation.uid))
     assert blue.operation.GetOperation(pb.GetOperationRequest(uid=operation.uid)).operation.uid == operation.uid
 
-    stream = red.event.WatchEvents(pb.WatchEventsRequest(send_initial_state=True), timeout=30)
+    stream = red.event.WatchEvents(pb.WatchEventsRequest(send_initial_state=True), timeout=90)
     seen = []
     for response in stream:
         if response.HasField("state"):
@@ -408,7 +408,7 @@ def test_groups_come_from_the_kernel(shared):
     os.setgroups([61000, 61003])
     try:
         os.seteuid(61005)
-        grpc.channel_ready_future(client.channel).result(timeout=10)
+        grpc.channel_ready_future(client.channel).result(timeout=60)
     finally:
         os.seteuid(0)
         os.setgroups([])

@@ -115,7 +115,7 @@ def test_what_was_compacted_is_said(make_daemon):
         return client.event.ListEvents(pb.ListEventsRequest(oldest_first=True, page_size=1)).events[0].revision
 
     wait_until(lambda: oldest() > last - 100, "the compaction")
-    for ask in (lambda: next(client.event.WatchEvents(pb.WatchEventsRequest(start_revision=2), timeout=10)),
+    for ask in (lambda: next(client.event.WatchEvents(pb.WatchEventsRequest(start_revision=2), timeout=60)),
                 lambda: client.event.ListEvents(pb.ListEventsRequest(start_revision=2))):
         with refused("OUT_OF_RANGE", "REVISION_COMPACTED") as refusal:
             ask()
@@ -168,7 +168,7 @@ def test_backup_and_restore(daemon, client):
     assert state(client, "before-0") == "SHUTOFF"
     assert revision(client) < last
     with refused("OUT_OF_RANGE", "REVISION_IN_FUTURE"):
-        next(client.event.WatchEvents(pb.WatchEventsRequest(start_revision=last + 1), timeout=10))
+        next(client.event.WatchEvents(pb.WatchEventsRequest(start_revision=last + 1), timeout=60))
     create(client, "after")
 
 

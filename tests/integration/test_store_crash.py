@@ -128,7 +128,7 @@ def crash_rounds(daemon, rounds, cut=None):
         daemon.process.send_signal(signal.SIGKILL)
         daemon.process.wait()
         for writer in writers:
-            writer.join(20)
+            writer.join(90)
             assert not writer.is_alive() and writer.problem is None, writer.problem
         consumer.stream.wait(lambda: consumer.stream.ended, "the stream's end")
         consumer.take()
@@ -154,12 +154,12 @@ def crash_rounds(daemon, rounds, cut=None):
     assert consumer.again >= rounds
 
 
-@pytest.mark.timeout(1800 if FULL else 180)
+@pytest.mark.timeout(1800 if FULL else 600)
 def test_kills(make_daemon):
     crash_rounds(make_daemon(), 200 if FULL else 20)
 
 
-@pytest.mark.timeout(1800 if FULL else 180)
+@pytest.mark.timeout(1800 if FULL else 600)
 def test_power_cuts(make_daemon):
     """The same, and what was not fsynced is gone, or there in part."""
     daemon = make_daemon()

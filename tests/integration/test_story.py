@@ -11,7 +11,7 @@ from harness.events import Events
 
 def inspect(client, path, **fields):
     """(layers, findings, summary) of a chain, in the order they came."""
-    messages = list(client.image.InspectChain(pb.InspectChainRequest(path=path, **fields), timeout=20))
+    messages = list(client.image.InspectChain(pb.InspectChainRequest(path=path, **fields), timeout=120))
     assert messages[-1].WhichOneof("payload") == "summary"
     layers = [message.layer for message in messages if message.WhichOneof("payload") == "layer"]
     findings = [message.finding for message in messages if message.WhichOneof("payload") == "finding"]

@@ -20,7 +20,7 @@ CMOCKA = """[==========] Running 3 test(s).
 
 
 def tool(*arguments, **options):
-    return subprocess.run(arguments, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, **options)
+    return subprocess.run(arguments, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options)
 
 
 @pytest.mark.parametrize("rest, status, counts", [
@@ -87,7 +87,7 @@ def test_setup_has_nothing_to_do_twice():
     started = time.monotonic()
     done = tool("tools/setup", "--test")
     assert done.returncode == 0 and "installing" not in done.stdout, done.stdout
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 100
 
 
 @pytest.mark.parametrize("name", ["setup", "test", "demo", "lint"])

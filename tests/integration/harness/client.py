@@ -65,7 +65,7 @@ reflection = importlib.import_module("grpc.reflection.v1.reflection_pb2")
 reflection_alpha = importlib.import_module("grpc.reflection.v1alpha.reflection_pb2")
 
 SERVICES = ("Admin", "Auth", "Domain", "Event", "Host", "Image", "Operation", "Secret", "Storage")
-TIMEOUT = 30
+TIMEOUT = 90
 
 
 def service_descriptors():

@@ -5,6 +5,7 @@ import threading
 import grpc
 
 from .client import pb
+from .daemon import PATIENCE
 
 
 class Stream:
@@ -42,7 +43,7 @@ class Stream:
             self.code, self.error = code, error
             self.changed.notify_all()
 
-    def wait(self, done, what, timeout=60):
+    def wait(self, done, what, timeout=PATIENCE):
         with self.changed:
             assert self.changed.wait_for(lambda: done() or self.code, timeout) and done(), \
                 f"{what} did not come; status {self.code} {self.error}; the last of what came: {self.seen[-1000:]!r}"
@@ -51,14 +52,14 @@ class Stream:
         self.wait(lambda: self.opened, "the opening")
         return self
 
-    def until(self, what, timeout=60):
+    def until(self, what, timeout=PATIENCE):
         """Waits until `what` has come; takes all up to it out of `seen`."""
         self.wait(lambda: what in self.seen, repr(what), timeout)
         with self.changed:
             before, self.seen = self.seen.split(what, 1)
         return before
 
-    def ended(self, timeout=30):
+    def ended(self, timeout=PATIENCE):
         """Waits for the end; answers its status."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.code, timeout), "the stream goes on"

@@ -12,8 +12,10 @@ import time
 from .client import TOP, Client, pb
 
 SANITIZER = re.compile(r"ERROR: (Address|Leak|Thread|Memory)Sanitizer|runtime error: |WARNING: ThreadSanitizer")
-STARTUP_TIMEOUT = 30
-STOP_TIMEOUT = 30
+# Of what a test waits for: on a busy machine everything takes its time.
+PATIENCE = 90
+STARTUP_TIMEOUT = 90
+STOP_TIMEOUT = 90
 
 
 def program(variable, path):
@@ -23,7 +25,7 @@ def program(variable, path):
     return found
 
 
-def wait_until(condition, what, timeout=20, interval=0.02):
+def wait_until(condition, what, timeout=PATIENCE, interval=0.02):
     """Polls condition() until it is true, and answers its value."""
     deadline = time.monotonic() + timeout
     while True:
@@ -214,7 +216,7 @@ class Lines:
     def __init__(self, stream):
         self.fd, self.rest = stream.fileno(), b""
 
-    def next(self, timeout=20):
+    def next(self, timeout=PATIENCE):
         deadline = time.monotonic() + timeout
         while b"\n" not in self.rest:
             ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))

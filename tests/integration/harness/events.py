@@ -4,6 +4,7 @@ import threading
 import grpc
 
 from .client import pb
+from .daemon import PATIENCE
 
 
 class Events:
@@ -40,12 +41,12 @@ class Events:
                 self.ended = True
                 self._changed.notify_all()
 
-    def wait(self, condition, what, timeout=20):
+    def wait(self, condition, what, timeout=PATIENCE):
         """Waits until condition() is true of what was collected."""
         with self._changed:
             assert self._changed.wait_for(condition, timeout), f"{what} did not come within {timeout} s; there is:\n{self}"
 
-    def until(self, kind, name=None, count=1, timeout=20):
+    def until(self, kind, name=None, count=1, timeout=PATIENCE):
         """Waits for the `count`th event of this type ("DOMAIN_STARTED") and answers it."""
         number = getattr(pb, "EVENT_TYPE_" + kind)
 
@@ -55,7 +56,7 @@ class Events:
         self.wait(lambda: len(matching()) >= count, f"event {kind} {name or ''}", timeout)
         return matching()[count - 1]
 
-    def until_revision(self, revision, timeout=20):
+    def until_revision(self, revision, timeout=PATIENCE):
         """Waits until all up to `revision` has come."""
         self.wait(lambda: (self.events and self.events[-1].revision >= revision) or (self.bookmarks and self.bookmarks[-1] >= revision),
                   f"revision {revision}", timeout)

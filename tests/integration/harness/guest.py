@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from .client import TOP, pb
+from .daemon import PATIENCE
 from .domains import act, create, get
 
 PROMPT = b"guest# "
@@ -57,7 +58,7 @@ class Shell:
     def close(self):
         self.socket.close()
 
-    def until(self, what, timeout=30):
+    def until(self, what, timeout=PATIENCE):
         """Reads until `what` has come; answers what came before."""
         deadline = time.monotonic() + timeout
         while what not in self.seen:
@@ -80,7 +81,7 @@ class Shell:
         self.run("stty cols 4000 -echo")
         return self
 
-    def run(self, command, timeout=30, check=True):
+    def run(self, command, timeout=PATIENCE, check=True):
         """Runs a command in the guest; answers what it printed, without the last newline."""
         self.count += 1
         # The marks are not in what is typed, should it be echoed.
@@ -93,7 +94,7 @@ class Shell:
         assert not check or status == "0", f"{command}: status {status}: {output}"
         return output.rstrip("\n")
 
-    def wait_for(self, command, timeout=30):
+    def wait_for(self, command, timeout=PATIENCE):
         """Runs a command until it succeeds."""
         deadline = time.monotonic() + timeout
         while True:

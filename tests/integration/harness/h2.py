@@ -13,6 +13,8 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from .daemon import PATIENCE
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 
@@ -59,7 +61,7 @@ class Connection:
     def flush(self):
         self.send(b"")
 
-    def send(self, data, timeout=20):
+    def send(self, data, timeout=PATIENCE):
         """What h2 has to say, and `data` behind it, reading meanwhile what comes."""
         deadline = time.monotonic() + timeout
         self.out += self.h2.data_to_send() + data
@@ -100,7 +102,7 @@ class Connection:
         elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
             stream["ended"] = True
 
-    def wait(self, stream, timeout=20):
+    def wait(self, stream, timeout=PATIENCE):
         """The status with which a call ended, as a number; None if the stream was reset without one."""
         deadline = time.monotonic() + timeout
         while not self.streams[stream]["ended"]:
