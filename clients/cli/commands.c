@@ -32,6 +32,11 @@ const VpCommand vp_commands[] = {
      "  vpctl domain console web\n  vpctl domain console web --scrollback 4096 --force\n"
      "  vpctl domain console web --read-only\n",
      vp_domain_console},
+    {"domain", "screen", "NAME", 1, 1, "Let a viewer on this host connect with a domain's screen; Ctrl-C ends it",
+     "  vpctl domain screen web\n  vpctl domain screen web --exec 'vncviewer {}'\n"
+     "  vpctl domain screen web --device spice --exec 'remote-viewer spice+unix://{}'\n"
+     "  vpctl domain screen web --port 0\n",
+     vp_domain_screen},
     {"domain", "screenshot", "NAME FILE", 2, 2, "Save a picture of a domain's screen; FILE may be -",
      "  vpctl domain screenshot web web.png\n  vpctl domain screenshot web --format ppm - | pnmtojpeg >web.jpg\n",
      vp_domain_screenshot},

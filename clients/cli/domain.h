@@ -10,6 +10,7 @@ int vp_domain_show(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_delete(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_console(VpCli *cli, const VpCommand *command, int argc, char **argv);
+int vp_domain_screen(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_screenshot(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_stats(VpCli *cli, const VpCommand *command, int argc, char **argv);
 /* start, shutdown, poweroff, reboot, reset, pause, resume: by the command's name. */
