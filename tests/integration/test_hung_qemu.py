@@ -47,6 +47,7 @@ def in_time(limit, call, *arguments, **fields):
 
 
 @fault(("pause", "reset", "shutdown"), "QEMU is stopped (SIGSTOP)", told="DEADLINE_EXCEEDED in the time asked for; reads answer at once; powering it off works")
+@fault("power off", "QEMU is stopped (SIGSTOP)", told="done, as soon as the process has gone")
 def test_each_call_ends_in_the_time_asked_for(daemon, client):
     pid = start_vm(daemon, client)
     stop(pid)

@@ -12,6 +12,7 @@ from harness.client import pb
 from harness.daemon import process_state, program, wait_until
 from harness.domains import act, create, get
 from harness.errors import refused
+from harness.faults import fault
 
 RUNNING, PAUSED, UNRESPONSIVE = pb.DOMAIN_STATE_RUNNING, pb.DOMAIN_STATE_PAUSED, pb.DOMAIN_STATE_UNRESPONSIVE
 
@@ -130,6 +131,7 @@ def test_a_real_guest(daemon, client, bridge):
         assert stats(client, "vm").interfaces[0].receive_packets > now.receive_packets
 
 
+@fault("stats", "QEMU is stopped (SIGSTOP)", told="what the host knows, within a second, or at once when the domain is known to be UNRESPONSIVE")
 def test_one_that_hangs_tells_what_the_host_knows(make_daemon):
     daemon = make_daemon(config="[qemu]\nping_interval_ms=50\nunresponsive_after_ms=8000\n").start()
     client = daemon.client()
