@@ -45,6 +45,8 @@ typedef struct VpObservation {
     gsize n_pending_detaches;
     gboolean state_stays;            /* nothing but the event and what `devices` and `agent` tell */
     const PbGuestAgentStatus *agent; /* borrowed; kept until another is told, or pid is 0 */
+    const PbPendingShutdown
+        *shutdown; /* borrowed; what the guest was asked for and has not done: NULL, with a state: nothing */
     gboolean
         notice; /* the event alone: the domain's state and status stay as they are. Is let go if the store does not take it */
     gboolean unless_off; /* puts right what is told wrongly: dropped if the domain is told to be shut off by then */
@@ -106,10 +108,12 @@ struct VpDriverOps {
     void (*adopt)(VpDriver *driver, VpTask *task);
 
     void (*start)(VpDriver *driver, VpTask *task);
+    /* Asks the guest, as the task's request says (a PbShutdownDomainRequest; NULL: with its defaults), and sees to the fallback. */
     void (*shutdown)(VpDriver *driver, VpTask *task);
     /* Ends the domain whatever state it is in and whatever is stored about it; a start under way ends with CANCELLED. Finished when the process is gone;
      * nothing to end is no error. */
     void (*power_off)(VpDriver *driver, VpTask *task);
+    /* The same with a PbRebootDomainRequest. */
     void (*reboot)(VpDriver *driver, VpTask *task);
     void (*reset)(VpDriver *driver, VpTask *task);
     void (*pause)(VpDriver *driver, VpTask *task);

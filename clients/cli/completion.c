@@ -197,6 +197,8 @@ static void offer_value(const Place *place, const char *option, const char *argu
         offer_drivers(place, "");
     else if (g_str_equal(argument, "INTERFACE"))
         offer_enum(place, "", &pb_interface_type__descriptor);
+    else if (g_str_equal(argument, "MODE"))
+        offer_enum(place, "", &pb_shutdown_mode__descriptor);
     else if (g_str_equal(argument, "FIRMWARE"))
         offer_words(place, (const char *const[]){"bios", "uefi", "uefi-secure", NULL});
     else if (g_str_equal(option, "filter"))

@@ -236,6 +236,17 @@ static void show_spec(const PbDomain *domain)
     }
 }
 
+static void show_shutdown(const PbPendingShutdown *shutdown)
+{
+    g_autofree char *mode = vp_text_enum(&pb_shutdown_mode__descriptor, (int)shutdown->mode);
+    g_autofree char *asked = vp_text_time(shutdown->request_time, /* fraction= */ FALSE);
+    g_autofree char *fallback = vp_text_time(shutdown->fallback_time, /* fraction= */ FALSE);
+
+    line(shutdown->reboot ? "reboot" : "shutdown", "asked for at %s (%s)%s%s%s", asked, mode,
+         shutdown->fallback_time ? shutdown->reboot ? ", reset at " : ", powered off at " : "",
+         shutdown->fallback_time ? fallback : "", shutdown->fallback_time ? " if it has not done it" : "");
+}
+
 static void show_domain(const PbDomain *domain)
 {
     g_autofree char *state = vp_domain_state_line(domain);
@@ -252,6 +263,8 @@ static void show_domain(const PbDomain *domain)
         for (char **detail = details; *detail; detail++)
             line(detail == details ? "detail" : "", "%s", *detail);
     }
+    if (domain->status && domain->status->shutdown)
+        show_shutdown(domain->status->shutdown);
     if (domain->status && domain->status->job) {
         const PbDomainJob *job = domain->status->job;
         g_autofree char *started = vp_text_time(job->start_time, /* fraction= */ FALSE);

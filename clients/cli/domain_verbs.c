@@ -1,7 +1,5 @@
 /* vpctl domain start, shutdown, poweroff, reboot, reset, pause, resume, delete: one call for each domain that is
  * named. */
-#include <string.h>
-
 #include "base/pb.h"
 #include "clients/cli/domain.h"
 #include "clients/cli/message.h"
@@ -24,6 +22,9 @@ static const Verb VERBS[] = {
 enum {
     /* The job's own limit comes first, so that its error is what is told. */
     GRACE_MS = 5000,
+    /* The daemon's own, see ShutdownDomainRequest.wait. */
+    AFTER_FALLBACK_MS = 60000,
+    DEFAULT_WAIT_MS = 600000,
 };
 
 static const Verb *find_verb(const char *command)
@@ -64,38 +65,113 @@ static int run_one(VpCli *cli, const Verb *verb, void *request, const char *who,
     return VP_EXIT_DONE;
 }
 
+/* The options of start, and those of shutdown and reboot. */
+typedef struct Wish {
+    gboolean no_wait;
+    gboolean paused;
+    char *mode;
+    char *fallback;
+    gboolean wait;
+    int mode_value;
+    gint64 fallback_ms;
+} Wish;
+
+static void wish_clear(Wish *wish)
+{
+    g_free(wish->mode);
+    g_free(wish->fallback);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Wish, wish_clear)
+
+static VpError *read_wish(Wish *wish)
+{
+    if (wish->mode) {
+        VpError *error = vp_text_parse_enum(&pb_shutdown_mode__descriptor, wish->mode, &wish->mode_value);
+        if (error)
+            return vp_error_prefix(error, "--mode");
+    }
+    if (wish->fallback && (!vp_text_parse_duration(wish->fallback, &wish->fallback_ms) || wish->fallback_ms < 1))
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--fallback is a time as in 60s or 2m, not \"%s\"",
+                            wish->fallback);
+    if (wish->wait && wish->no_wait)
+        return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--wait and --no-wait do not go together");
+    return NULL;
+}
+
+/* The wait's own limit comes first, so that its error is what is told. */
+static void set_call_timeout(VpCli *cli, const Wish *wish)
+{
+    if (wish->wait && !cli->timeout_given)
+        cli->timeout_ms = wish->fallback_ms ? wish->fallback_ms + AFTER_FALLBACK_MS : DEFAULT_WAIT_MS;
+    cli->timeout_ms += GRACE_MS;
+}
+
+static void fill_request(void *request, const char *who, const Wish *wish, gint64 job_ms)
+{
+    vp_message_set_who(request, who);
+    *(protobuf_c_boolean *)vp_message_field(request, "no_wait") = wish->no_wait;
+    if (wish->paused)
+        *(protobuf_c_boolean *)vp_message_field(request, "paused") = TRUE;
+    if (wish->mode_value)
+        *(PbShutdownMode *)vp_message_field(request, "mode") = (PbShutdownMode)wish->mode_value;
+    if (wish->fallback_ms)
+        *(Google__Protobuf__Duration **)vp_message_field(request, "fallback_after") =
+            vp_message_duration(wish->fallback_ms);
+    if (wish->wait)
+        *(protobuf_c_boolean *)vp_message_field(request, "wait") = TRUE;
+    if (job_ms)
+        *(Google__Protobuf__Duration **)vp_message_field(request, "timeout") = vp_message_duration(job_ms);
+}
+
 int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     const Verb *verb = find_verb(command->name);
-    gboolean no_wait = FALSE;
-    gboolean paused = FALSE;
-    const gboolean is_start = g_str_equal(command->name, "start");
-    const GOptionEntry entries[] = {
-        {"no-wait", 0, 0, G_OPTION_ARG_NONE, &no_wait, "Do not wait until it is done; tell the operation", NULL},
-        {"paused", 0, is_start ? 0 : G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &paused, "Start with the CPUs halted",
-         NULL},
-        {NULL, 0, 0, 0, NULL, NULL, NULL},
-    };
+    g_auto(Wish) wish = {0};
+    const gboolean shutdown = g_str_equal(command->name, "shutdown");
+    const GOptionEntry no_wait =
+        {"no-wait", 0, 0, G_OPTION_ARG_NONE, &wish.no_wait, "Do not wait until it is done; tell the operation", NULL};
+    const GOptionEntry mode = {"mode",
+                               0,
+                               0,
+                               G_OPTION_ARG_STRING,
+                               &wish.mode,
+                               "How the guest is asked: agent or acpi (default: by its agent if that answers)",
+                               "MODE"};
+    const GOptionEntry fallback = {"fallback",
+                                   0,
+                                   0,
+                                   G_OPTION_ARG_STRING,
+                                   &wish.fallback,
+                                   shutdown ? "Power it off if it has not shut down after this time, as in 60s"
+                                            : "Reset it if it has not restarted after this time, as in 60s",
+                                   "TIME"};
+    GOptionEntry entries[5] = {no_wait};
+    guint n = 1;
     int code;
 
+    if (g_str_equal(command->name, "start"))
+        entries[n++] =
+            (GOptionEntry){"paused", 0, 0, G_OPTION_ARG_NONE, &wish.paused, "Start with the CPUs halted", NULL};
+    if (shutdown || g_str_equal(command->name, "reboot")) {
+        entries[n++] = mode;
+        entries[n++] = fallback;
+    }
+    if (shutdown)
+        entries[n++] = (GOptionEntry){"wait", 0, 0, G_OPTION_ARG_NONE, &wish.wait, "Wait until it is off", NULL};
     if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
         return code;
-    if (paused && !is_start)
-        return vp_cli_usage(command, "--paused goes with start alone");
+    VpError *error = read_wish(&wish);
+    if (error)
+        return vp_cli_usage_error(command, error);
     const gint64 job_ms = cli->timeout_given ? cli->timeout_ms : 0;
-    cli->timeout_ms += GRACE_MS;
+    set_call_timeout(cli, &wish);
 
     const ProtobufCMethodDescriptor *method =
         protobuf_c_service_descriptor_get_method_by_name(&pb_domain_service__descriptor, verb->method);
     for (int i = 1; i < argc; i++) {
         vp_pb_auto void *request = vp_pb_new(method->input);
 
-        vp_message_set_who(request, argv[i]);
-        *(protobuf_c_boolean *)vp_message_field(request, "no_wait") = no_wait;
-        if (paused)
-            *(protobuf_c_boolean *)vp_message_field(request, "paused") = TRUE;
-        if (job_ms)
-            *(Google__Protobuf__Duration **)vp_message_field(request, "timeout") = vp_message_duration(job_ms);
+        fill_request(request, argv[i], &wish, job_ms);
         if (run_one(cli, verb, request, argv[i], /* stream= */ argc > 2) != VP_EXIT_DONE)
             code = VP_EXIT_FAILED;
     }

@@ -26,6 +26,8 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     pb_guest_agent_status__init(&domain->agent_told);
     if (phase == VP_PHASE_ADOPTING && model->status && model->status->agent)
         domain->agent_told.connected = model->status->agent->connected;
+    if (phase == VP_PHASE_ADOPTING && model->status)
+        domain->asked = vp_pb_dup(model->status->shutdown);
     domain->state = PB_DOMAIN_STATE_STARTING;
     domain->responsive = TRUE;
     domain->process.pidfd = -1;
@@ -68,6 +70,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     vp_error_free(domain->start_error);
     g_free(domain->io_error);
     g_free(domain->shutdown_reason);
+    vp_pb_free(domain->asked);
     g_free(domain->exit_how);
     g_free(domain->exit_log);
     g_free(domain->dir);
@@ -99,6 +102,7 @@ void vp_qemu_domain_unwatch(VpQemuDomain *domain)
     if (!domain->watched)
         return;
     domain->watched = FALSE;
+    vp_qemu_shutdown_free(domain);
     vp_qemu_domain_free_agent(domain);
     vp_qmp_close(g_steal_pointer(&domain->qmp));
     uv_close((uv_handle_t *)&domain->exit_poll, handle_closed);
@@ -120,6 +124,7 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
         .pid = alive ? domain->process.pid : 0,
         .pid_start_ticks = alive ? domain->process.start_ticks : 0,
         .accelerator = alive ? domain->accelerator : PB_ACCELERATOR_UNSPECIFIED,
+        .shutdown = alive ? domain->asked : NULL,
         .tainted = started && domain->tainted,
         .disks = started ? (PbDiskStatus *const *)domain->disks->pdata : NULL,
         .n_disks = started ? domain->disks->len : 0,

@@ -19,6 +19,7 @@ typedef struct VpQemuOp VpQemuOp;
 typedef struct VpQemuStart VpQemuStart;
 typedef struct VpQemuScreenshot VpQemuScreenshot;
 typedef struct VpQemuStats VpQemuStats;
+typedef struct VpQemuAsking VpQemuAsking;
 
 typedef struct VpQemuDriver {
     VpDriver base;
@@ -53,6 +54,7 @@ typedef enum VpOpKind {
     VP_OP_START,
     VP_OP_ADOPT,
     VP_OP_SHUTDOWN,
+    VP_OP_REBOOT,
     VP_OP_POWER_OFF,
     VP_OP_RESET,
     VP_OP_PAUSE,
@@ -140,6 +142,14 @@ struct VpQemuDomain {
     char *shutdown_reason; /* of QEMU's SHUTDOWN event */
     VpError *start_error;  /* why a start is being given up */
     char *exit_how;        /* "exited with status 1" */
+
+    /* Of shutdown.c. */
+    VpQemuAsking *asking;     /* the guest is being asked */
+    PbPendingShutdown *asked; /* what it was asked for and has not done */
+    VpTimer *fallback;
+    gboolean fell_back;       /* it is being powered off since it did not */
+    const char *reset_reason; /* of the reset that was sent; static */
+    const char *watchdog;     /* what the watchdog has done last, and is still to be told as a reason; static */
 };
 
 VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, VpDomainPhase phase);

@@ -32,7 +32,27 @@ void vp_qemu_domain_adopt_unresponsive(VpQemuDomain *domain);
 /* QEMU has said so, by an event or by its answer. */
 void vp_qemu_domain_stopped(VpQemuDomain *domain);
 void vp_qemu_domain_resumed(VpQemuDomain *domain);
-void vp_qemu_domain_powered_down(VpQemuDomain *domain);
+/* RUNNING or SHUTTING_DOWN. */
+PbDomainState vp_qemu_domain_running_state(const VpQemuDomain *domain);
+
+/* ---- shutdown.c ---- */
+
+/* Asks the guest to shut down, or to restart, as the operation says. */
+void vp_qemu_shutdown_begin(VpQemuDomain *domain, VpQemuOp *op);
+/* The operation ends by its deadline or its cancellation. `error` is consumed. */
+void vp_qemu_shutdown_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error);
+/* QEMU's events: RESET; SHUTDOWN, with shutdown_reason set. */
+void vp_qemu_domain_was_reset(VpQemuDomain *domain, gboolean guest);
+void vp_qemu_domain_is_shutting(VpQemuDomain *domain);
+/* By an answer to query-status: whether it is halted in the midst of a restart; then it is to go on. */
+gboolean vp_qemu_shutdown_is_halted(const VpQemuDomain *domain, json_t *status);
+void vp_qemu_shutdown_go_on(VpQemuDomain *domain);
+/* It was taken up: what a former daemon has asked for goes on. */
+void vp_qemu_shutdown_adopted(VpQemuDomain *domain);
+/* Begins to wait for the time of the fallback, if there is one. */
+void vp_qemu_shutdown_arm(VpQemuDomain *domain);
+/* The handles are closed. */
+void vp_qemu_shutdown_free(VpQemuDomain *domain);
 
 /* ---- pin.c ---- */
 

@@ -245,6 +245,11 @@ static void qemu_shutdown(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_SHUTDOWN);
 }
 
+static void qemu_reboot(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_REBOOT);
+}
+
 /* Of a domain that the driver does not have, a process may live all the same: whatever is stored, the folder is looked at. */
 static void power_off(VpQemuDriver *driver, VpTask *task)
 {
@@ -382,7 +387,6 @@ static VpError *qemu_forget(VpDriver *driver, const char *uid)
     return vp_folder_remove(dir);
 }
 
-/* There is no asking a guest to restart itself without an agent in it: reboot is left out. */
 const VpDriverOps vp_qemu_driver = {
     .name = "qemu",
     .open = qemu_open,
@@ -395,6 +399,7 @@ const VpDriverOps vp_qemu_driver = {
     .start = qemu_start,
     .shutdown = qemu_shutdown,
     .power_off = qemu_power_off,
+    .reboot = qemu_reboot,
     .reset = qemu_reset,
     .pause = qemu_pause,
     .resume = qemu_resume,

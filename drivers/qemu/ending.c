@@ -36,23 +36,54 @@ static VpError *exit_error(const VpQemuDomain *domain)
     return vp_error_with(error, "stderr", domain->exit_log ? domain->exit_log : "");
 }
 
-static void tell_ended(VpQemuDomain *domain)
+/* What is told of an end, for each reason that QEMU has for one. */
+typedef struct End {
+    PbEventType event;
+    PbDomainState state;
+    const char *reason;
+    gboolean words; /* its last words are told */
+} End;
+
+#define SHUT_DOWN(why) ((End){PB_EVENT_TYPE_DOMAIN_SHUT_DOWN, PB_DOMAIN_STATE_SHUTOFF, (why), FALSE})
+#define POWERED_OFF(why, words) ((End){PB_EVENT_TYPE_DOMAIN_POWERED_OFF, PB_DOMAIN_STATE_SHUTOFF, (why), (words)})
+#define CRASHED(why, words) ((End){PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, (why), (words)})
+
+static End how_it_ended(const VpQemuDomain *domain)
 {
     const char *why = domain->shutdown_reason ? domain->shutdown_reason : "";
+    const gboolean asked = domain->asked && !domain->asked->reboot;
+
+    /* In the midst of a restart as well. */
+    if (domain->killed && domain->asked && domain->asked->reboot)
+        return POWERED_OFF("REQUESTED", FALSE);
+    if (strcmp(why, "guest-shutdown") == 0)
+        return SHUT_DOWN(asked ? "REQUESTED" : "GUEST_REQUEST");
+    /* With on_reboot POWER_OFF. */
+    if (strcmp(why, "guest-reset") == 0)
+        return SHUT_DOWN(asked ? "REQUESTED" : g_strcmp0(domain->watchdog, "RESET") == 0 ? "WATCHDOG" : "GUEST_REBOOT");
+    if (domain->killed)
+        return POWERED_OFF("REQUESTED", FALSE);
+    if (domain->fell_back)
+        return POWERED_OFF("FALLBACK", FALSE);
+    if (strcmp(why, "guest-panic") == 0)
+        return CRASHED("GUEST_PANICKED", FALSE);
+    if (strcmp(why, "host-signal") == 0)
+        return POWERED_OFF("HOST_SIGNAL", TRUE);
+    if (g_str_has_prefix(why, "host-") && strcmp(why, "host-error") != 0)
+        return POWERED_OFF("HYPERVISOR", TRUE);
+    if (g_strcmp0(domain->watchdog, "POWEROFF") == 0)
+        return POWERED_OFF("WATCHDOG", FALSE);
+    return CRASHED("PROCESS_EXITED", TRUE);
+}
+
+static void tell_ended(VpQemuDomain *domain)
+{
+    const End end = how_it_ended(domain);
     g_autofree char *detail = g_strdup_printf("QEMU %s%s%s", domain->exit_how, domain->exit_log ? ": " : "",
                                               domain->exit_log ? domain->exit_log : "");
 
     domain->phase = VP_PHASE_ENDED;
-    if (strcmp(why, "guest-shutdown") == 0)
-        vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_SHUT_DOWN, PB_DOMAIN_STATE_SHUTOFF, "GUEST_REQUEST", NULL);
-    else if (domain->killed)
-        vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_POWERED_OFF, PB_DOMAIN_STATE_SHUTOFF, "REQUESTED", NULL);
-    else if (strcmp(why, "guest-panic") == 0)
-        vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "GUEST_PANICKED", NULL);
-    else if (g_str_has_prefix(why, "host-") && strcmp(why, "host-error") != 0)
-        vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_POWERED_OFF, PB_DOMAIN_STATE_SHUTOFF, "REQUESTED", detail);
-    else
-        vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "PROCESS_EXITED", detail);
+    vp_qemu_domain_report(domain, end.event, end.state, end.reason, end.words ? detail : NULL);
 }
 
 static VpError *op_end_error(const VpQemuDomain *domain, const VpQemuOp *op, const VpError *start_error)
@@ -60,6 +91,7 @@ static VpError *op_end_error(const VpQemuDomain *domain, const VpQemuOp *op, con
     switch (op->kind) {
     case VP_OP_POWER_OFF:
     case VP_OP_ADOPT:
+    case VP_OP_SHUTDOWN: /* what it was for */
         return NULL;
     case VP_OP_START:
         return vp_error_copy(start_error);

@@ -115,6 +115,7 @@ static void finish_adoption(VpQemuDomain *domain, PbDomainState told, const char
     domain->phase = VP_PHASE_UP;
     domain->first_op = NULL;
     vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_ADOPTED, told, "DAEMON_RESTARTED", detail);
+    vp_qemu_shutdown_adopted(domain);
     vp_qemu_op_finish(op, NULL);
 }
 
@@ -125,14 +126,23 @@ void vp_qemu_domain_adopt_unresponsive(VpQemuDomain *domain)
     finish_adoption(domain, PB_DOMAIN_STATE_UNRESPONSIVE, "its process runs, but does not answer on its QMP socket");
 }
 
+/* A guest that was asked to shut down still is, whatever else happens to it. */
+PbDomainState vp_qemu_domain_running_state(const VpQemuDomain *domain)
+{
+    const gboolean asked = domain->asked && !domain->asked->reboot;
+
+    return asked || domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN ? PB_DOMAIN_STATE_SHUTTING_DOWN
+                                                                   : PB_DOMAIN_STATE_RUNNING;
+}
+
 /* The guest's state by the answer to query-status. A shutdown that was asked for before still is. */
 static PbDomainState state_of(const VpQemuDomain *domain, json_t *result)
 {
     const gboolean running = json_is_true(json_object_get(result, "running"));
 
-    if (!running)
+    if (!running && !vp_qemu_shutdown_is_halted(domain, result))
         return PB_DOMAIN_STATE_PAUSED;
-    return domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN ? PB_DOMAIN_STATE_SHUTTING_DOWN : PB_DOMAIN_STATE_RUNNING;
+    return vp_qemu_domain_running_state(domain);
 }
 
 /* QEMU was made, but the daemon ended before it let the guest run. The status alone does not tell: a paused guest that is reset is at
@@ -170,6 +180,8 @@ static void on_status(void *data, json_t *result, VpError *error)
         domain->responsive = TRUE;
         vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESPONSIVE, state, "ANSWERS_AGAIN", NULL);
     }
+    if (vp_qemu_shutdown_is_halted(domain, result))
+        vp_qemu_shutdown_go_on(domain);
 }
 
 static void note_silence(VpQemuDomain *domain)
@@ -213,11 +225,17 @@ static void on_closed(void *data, const VpError *error)
 
 void vp_qemu_domain_stopped(VpQemuDomain *domain)
 {
-    const char *reason = domain->pause_asked ? "REQUESTED" : domain->io_error ? "IO_ERROR" : "HYPERVISOR";
+    const gboolean watchdog = g_strcmp0(domain->watchdog, "PAUSE") == 0;
+    const char *reason = domain->pause_asked ? "REQUESTED"
+                         : domain->io_error  ? "IO_ERROR"
+                         : watchdog          ? "WATCHDOG"
+                                             : "HYPERVISOR";
     g_autofree char *detail =
         domain->io_error ? g_strdup_printf("an error on %s halted the guest", domain->io_error) : NULL;
 
     domain->pause_asked = FALSE;
+    if (watchdog)
+        domain->watchdog = NULL;
     g_clear_pointer(&domain->io_error, g_free);
     /* QEMU halts the CPUs on its way out, too. */
     if (!domain->shutdown_reason && domain->state != PB_DOMAIN_STATE_PAUSED)
@@ -230,24 +248,21 @@ void vp_qemu_domain_resumed(VpQemuDomain *domain)
 
     domain->resume_asked = FALSE;
     if (domain->state == PB_DOMAIN_STATE_PAUSED)
-        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, PB_DOMAIN_STATE_RUNNING, reason, NULL);
-}
-
-void vp_qemu_domain_powered_down(VpQemuDomain *domain)
-{
-    if (domain->state == PB_DOMAIN_STATE_RUNNING)
-        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN, PB_DOMAIN_STATE_SHUTTING_DOWN, "REQUESTED",
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, vp_qemu_domain_running_state(domain), reason,
                                  NULL);
 }
 
-static void on_reset_event(VpQemuDomain *domain, json_t *arguments)
+/* What we ask for is told when QEMU has answered. */
+static void on_powerdown_event(VpQemuDomain *domain)
 {
-    const gboolean guest = json_is_true(json_object_get(arguments, "guest"));
+    const gboolean watchdog = g_strcmp0(domain->watchdog, "SHUTDOWN") == 0;
 
-    /* A guest that was to shut down has started anew. */
-    vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESET,
-                             domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN ? PB_DOMAIN_STATE_RUNNING : domain->state,
-                             guest ? "GUEST_REQUEST" : "REQUESTED", NULL);
+    if (domain->asking || domain->asked)
+        return;
+    domain->watchdog = NULL;
+    if (domain->state == PB_DOMAIN_STATE_RUNNING)
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN, PB_DOMAIN_STATE_SHUTTING_DOWN,
+                                 watchdog ? "WATCHDOG" : "HYPERVISOR", NULL);
 }
 
 /* Puts the target of a disk in the place of its names in QEMU. */
@@ -271,6 +286,8 @@ static void on_notice(VpQemuDomain *domain, const char *name, json_t *arguments)
     if (!vp_notice_read(name, arguments, &notice))
         return;
     g_autofree char *detail = notice.detail;
+    if (notice.event == PB_EVENT_TYPE_DOMAIN_WATCHDOG)
+        domain->watchdog = notice.reason;
     if (!vp_notice_pass(&domain->notices[notice.kind], vp_now_us(), &swallowed))
         return;
     g_autofree char *more =
@@ -300,16 +317,18 @@ static void on_event(void *data, const char *name, json_t *arguments)
         return;
     name_disk(domain, arguments);
     on_notice(domain, name, arguments);
-    if (strcmp(name, "STOP") == 0) {
+    if (strcmp(name, "SHUTDOWN") == 0) {
+        vp_qemu_domain_is_shutting(domain);
+    } else if (strcmp(name, "STOP") == 0) {
         vp_qemu_domain_stopped(domain);
     } else if (strcmp(name, "RESUME") == 0) {
         vp_qemu_domain_resumed(domain);
     } else if (strcmp(name, "POWERDOWN") == 0) {
-        vp_qemu_domain_powered_down(domain);
+        on_powerdown_event(domain);
     } else if (strcmp(name, "VSERPORT_CHANGE") == 0) {
         vp_qemu_domain_port_changed(domain, arguments);
     } else if (strcmp(name, "RESET") == 0) {
-        on_reset_event(domain, arguments);
+        vp_qemu_domain_was_reset(domain, json_is_true(json_object_get(arguments, "guest")));
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {
         vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_PANICKED, domain->state, "GUEST_PANICKED", NULL);
     } else if (strcmp(name, "BLOCK_IO_ERROR") == 0 && g_strcmp0(action, "stop") == 0) {

@@ -6,6 +6,7 @@ static const char *const verbs[] = {
     [VP_OP_START] = "start",
     [VP_OP_ADOPT] = "adoption",
     [VP_OP_SHUTDOWN] = "shutdown",
+    [VP_OP_REBOOT] = "reboot",
     [VP_OP_POWER_OFF] = "power off",
     [VP_OP_RESET] = "reset",
     [VP_OP_PAUSE] = "pause",

@@ -19,8 +19,6 @@ static void on_command(void *data, json_t *result, VpError *error)
             vp_qemu_domain_stopped(domain);
         if (!error && op->kind == VP_OP_RESUME)
             vp_qemu_domain_resumed(domain);
-        if (!error && op->kind == VP_OP_SHUTDOWN)
-            vp_qemu_domain_powered_down(domain);
         /* On the heels of a lost connection comes the end of the process, and tells more; else the deadline ends it. */
         if (!error || error->code != VP_UNAVAILABLE)
             vp_qemu_op_finish(op, error ? vp_error_prefix(g_steal_pointer(&error), "domain %s: %s", domain->name,
@@ -78,17 +76,6 @@ static void begin_resume(VpQemuDomain *domain, VpQemuOp *op)
     send_command(domain, op, "cont");
 }
 
-static void begin_shutdown(VpQemuDomain *domain, VpQemuOp *op)
-{
-    if (domain->state == PB_DOMAIN_STATE_PAUSED) {
-        vp_qemu_op_finish(op,
-                          vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED",
-                                       "domain %s is paused, its guest cannot react; resume it first", domain->name));
-        return;
-    }
-    send_command(domain, op, "system_powerdown");
-}
-
 void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
 {
     vp_qemu_op_attach(op, domain);
@@ -109,7 +96,8 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
         begin_resume(domain, op);
         break;
     case VP_OP_SHUTDOWN:
-        begin_shutdown(domain, op);
+    case VP_OP_REBOOT:
+        vp_qemu_shutdown_begin(domain, op);
         break;
     case VP_OP_STATS:
         vp_qemu_stats_begin(domain, op);
@@ -137,6 +125,10 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
         break;
     case VP_OP_STATS:
         vp_qemu_stats_end_early(domain, op, error);
+        break;
+    case VP_OP_SHUTDOWN:
+    case VP_OP_REBOOT:
+        vp_qemu_shutdown_end_early(domain, op, error);
         break;
     default:
         vp_qemu_op_finish(op, error);

@@ -80,8 +80,9 @@ VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret
     return not_understood(key, value, "delay:MILLISECONDS, progress:MILLISECONDS, fail:CODE:message or hang");
 }
 
-static VpError *fault_of_guest(const PbDomain *domain, const char *key, VpFault *ret_fault)
+VpError *vp_fault_of_guest(const PbDomain *domain, const char *what, VpFault *ret_fault)
 {
+    g_autofree char *key = g_strdup_printf("test.guest.%s", what);
     const char *value = vp_label(domain, key);
 
     if (!value) {
@@ -95,16 +96,6 @@ static VpError *fault_of_guest(const PbDomain *domain, const char *key, VpFault 
     if (parse_delay(value, ret_fault))
         return NULL;
     return not_understood(key, value, "ignore or delay:MILLISECONDS");
-}
-
-VpError *vp_fault_of_guest_shutdown(const PbDomain *domain, VpFault *ret_fault)
-{
-    return fault_of_guest(domain, "test.guest.shutdown", ret_fault);
-}
-
-VpError *vp_fault_of_guest_detach(const PbDomain *domain, VpFault *ret_fault)
-{
-    return fault_of_guest(domain, "test.guest.detach", ret_fault);
 }
 
 VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault)

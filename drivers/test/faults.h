@@ -26,11 +26,8 @@ const char *vp_label(const PbDomain *domain, const char *key);
 /* The fault of `test.fault.<verb>`. INVALID_ARGUMENT, reason BAD_FAULT_LABEL, if the label is not understood. */
 VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret_fault);
 
-/* How the guest takes a shutdown, from `test.guest.shutdown`: NONE (at once), DELAY or IGNORE. */
-VpError *vp_fault_of_guest_shutdown(const PbDomain *domain, VpFault *ret_fault);
-
-/* How the guest takes it that a device is to go, from `test.guest.detach`: the same. */
-VpError *vp_fault_of_guest_detach(const PbDomain *domain, VpFault *ret_fault);
+/* How the guest takes what it is asked for ("shutdown", "reboot", or to "detach" a device), from `test.guest.<what>`: NONE (at once), DELAY or IGNORE. */
+VpError *vp_fault_of_guest(const PbDomain *domain, const char *what, VpFault *ret_fault);
 
 /* `test.crash_after`: DELAY, or NONE. */
 VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault);

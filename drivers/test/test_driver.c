@@ -11,6 +11,7 @@
 #include "drivers/spec_change.h"
 #include "faults.h"
 #include "picture.h"
+#include "shutdown.h"
 #include "virtplane/v1/domain_console.pb-c.h"
 #include "virtplane/v1/domain_stats.pb-c.h"
 
@@ -35,7 +36,7 @@ typedef struct TestDomain {
     PbDomainState state;
     gint64 started_us;
     VpTimer *crash;
-    VpTimer *guest;
+    VpTestShutdown shutdown;
     VpTestDevices devices;
     VpTimer *letting_go;
 } TestDomain;
@@ -72,7 +73,7 @@ static void domain_free(gpointer data)
     TestDomain *domain = data;
 
     vp_timer_cancel(domain->crash);
-    vp_timer_cancel(domain->guest);
+    vp_test_shutdown_clear(&domain->shutdown);
     vp_timer_cancel(domain->letting_go);
     vp_test_devices_clear(&domain->devices);
     g_free(domain->uid);
@@ -94,8 +95,14 @@ static void report(TestDriver *driver, const char *uid, PbEventType event, PbDom
 
 static void domain_set(TestDomain *domain, PbEventType event, PbDomainState state, const char *reason)
 {
+    const VpDriverHost *host = domain->driver->host;
+    const VpObservation observation = {.event = event,
+                                       .state = state,
+                                       .reason = reason,
+                                       .shutdown = domain->shutdown.asked};
+
     domain->state = state;
-    report(domain->driver, domain->uid, event, state, reason, NULL);
+    host->report(host->data, domain->uid, &observation);
 }
 
 /* The end of a domain's run; frees it. */
@@ -114,13 +121,30 @@ static void on_crash(void *data)
                "the label test.crash_after asked for it");
 }
 
-static void on_guest_shutdown(void *data)
+static PbDomainState running_state(const TestDomain *domain)
+{
+    const PbPendingShutdown *asked = domain->shutdown.asked;
+
+    return asked && !asked->reboot ? PB_DOMAIN_STATE_SHUTTING_DOWN : PB_DOMAIN_STATE_RUNNING;
+}
+
+/* The guest has shut down or restarted itself, or (`fell_back`) has not in time. */
+static void on_asked_done(void *data, gboolean fell_back)
 {
     TestDomain *domain = data;
+    const gboolean reboot = domain->shutdown.asked->reboot;
 
-    vp_timer_cancel(g_steal_pointer(&domain->guest));
-    if (domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN)
-        domain_end(domain, PB_EVENT_TYPE_DOMAIN_SHUT_DOWN, PB_DOMAIN_STATE_SHUTOFF, "GUEST_REQUEST", NULL);
+    /* One that is paused does not react. */
+    if (!fell_back && domain->state == PB_DOMAIN_STATE_PAUSED)
+        return;
+    if (reboot) {
+        vp_test_shutdown_clear(&domain->shutdown);
+        domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESET, domain->state, fell_back ? "FALLBACK" : "REBOOT_REQUESTED");
+    } else if (fell_back) {
+        domain_end(domain, PB_EVENT_TYPE_DOMAIN_POWERED_OFF, PB_DOMAIN_STATE_SHUTOFF, "FALLBACK", NULL);
+    } else {
+        domain_end(domain, PB_EVENT_TYPE_DOMAIN_SHUT_DOWN, PB_DOMAIN_STATE_SHUTOFF, "REQUESTED", NULL);
+    }
 }
 
 /* ---- operations ---- */
@@ -294,6 +318,7 @@ static VpError *start_apply(TestOp *op)
     TestDomain *domain = g_new0(TestDomain, 1);
     domain->driver = op->driver;
     domain->uid = g_strdup(op_spec(op)->uid);
+    domain->shutdown = (VpTestShutdown){.host = op->driver->host, .done = on_asked_done, .data = domain};
     vp_test_devices_init(&domain->devices, op_spec(op)->spec);
     domain->started_us = vp_now_us();
     g_hash_table_insert(op->driver->domains, domain->uid, domain);
@@ -304,24 +329,32 @@ static VpError *start_apply(TestOp *op)
     return NULL;
 }
 
-static VpError *shutdown_apply(TestOp *op)
+static VpError *ask_guest(TestOp *op, gboolean reboot)
 {
     TestDomain *domain = op_find(op);
-    VpFault guest;
 
     if (!domain)
         return not_running(op);
     if (domain->state == PB_DOMAIN_STATE_PAUSED)
         return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_PAUSED",
                             "domain %s is paused, its guest cannot react; resume it first", op_spec(op)->name);
-    VpError *error = vp_fault_of_guest_shutdown(op_spec(op), &guest);
-    if (error)
-        return error;
-    if (domain->state != PB_DOMAIN_STATE_SHUTTING_DOWN)
-        domain_set(domain, PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN, PB_DOMAIN_STATE_SHUTTING_DOWN, "REQUESTED");
-    if (guest.kind != VP_FAULT_IGNORE && !domain->guest)
-        domain->guest = vp_timer_start(op->driver->host->loop, guest.delay_ms, on_guest_shutdown, domain);
-    return NULL;
+    VpError *error = vp_test_shutdown_ask(&domain->shutdown, op_spec(op), reboot, vp_task_request(op->task));
+    if (!error)
+        domain_set(domain, reboot ? PB_EVENT_TYPE_DOMAIN_REBOOTING : PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN,
+                   running_state(domain), "REQUESTED");
+    if (!error && domain->shutdown.at_once)
+        on_asked_done(domain, /* fell_back= */ FALSE);
+    return error;
+}
+
+static VpError *shutdown_apply(TestOp *op)
+{
+    return ask_guest(op, /* reboot= */ FALSE);
+}
+
+static VpError *reboot_apply(TestOp *op)
+{
+    return ask_guest(op, /* reboot= */ TRUE);
 }
 
 static void finish_cancelled(TestOp *op)
@@ -353,7 +386,7 @@ static VpError *reset_apply(TestOp *op)
     if (!domain)
         return not_running(op);
     /* A guest that was to shut down and is reset instead runs on. */
-    vp_timer_cancel(g_steal_pointer(&domain->guest));
+    vp_test_shutdown_clear(&domain->shutdown);
     domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESET,
                domain->state == PB_DOMAIN_STATE_PAUSED ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
     return NULL;
@@ -377,7 +410,7 @@ static VpError *resume_apply(TestOp *op)
     if (!domain)
         return not_running(op);
     if (domain->state == PB_DOMAIN_STATE_PAUSED)
-        domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, PB_DOMAIN_STATE_RUNNING, "REQUESTED");
+        domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, running_state(domain), "REQUESTED");
     return NULL;
 }
 
@@ -403,7 +436,7 @@ static VpError *change_apply(TestOp *op)
 
     if (!domain)
         return not_running(op);
-    VpError *error = vp_fault_of_guest_detach(op_spec(op), &guest);
+    VpError *error = vp_fault_of_guest(op_spec(op), "detach", &guest);
     if (error)
         return error;
     vp_test_devices_change(&domain->devices, op->driver->host, domain->uid, vp_task_request(op->task));
@@ -494,7 +527,7 @@ static VpError *adopt_apply(TestOp *op)
 static const Verb verb_start = {"start", start_begin, start_apply};
 static const Verb verb_shutdown = {"shutdown", NULL, shutdown_apply};
 static const Verb verb_power_off = {"power_off", NULL, power_off_apply};
-static const Verb verb_reboot = {"reboot", NULL, reset_apply};
+static const Verb verb_reboot = {"reboot", NULL, reboot_apply};
 static const Verb verb_reset = {"reset", NULL, reset_apply};
 static const Verb verb_pause = {"pause", NULL, pause_apply};
 static const Verb verb_resume = {"resume", NULL, resume_apply};

@@ -120,6 +120,7 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
     vp_cond_init(&domains->idle);
     domains->by_name = g_tree_new_full(compare_names, NULL, NULL, (GDestroyNotify)vp_record_unref);
     domains->by_uid = g_hash_table_new(g_str_hash, g_str_equal);
+    domains->off_waits = g_ptr_array_new();
 
     VpError *failure = open_drivers(domains, options);
     if (!failure)
@@ -312,6 +313,7 @@ void vp_domains_free(VpDomains *domains)
         return;
 
     stop_retries(domains);
+    vp_domains_end_waits(domains);
     wait_for_hand_over(domains);
     for (guint i = 0; i < domains->n_drivers; i++)
         domains->drivers[i]->ops->close(domains->drivers[i]);
@@ -323,6 +325,7 @@ void vp_domains_free(VpDomains *domains)
     vp_requests_free(domains->requests);
     g_tree_unref(domains->by_name);
     g_hash_table_unref(domains->by_uid);
+    g_ptr_array_unref(domains->off_waits);
     pthread_cond_destroy(&domains->idle);
     pthread_mutex_destroy(&domains->mutex);
     g_free(domains);

@@ -140,10 +140,22 @@ typedef struct VpVerbRequest {
     VpVerb verb;
     const char *name;
     const char *uid;
-    gboolean no_wait;   /* `done` is called once the job is taken */
-    gboolean paused;    /* of a start */
-    guint64 timeout_ms; /* 0: the verb's default */
+    gboolean no_wait;    /* `done` is called once the job is taken */
+    gboolean paused;     /* of a start */
+    guint64 timeout_ms;  /* 0: the verb's default */
+    const void *message; /* the method's request, for the driver, or NULL; copied */
 } VpVerbRequest;
 
 void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done,
                      void *data);
+
+/* Waits until nothing of a domain runs any more. */
+typedef struct VpOffWait VpOffWait;
+
+/* Calls `done(data, error)` once, on any thread, when the domain is shut off, has crashed, was saved or deleted; with DEADLINE_EXCEEDED, reason
+ * STILL_RUNNING, at `deadline_us` of vp_now_us(); with UNAVAILABLE at the end of `domains`. `error` is borrowed. Never on the caller's thread before this
+ * returns. Owned by the caller. */
+VpOffWait *vp_domains_wait_off(VpDomains *domains, const char *uid, gint64 deadline_us,
+                               void (*done)(void *data, const VpError *error), void *data);
+/* Lets go of it: TRUE if `done` has not been called and will not be. NULL is let pass (FALSE). Once. */
+gboolean vp_off_wait_end(VpOffWait *wait);

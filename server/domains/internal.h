@@ -63,9 +63,10 @@ struct VpDomains {
     guint handing_over; /* questions that their drivers do not have yet */
     guint
         inside; /* questions and commits under way, and threads that tell of one: nothing is freed before they are out */
-    gboolean stopping;  /* what the store does not take now is not tried again */
-    GTree *by_name;     /* char * -> VpRecord (one reference) */
-    GHashTable *by_uid; /* char * -> VpRecord (none) */
+    gboolean stopping;    /* what the store does not take now is not tried again */
+    GPtrArray *off_waits; /* of VpOffWait, each with a reference */
+    GTree *by_name;       /* char * -> VpRecord (one reference) */
+    GHashTable *by_uid;   /* char * -> VpRecord (none) */
 };
 
 /* ---- registry.c ---- */
@@ -165,6 +166,13 @@ void vp_operation_event(VpTxn *txn, const PbDomain *domain, const VpOperationEve
 
 /* Makes a retry that waits happen now. */
 void vp_record_hurry(VpRecord *record);
+
+/* ---- wait.c ---- */
+
+/* A change of this domain was committed. */
+void vp_domains_wake_waits(VpRecord *record);
+/* Ends all of them. */
+void vp_domains_end_waits(VpDomains *domains);
 
 /* ---- observe.c ---- */
 

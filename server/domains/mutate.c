@@ -189,6 +189,8 @@ static void end_attempt(VpRecord *record, VpMutation *mutation, PbDomain *made, 
     }
     if (!error && mutation->remove)
         vp_registry_remove(record);
+    if (!error && !mutation->event_only)
+        vp_domains_wake_waits(record);
     vp_pb_free(draft);
     head_done(record, mutation, revision, error);
 }

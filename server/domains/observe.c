@@ -17,6 +17,7 @@ typedef struct Seen {
     PbDomainSpec *live_spec;
     PbPendingDetach **detaches;
     PbGuestAgentStatus *agent;
+    PbPendingShutdown *shutdown;
     gint64 wall_us;
 } Seen;
 
@@ -52,6 +53,7 @@ static Seen *seen_new(const VpObservation *observation)
     seen->findings = dup_messages((void *const *)observation->findings, observation->n_findings);
     if (observation->agent)
         seen->agent = vp_pb_dup(observation->agent);
+    seen->shutdown = vp_pb_dup(observation->shutdown);
     seen->wall_us = vp_wall_us();
     return seen;
 }
@@ -66,6 +68,7 @@ static void seen_free(void *data)
     free_messages(seen->detaches, seen->observation.n_pending_detaches);
     free_messages(seen->findings, seen->observation.n_findings);
     vp_pb_free(seen->agent);
+    vp_pb_free(seen->shutdown);
     g_free(seen->reason);
     g_free(seen->detail);
     g_free(seen);
@@ -119,6 +122,8 @@ static void apply_state(PbDomain *draft, const Seen *seen)
         status->tainted = observation->tainted;
     if (observation->pid == 0)
         set_agent(status, NULL);
+    vp_pb_free(status->shutdown);
+    status->shutdown = vp_pb_dup(seen->shutdown);
 }
 
 /* The devices that there are now. */

@@ -48,6 +48,7 @@ typedef struct Work {
     VpVerb verb;
     gboolean paused;
     guint64 timeout_ms;
+    void *message;
     VpJob *job;
     VpError *task_error;
     gboolean unrecorded; /* it is done, and will be recorded once the store takes it */
@@ -82,6 +83,7 @@ static void work_unref(void *data)
         return;
     vp_record_unref(work->record);
     vp_error_free(work->task_error);
+    vp_pb_free(work->message);
     if (work->task)
         vp_task_unref(work->task);
     vp_progress_clear(&work->progress);
@@ -177,6 +179,7 @@ static void run(VpJob *job, void *data)
     VpTask *task = vp_task_new(view->domain, vp_now_us() + (gint64)work->timeout_ms * 1000, task_done, work_ref(work));
     vp_task_set_paused(task, work->paused);
     vp_task_set_progress_hook(task, task_progress, work);
+    vp_task_set_request(task, work->message);
     pthread_mutex_lock(&work->mutex);
     work->task = vp_task_ref(task);
     pthread_mutex_unlock(&work->mutex);
@@ -309,6 +312,7 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
     work->verb = request->verb;
     work->paused = request->paused;
     work->timeout_ms = request->timeout_ms ? request->timeout_ms : rule->timeout_ms;
+    work->message = vp_pb_dup(request->message);
     work->done = request->no_wait ? NULL : done;
     work->data = data;
     pthread_mutex_init(&work->mutex, NULL);

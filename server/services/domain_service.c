@@ -4,6 +4,7 @@
 #include "base/pb.h"
 #include "server/services/screenshot.h"
 #include "server/services/services.h"
+#include "server/services/shutdown.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 
 /* ---- reads ---- */
@@ -266,19 +267,45 @@ static void start_domain(VpCall *call, const void *message, void *context)
     run_verb(call, context, verb);
 }
 
+static void reboot_domain(VpCall *call, const void *message, void *context)
+{
+    const PbRebootDomainRequest *request = message;
+    VpVerbRequest verb = VERB_REQUEST(VP_VERB_REBOOT, request);
+    VpError *error = vp_shutdown_check(request->mode, request->fallback_after);
+
+    if (error) {
+        vp_call_fail(call, error);
+        return;
+    }
+    verb.message = request;
+    run_verb(call, context, verb);
+}
+
 static void shutdown_domain(VpCall *call, const void *message, void *context)
 {
-    run_verb(call, context, VERB_REQUEST(VP_VERB_SHUTDOWN, (const PbShutdownDomainRequest *)message));
+    const PbShutdownDomainRequest *request = message;
+    VpVerbRequest verb = VERB_REQUEST(VP_VERB_SHUTDOWN, request);
+    Who who;
+    VpError *error = vp_shutdown_check(request->mode, request->fallback_after);
+
+    if (!error && request->wait && request->no_wait)
+        error = vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST",
+                                                "wait and no_wait are both set: choose one"),
+                                   "wait", "does not go with no_wait");
+    if (error) {
+        vp_call_fail(call, error);
+        return;
+    }
+    verb.message = request;
+    if (request->wait)
+        vp_shutdown_and_wait(context, call, &verb, who_calls(call, "", &who));
+    else
+        run_verb(call, context, verb);
 }
 
 static void power_off_domain(VpCall *call, const void *message, void *context)
 {
     run_verb(call, context, VERB_REQUEST(VP_VERB_POWER_OFF, (const PbPowerOffDomainRequest *)message));
-}
-
-static void reboot_domain(VpCall *call, const void *message, void *context)
-{
-    run_verb(call, context, VERB_REQUEST(VP_VERB_REBOOT, (const PbRebootDomainRequest *)message));
 }
 
 static void reset_domain(VpCall *call, const void *message, void *context)

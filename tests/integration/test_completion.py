@@ -35,6 +35,7 @@ def fits(env, *words):
 @pytest.mark.parametrize("words, wanted", [
     ("ev", {"events"}),
     ("domain st", {"start", "stats"}),
+    ("domain shutdown web-1 --mode ", {"agent", "acpi"}),
     ("-o json domain sh", {"show", "shutdown"}),
     ("domain start web", {"web-1", "web-2"}),
     ("domain start web-1 ", {"web-1", "web-2"}),

@@ -29,7 +29,7 @@ def test_boot_and_shut_down(daemon, client):
         # The power button.
         act(client, "Shutdown", "vm")
         wait_until(lambda: state(client, "vm") == "SHUTOFF", "the shutdown", timeout=60)
-    assert get(client, "vm").status.reason == "GUEST_REQUEST"
+    assert get(client, "vm").status.reason == "REQUESTED"
     assert not get(client, "vm").status.endpoints
     assert not os.path.exists(endpoint.socket_path) and os.path.exists(endpoint.log_path)
 

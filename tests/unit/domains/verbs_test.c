@@ -53,7 +53,7 @@ static void a_life(void **state)
         assert_int_equal(state_of(world, "web"), steps[i].state);
     }
     g_autofree char *events = events_of(world, "web");
-    assert_string_equal(events, "CREATED STARTING STARTED PAUSED RESUMED RESET RESET POWERED_OFF");
+    assert_string_equal(events, "CREATED STARTING STARTED PAUSED RESUMED REBOOTING RESET RESET POWERED_OFF");
     g_auto(Answer) started = verb(world, VP_VERB_START, "web");
     succeeded(&started);
     g_auto(Answer) asked = verb(world, VP_VERB_SHUTDOWN, "web");

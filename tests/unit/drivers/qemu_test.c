@@ -157,6 +157,7 @@ static void test_verbs(void **state)
     bench_ok(bench, vp_qemu_driver.shutdown, domain);
     bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
     bench_ok(bench, vp_qemu_driver.shutdown, domain);
+    bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
     power_off(bench, domain);
     assert_false(process_lives(pid));
     vp_error_free(bench_fails(bench, vp_qemu_driver.pause, domain, VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING"));
@@ -559,7 +560,7 @@ static void test_killed(void **state)
     /* A crashed one can be started again. */
     seen = started(bench, domain);
     kill(seen->pid, SIGTERM);
-    bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "REQUESTED");
+    bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "HOST_SIGNAL");
 }
 
 static void test_stopped_process(void **state)

@@ -49,11 +49,12 @@ static void test_verbs(void **state)
     bench_ok(bench, vp_test_driver.reset, domain);
     bench_next(bench, E(RESET), S(RUNNING), "REQUESTED");
     bench_ok(bench, vp_test_driver.reboot, domain);
-    bench_next(bench, E(RESET), S(RUNNING), "REQUESTED");
+    bench_next(bench, E(REBOOTING), S(RUNNING), "REQUESTED");
+    bench_next(bench, E(RESET), S(RUNNING), "REBOOT_REQUESTED");
     vp_error_free(bench_fails(bench, vp_test_driver.start, domain, VP_FAILED_PRECONDITION, "DOMAIN_RUNNING"));
     bench_ok(bench, vp_test_driver.shutdown, domain);
     bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
-    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "REQUESTED");
     vp_error_free(bench_fails(bench, vp_test_driver.pause, domain, VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING"));
     bench_ok(bench, vp_test_driver.power_off, domain);
     bench_nothing_more(bench);
@@ -184,6 +185,7 @@ static void test_guest_ignores_shutdown(void **state)
     bench_ok(bench, vp_test_driver.shutdown, domain);
     bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
     bench_ok(bench, vp_test_driver.shutdown, domain);
+    bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
     bench_ok(bench, vp_test_driver.power_off, domain);
     bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "REQUESTED");
 }
@@ -198,7 +200,7 @@ static void test_guest_shuts_down_late(void **state)
     const gint64 start_us = vp_now_us();
     bench_ok(bench, vp_test_driver.shutdown, domain);
     bench_next(bench, E(SHUTTING_DOWN), S(SHUTTING_DOWN), "REQUESTED");
-    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REQUEST");
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "REQUESTED");
     assert_true(vp_now_us() - start_us >= 29000);
 }
 
