@@ -49,6 +49,7 @@ typedef struct VpObservation {
         *shutdown; /* borrowed; what the guest was asked for and has not done: NULL, with a state: nothing */
     gboolean
         notice; /* the event alone: the domain's state and status stay as they are. Is let go if the store does not take it */
+    const PbSavedState *saved; /* borrowed; kept until the domain runs, or is shut off */
     gboolean unless_off; /* puts right what is told wrongly: dropped if the domain is told to be shut off by then */
 } VpObservation;
 
@@ -107,6 +108,7 @@ struct VpDriverOps {
      * driver itself keeps in its folders. Reports ADOPTED with the present state, or what became of it with reason WHILE_DAEMON_DOWN. */
     void (*adopt)(VpDriver *driver, VpTask *task);
 
+    /* The task's request is a PbStartDomainRequest (NULL: an empty one), of which `discard_saved` counts. A domain that is saved is restored. */
     void (*start)(VpDriver *driver, VpTask *task);
     /* Asks the guest, as the task's request says (a PbShutdownDomainRequest; NULL: with its defaults), and sees to the fallback. */
     void (*shutdown)(VpDriver *driver, VpTask *task);
@@ -119,8 +121,15 @@ struct VpDriverOps {
     void (*pause)(VpDriver *driver, VpTask *task);
     void (*resume)(VpDriver *driver, VpTask *task);
 
-    /* The domain is being deleted: removes what the driver keeps for it. Called when it is shut off; FAILED_PRECONDITION if something of it runs all the
-     * same. */
+    /* Writes what runs to a file, and ends it; the request is a PbSaveDomainRequest. Until that is done the domain goes on if it fails. */
+    VpDriverOp save;
+    /* The way back: a start, with status.saved or the file of the PbRestoreDomainRequest. */
+    VpDriverOp restore;
+    /* Gives up what status.saved tells of. Nothing to give up is no error. */
+    VpDriverOp discard;
+
+    /* The domain is being deleted: removes what the driver keeps for it. Called when it is shut off or saved; FAILED_PRECONDITION if something of it runs all
+     * the same. */
     VpError *(*forget)(VpDriver *driver, const char *uid);
 
     /* ---- questions: about a domain that runs as far as is known; the task takes the answer, a message (vp_task_set_answer()) ---- */

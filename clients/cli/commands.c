@@ -44,7 +44,9 @@ const VpCommand vp_commands[] = {
      "  vpctl domain stats\n  vpctl domain stats web -o json\n  vpctl domain stats --watch --interval 2s 'web*'\n",
      vp_domain_stats},
     {"domain", "start", NAMES, 1, ANY, "Prove the images of domains and start them",
-     "  vpctl domain start web db --timeout 30s\n  vpctl domain start web --paused\n", vp_domain_verb},
+     "  vpctl domain start web db --timeout 30s\n  vpctl domain start web --paused\n"
+     "  vpctl domain start web --discard-saved\n",
+     vp_domain_verb},
     {"domain", "shutdown", NAMES, 1, ANY, "Ask the guests to shut down",
      "  vpctl domain shutdown web\n  vpctl domain shutdown web --fallback 60s --wait\n"
      "  vpctl domain shutdown web --mode acpi\n",
@@ -56,13 +58,19 @@ const VpCommand vp_commands[] = {
     {"domain", "reset", NAMES, 1, ANY, "Reset machines at once", "  vpctl domain reset web\n", vp_domain_verb},
     {"domain", "pause", NAMES, 1, ANY, "Halt the CPUs of domains", "  vpctl domain pause web\n", vp_domain_verb},
     {"domain", "resume", NAMES, 1, ANY, "Let the CPUs run again", "  vpctl domain resume web\n", vp_domain_verb},
+    {"domain", "save", NAMES, 1, ANY, "Write the memory of domains to a file and end them; a start goes on from there",
+     "  vpctl domain save web\n  vpctl domain save web --file /srv/saved/web.save\n", vp_domain_save},
+    {"domain", "restore", NAMES, 1, ANY, "Go on from where domains were saved",
+     "  vpctl domain restore web\n  vpctl domain restore web --file /srv/saved/web.save --paused\n", vp_domain_save},
+    {"domain", "discard-saved", NAMES, 1, ANY, "Give up what was saved of domains: they boot at their next start",
+     "  vpctl domain discard-saved web\n", vp_domain_discard_saved},
     {"domain", "update", "NAME", 1, 1, "Change a domain",
      "  vpctl domain update web --vcpus 4 --memory 2G\n"
      "  vpctl domain update web --disk web.qcow2,format=qcow2 --disk more.qcow2,format=qcow2\n"
      "  vpctl domain update web --label tier=front --remove-label old\n",
      vp_domain_update},
     {"domain", "delete", NAMES, 1, ANY, "Delete domains that are shut off; their images stay",
-     "  vpctl domain delete web\n", vp_domain_delete},
+     "  vpctl domain delete web\n  vpctl domain delete web --discard-saved\n", vp_domain_delete},
 
     {"image", "inspect", "PATH", 1, 1, "Prove an image's backing chain (exit code 1: it is not safe to open)",
      "  vpctl image inspect overlay.qcow2\n  vpctl image inspect disk.img --format raw\n  vpctl image inspect "

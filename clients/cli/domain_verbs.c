@@ -69,6 +69,7 @@ static int run_one(VpCli *cli, const Verb *verb, void *request, const char *who,
 typedef struct Wish {
     gboolean no_wait;
     gboolean paused;
+    gboolean discard_saved;
     char *mode;
     char *fallback;
     gboolean wait;
@@ -112,6 +113,8 @@ static void fill_request(void *request, const char *who, const Wish *wish, gint6
     *(protobuf_c_boolean *)vp_message_field(request, "no_wait") = wish->no_wait;
     if (wish->paused)
         *(protobuf_c_boolean *)vp_message_field(request, "paused") = TRUE;
+    if (wish->discard_saved)
+        *(protobuf_c_boolean *)vp_message_field(request, "discard_saved") = TRUE;
     if (wish->mode_value)
         *(PbShutdownMode *)vp_message_field(request, "mode") = (PbShutdownMode)wish->mode_value;
     if (wish->fallback_ms)
@@ -145,13 +148,22 @@ int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv)
                                    shutdown ? "Power it off if it has not shut down after this time, as in 60s"
                                             : "Reset it if it has not restarted after this time, as in 60s",
                                    "TIME"};
-    GOptionEntry entries[5] = {no_wait};
+    const GOptionEntry discard = {"discard-saved",
+                                  0,
+                                  0,
+                                  G_OPTION_ARG_NONE,
+                                  &wish.discard_saved,
+                                  "Boot a domain that is saved; what it was doing is lost",
+                                  NULL};
+    GOptionEntry entries[6] = {no_wait};
     guint n = 1;
     int code;
 
-    if (g_str_equal(command->name, "start"))
+    if (g_str_equal(command->name, "start")) {
         entries[n++] =
             (GOptionEntry){"paused", 0, 0, G_OPTION_ARG_NONE, &wish.paused, "Start with the CPUs halted", NULL};
+        entries[n++] = discard;
+    }
     if (shutdown || g_str_equal(command->name, "reboot")) {
         entries[n++] = mode;
         entries[n++] = fallback;
@@ -180,9 +192,14 @@ int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv)
 
 int vp_domain_delete(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
+    gboolean discard = FALSE;
+    const GOptionEntry entries[] = {
+        {"discard-saved", 0, 0, G_OPTION_ARG_NONE, &discard, "Delete it even if it is saved", NULL},
+        {NULL, 0, 0, 0, NULL, NULL, NULL},
+    };
     int code;
 
-    if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))
+    if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
         return code;
     for (int i = 1; i < argc; i++) {
         vp_pb_auto PbDeleteDomainRequest *request = vp_pb_new(&pb_delete_domain_request__descriptor);
@@ -191,6 +208,7 @@ int vp_domain_delete(VpCli *cli, const VpCommand *command, int argc, char **argv
 
         vp_message_set_who(request, argv[i]);
         vp_pb_set(&request->request_id, request_id);
+        request->discard_saved = discard;
         vp_pb_auto PbDeleteDomainResponse *answer =
             vp_cli_call(cli, &pb_domain_service__descriptor, "DeleteDomain", request, &error);
         if (!answer)

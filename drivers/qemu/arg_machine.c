@@ -76,6 +76,8 @@ void vp_args_machine(VpArguments *args)
     vp_args_add(args, "-nodefaults", NULL);
     vp_args_add(args, "-no-user-config", NULL);
     vp_args_add(args, "-S", NULL);
+    if (line->incoming)
+        vp_args_add(args, "-incoming", "defer");
     vp_args_add(args, "-name", guest);
     vp_args_add(args, "-uuid", line->uid);
     add_type(args);

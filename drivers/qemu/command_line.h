@@ -71,6 +71,7 @@ typedef struct VpCommandLine {
     int initrd_fd;                 /* -1: none */
     VpFirmwareFds firmware;        /* with UEFI in the spec */
     int dir_fd;                    /* with graphics in the spec: the domain's folder */
+    gboolean incoming;             /* it waits to be told where its memory comes from */
     int tpm_fd;                    /* with a TPM in the spec: a connection to swtpm */
 } VpCommandLine;
 

@@ -5,6 +5,8 @@
 
 #include "base/pb.h"
 #include "command_line.h"
+#include "restore.h"
+#include "save.h"
 #include "screenshot.h"
 #include "start.h"
 #include "stats.h"
@@ -62,6 +64,8 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     g_array_unref(domain->helpers);
     vp_qemu_stats_free(domain->stats);
     vp_qemu_screenshot_free(domain->screenshot);
+    vp_qemu_restore_free(domain->restore);
+    vp_pb_free(domain->found_saved);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);
@@ -115,7 +119,8 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
                            const char *detail)
 {
     const gboolean alive = domain->has_process && domain->phase != VP_PHASE_ENDED;
-    const gboolean started = event == PB_EVENT_TYPE_DOMAIN_STARTED;
+    const gboolean restored = event == PB_EVENT_TYPE_DOMAIN_RESTORED;
+    const gboolean started = restored || event == PB_EVENT_TYPE_DOMAIN_STARTED;
     const VpObservation observation = {
         .event = event,
         .state = state,
@@ -132,6 +137,9 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
         .n_findings = started ? domain->findings->len : 0,
         .endpoints = started ? (PbDomainEndpoint *const *)domain->endpoints->pdata : NULL,
         .n_endpoints = started ? domain->endpoints->len : 0,
+        /* It runs with the spec that it was saved with. */
+        .devices = restored,
+        .live_spec = restored ? domain->live : NULL,
     };
 
     domain->driver->host->report(domain->driver->host->data, domain->uid, &observation);
@@ -185,7 +193,8 @@ static void arrive_in_vain(VpQemuDomain *domain)
     vp_qemu_domain_ref(domain);
     domain->phase = VP_PHASE_ENDED;
     vp_qemu_driver_remove(domain->driver, domain);
-    if (!why && domain->state != PB_DOMAIN_STATE_SHUTOFF && domain->state != PB_DOMAIN_STATE_CRASHED)
+    if (!why && domain->state != PB_DOMAIN_STATE_SHUTOFF && domain->state != PB_DOMAIN_STATE_CRASHED &&
+        domain->state != PB_DOMAIN_STATE_SAVED)
         vp_qemu_domain_tell_gone(domain);
     while (domain->ops->len > 0)
         vp_qemu_op_finish(g_ptr_array_index(domain->ops, 0), vp_error_copy(why));
@@ -206,6 +215,11 @@ static void arrive_with_process(VpQemuDomain *domain, VpQemuOp *op, gboolean can
         vp_qemu_domain_end_early(domain, op, NULL);
 }
 
+static gboolean is_start(const VpQemuOp *op)
+{
+    return op->kind == VP_OP_START || op->kind == VP_OP_RESTORE;
+}
+
 void vp_qemu_domain_arrive(void *data)
 {
     VpQemuDomain *domain = data;
@@ -216,12 +230,12 @@ void vp_qemu_domain_arrive(void *data)
     vp_qemu_op_attach(op, domain);
     if (domain->look_error) {
         arrive_in_vain(domain);
-    } else if (op->kind == VP_OP_START && cancelled) {
+    } else if (is_start(op) && cancelled) {
         g_autoptr(VpError) error =
             vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the start was cancelled", domain->name);
 
         vp_qemu_domain_gone(domain, error);
-    } else if (op->kind == VP_OP_START) {
+    } else if (is_start(op)) {
         vp_qemu_start_begin(domain, op->task);
     } else {
         arrive_with_process(domain, op, cancelled);
@@ -238,6 +252,7 @@ void vp_qemu_domain_let_go(VpQemuDomain *domain)
         vp_qemu_op_finish(g_ptr_array_index(domain->ops, 0),
                           vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING",
                                        "domain %s: the daemon stops; the domain runs on", domain->name));
+    vp_qemu_save_gone(domain);
     vp_qemu_domain_unwatch(domain);
     vp_qemu_driver_remove(domain->driver, domain);
     vp_qemu_domain_unref(domain);

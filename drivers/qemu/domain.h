@@ -20,6 +20,8 @@ typedef struct VpQemuStart VpQemuStart;
 typedef struct VpQemuScreenshot VpQemuScreenshot;
 typedef struct VpQemuStats VpQemuStats;
 typedef struct VpQemuAsking VpQemuAsking;
+typedef struct VpQemuSave VpQemuSave;
+typedef struct VpQemuRestore VpQemuRestore;
 
 typedef struct VpQemuDriver {
     VpDriver base;
@@ -27,6 +29,7 @@ typedef struct VpQemuDriver {
     VpQemuProbe *probe;
     guint64 ping_interval_ms;      /* [qemu] ping_interval_ms= */
     guint64 unresponsive_after_ms; /* [qemu] unresponsive_after_ms= */
+    guint64 save_bytes_per_second; /* [qemu] save_bytes_per_second=; 0: no limit */
     gboolean allow_arguments;      /* [qemu] allow_arguments= */
     char *cgroup;                  /* [qemu] cgroup= */
 
@@ -61,6 +64,8 @@ typedef enum VpOpKind {
     VP_OP_RESUME,
     VP_OP_STATS,
     VP_OP_SCREENSHOT,
+    VP_OP_SAVE,
+    VP_OP_RESTORE,
 } VpOpKind;
 
 /* A task in the driver's hands. */
@@ -111,9 +116,17 @@ struct VpQemuDomain {
     GArray *helpers;     /* of VpProcess: programs that serve QEMU and end with it; of this daemon's children alone */
     json_t *before_run;  /* what QEMU is told before the guest runs; see command_line.h */
     gboolean tainted;
-    VpQemuOp *first_op;  /* the start or the adoption, or the power off of a process that nobody has taken up */
-    VpError *look_error; /* NOT_FOUND: there is no process to take up */
-    char *exit_log;      /* the last lines of stderr */
+    VpQemuOp *first_op;     /* the start or the adoption, or the power off of a process that nobody has taken up */
+    VpError *look_error;    /* NOT_FOUND: there is no process to take up */
+    char *exit_log;         /* the last lines of stderr */
+    VpQemuSave *save;       /* NULL: none is under way */
+    VpQemuRestore *restore; /* NULL: it is no restore */
+    /* Of an adoption (recover.h). */
+    gboolean half_restored;    /* a restore whose CPUs never ran */
+    gboolean was_saved;        /* the domain, before that */
+    gboolean lets_run;         /* one that has only to be let run */
+    gboolean found_used;       /* the file of a restore is there, put aside */
+    PbSavedState *found_saved; /* a save was done, and QEMU is gone; NULL: not so */
 
     /* The loop's. */
     gboolean arrived;

@@ -6,6 +6,9 @@
 #include "command_line.h"
 #include "domain.h"
 #include "qemu.h"
+#include "recover.h"
+#include "restore.h"
+#include "save_folder.h"
 
 #define PING_INTERVAL_MS 5000
 #define UNRESPONSIVE_AFTER_MS 10000
@@ -78,22 +81,49 @@ static void worker_leave(VpQemuDriver *driver)
 
 /* ---- start ---- */
 
-static void start(VpQemuDriver *driver, VpTask *task)
+/* What was saved is given up, if anything was. */
+static void discard_saved(VpQemuDriver *driver, const PbDomain *model)
+{
+    g_autofree char *dir = g_build_filename(driver->host->state_dir, model->uid, NULL);
+    const VpObservation observation = {
+        .event = PB_EVENT_TYPE_DOMAIN_SAVED_STATE_DISCARDED,
+        .state = PB_DOMAIN_STATE_SHUTOFF,
+        .reason = "REQUESTED",
+    };
+
+    if (!model->status || model->status->state != PB_DOMAIN_STATE_SAVED)
+        return;
+    vp_save_remove_all(dir);
+    driver->host->report(driver->host->data, model->uid, &observation);
+}
+
+static gboolean wants_discard(const VpQemuOp *op)
+{
+    const PbStartDomainRequest *request = op->kind == VP_OP_START ? vp_task_request(op->task) : NULL;
+
+    return request && request->discard_saved;
+}
+
+static void start(VpQemuDriver *driver, VpTask *task, VpOpKind kind)
 {
     const PbDomain *model = vp_task_domain(task);
-    VpQemuOp *op = vp_qemu_op_new(driver, VP_OP_START, task);
+    VpQemuOp *op = vp_qemu_op_new(driver, kind, task);
     VpQemuDomain *domain = vp_qemu_domain_new(driver, model, VP_PHASE_STARTING);
 
     domain->paused = vp_task_paused(task);
     domain->first_op = op;
     domain->before_run = vp_commands_before_run(domain->live);
     domain->tainted = model->spec->n_arguments > 0;
-    VpError *error = table_add(driver, domain);
+    VpError *error = vp_qemu_restore_new(domain, op);
+    if (!error)
+        error = table_add(driver, domain);
     if (error) {
         vp_qemu_domain_unref(domain);
         vp_qemu_op_finish(op, error);
         return;
     }
+    if (wants_discard(op))
+        discard_saved(driver, model);
     vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
     vp_loop_post(driver->host->loop, vp_qemu_domain_arrive, domain);
 }
@@ -104,7 +134,28 @@ static void qemu_start(VpDriver *base, VpTask *task)
 
     if (!worker_enter(driver, task))
         return;
-    start(driver, task);
+    start(driver, task, VP_OP_START);
+    worker_leave(driver);
+}
+
+static void qemu_restore(VpDriver *base, VpTask *task)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    if (!worker_enter(driver, task))
+        return;
+    start(driver, task, VP_OP_RESTORE);
+    worker_leave(driver);
+}
+
+static void qemu_discard(VpDriver *base, VpTask *task)
+{
+    VpQemuDriver *driver = (VpQemuDriver *)base;
+
+    if (!worker_enter(driver, task))
+        return;
+    discard_saved(driver, vp_task_domain(task));
+    vp_task_finish(task, NULL);
     worker_leave(driver);
 }
 
@@ -157,7 +208,9 @@ static void find_process(VpQemuDomain *domain, const PbDomain *model)
         domain->has_process = TRUE;
         domain->paused = record.paused;
         domain->accelerator = record.accelerator;
+        vp_qemu_recover(domain, model, &record);
     } else if (domain->look_error->code == VP_NOT_FOUND) {
+        vp_qemu_recover(domain, model, NULL);
         domain->exit_log = vp_folder_log_tail(domain->dir, 5);
         vp_folder_ended(domain->dir);
     }
@@ -284,6 +337,11 @@ static void qemu_resume(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_RESUME);
 }
 
+static void qemu_save(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_SAVE);
+}
+
 static void qemu_stats(VpDriver *driver, VpTask *task)
 {
     begin(driver, task, VP_OP_STATS);
@@ -315,6 +373,8 @@ static VpDriver *qemu_open(const VpDriverHost *host, VpError **error)
     driver->probe = vp_qemu_probe_new(host->config, memory);
     driver->ping_interval_ms = setting_ms(host, "ping_interval_ms", PING_INTERVAL_MS);
     driver->unresponsive_after_ms = setting_ms(host, "unresponsive_after_ms", UNRESPONSIVE_AFTER_MS);
+    driver->save_bytes_per_second =
+        host->config ? g_key_file_get_uint64(host->config, "qemu", "save_bytes_per_second", NULL) : 0;
     driver->allow_arguments = host->config && g_key_file_get_boolean(host->config, "qemu", "allow_arguments", NULL);
     driver->cgroup = host->config ? g_key_file_get_string(host->config, "qemu", "cgroup", NULL) : NULL;
     if (!driver->cgroup)
@@ -403,6 +463,9 @@ const VpDriverOps vp_qemu_driver = {
     .reset = qemu_reset,
     .pause = qemu_pause,
     .resume = qemu_resume,
+    .save = qemu_save,
+    .restore = qemu_restore,
+    .discard = qemu_discard,
     .forget = qemu_forget,
     .stats = qemu_stats,
     .screenshot = qemu_screenshot,

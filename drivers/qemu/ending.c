@@ -6,6 +6,9 @@
 
 #include "fdset_names.h"
 #include "helper_process.h"
+#include "recover.h"
+#include "restore.h"
+#include "save.h"
 #include "start.h"
 
 #define LOG_TAIL_LINES 5
@@ -18,7 +21,8 @@ static void tell_start_failed(VpQemuDomain *domain, const VpError *error)
                                                             : "START_FAILED";
 
     domain->phase = VP_PHASE_ENDED;
-    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_START_FAILED, PB_DOMAIN_STATE_SHUTOFF, reason, error->message);
+    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_START_FAILED, vp_qemu_restore_failed_state(domain), reason,
+                          error->message);
 }
 
 static VpError *exit_error(const VpQemuDomain *domain)
@@ -34,6 +38,13 @@ static VpError *exit_error(const VpQemuDomain *domain)
 
     vp_error_with(error, "exit", domain->exit_how);
     return vp_error_with(error, "stderr", domain->exit_log ? domain->exit_log : "");
+}
+
+static VpError *exit_error_of_start(const VpQemuDomain *domain)
+{
+    g_autoptr(VpError) error = exit_error(domain);
+
+    return domain->restore ? vp_qemu_restore_error(domain, error) : g_steal_pointer(&error);
 }
 
 /* What is told of an end, for each reason that QEMU has for one. */
@@ -83,6 +94,8 @@ static void tell_ended(VpQemuDomain *domain)
                                               domain->exit_log ? domain->exit_log : "");
 
     domain->phase = VP_PHASE_ENDED;
+    if (vp_qemu_save_tell(domain))
+        return;
     vp_qemu_domain_report(domain, end.event, end.state, end.reason, end.words ? detail : NULL);
 }
 
@@ -94,7 +107,13 @@ static VpError *op_end_error(const VpQemuDomain *domain, const VpQemuOp *op, con
     case VP_OP_SHUTDOWN: /* what it was for */
         return NULL;
     case VP_OP_START:
+    case VP_OP_RESTORE:
         return vp_error_copy(start_error);
+    case VP_OP_SAVE:
+        if (vp_qemu_save_is_done(domain))
+            return NULL;
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_ENDED", "domain %s ended before it was saved",
+                            domain->name);
     default:
         return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_ENDED", "domain %s ended before the %s was done",
                             domain->name, vp_qemu_op_verb(op));
@@ -117,12 +136,15 @@ void vp_qemu_domain_gone(VpQemuDomain *domain, const VpError *start_error)
 
         vp_qemu_op_finish(op, op_end_error(domain, op, start_error));
     }
+    vp_qemu_save_gone(domain);
     vp_qemu_domain_unref(domain);
 }
 
 /* How a domain ended that is not there any more is not known: nobody listened. */
 void vp_qemu_domain_tell_gone(const VpQemuDomain *domain)
 {
+    if (vp_qemu_recover_tell_gone(domain))
+        return;
     const gboolean started = domain->state != PB_DOMAIN_STATE_STARTING;
     g_autofree char *detail =
         g_strdup_printf("its process ended while no daemon ran%s%s", domain->exit_log ? "; its last words: " : "",
@@ -142,7 +164,7 @@ void vp_qemu_domain_tell_gone(const VpQemuDomain *domain)
 gboolean vp_qemu_domain_was_starting(const VpQemuDomain *domain)
 {
     return domain->state == PB_DOMAIN_STATE_STARTING || domain->state == PB_DOMAIN_STATE_SHUTOFF ||
-           domain->state == PB_DOMAIN_STATE_CRASHED;
+           domain->state == PB_DOMAIN_STATE_CRASHED || domain->state == PB_DOMAIN_STATE_SAVED;
 }
 
 VpError *vp_qemu_domain_broken_off(const VpQemuDomain *domain)
@@ -157,6 +179,9 @@ static void on_exit_told(void *data)
     VpQemuDomain *domain = data;
     const VpDomainPhase phase = domain->phase;
 
+    if (phase != VP_PHASE_ENDED &&
+        (vp_qemu_save_defers_end(domain, on_exit_told) || vp_qemu_restore_defers_end(domain, on_exit_told)))
+        return;
     /* Nothing to tell if it was let go meanwhile. */
     if (phase != VP_PHASE_ENDED) {
         g_autoptr(VpError) error = g_steal_pointer(&domain->start_error);
@@ -166,10 +191,10 @@ static void on_exit_told(void *data)
 
             domain->exit_log =
                 vp_qemu_name_fdsets(said, (PbDiskStatus *const *)domain->disks->pdata, domain->disks->len);
-            error = exit_error(domain);
+            error = exit_error_of_start(domain);
         }
         /* A start that the end of the daemon broke off, and that has fallen apart by itself since. */
-        if (!error && vp_qemu_domain_was_starting(domain) && !domain->killed)
+        if (!error && (domain->half_restored || (vp_qemu_domain_was_starting(domain) && !domain->killed)))
             error = vp_qemu_domain_broken_off(domain);
         vp_qemu_domain_gone(domain, error);
     }

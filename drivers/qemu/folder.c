@@ -135,10 +135,10 @@ VpError *vp_folder_write_record(const char *dir, const VpRecord *record)
 {
     g_autofree char *path = g_build_filename(dir, "process", NULL);
     g_autofree char *boot = boot_id();
-    g_autofree char *text =
-        g_strdup_printf("[" GROUP "]\npid=%d\nstart_ticks=%" G_GUINT64_FORMAT
-                        "\nboot_id=%s\npaused=%s\naccelerator=%d\n",
-                        record->pid, record->start_ticks, boot, record->paused ? "true" : "false", record->accelerator);
+    g_autofree char *text = g_strdup_printf("[" GROUP "]\npid=%d\nstart_ticks=%" G_GUINT64_FORMAT
+                                            "\nboot_id=%s\npaused=%s\naccelerator=%d\nrestore=%d\n",
+                                            record->pid, record->start_ticks, boot, record->paused ? "true" : "false",
+                                            record->accelerator, record->restore);
 
     const int errnum = write_aside(path, text);
     if (errnum == 0)
@@ -162,7 +162,48 @@ VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record)
     ret_record->start_ticks = g_key_file_get_uint64(file, GROUP, "start_ticks", NULL);
     ret_record->paused = g_key_file_get_boolean(file, GROUP, "paused", NULL);
     ret_record->accelerator = (PbAccelerator)g_key_file_get_integer(file, GROUP, "accelerator", NULL);
+    ret_record->restore = (VpRestorePhase)g_key_file_get_integer(file, GROUP, "restore", NULL);
     return NULL;
+}
+
+static gboolean sync_folder(const char *dir)
+{
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const gboolean synced = fd >= 0 && fsync(fd) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    return synced;
+}
+
+VpError *vp_folder_note_loaded(const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, "process", NULL);
+    g_autoptr(GKeyFile) file = g_key_file_new();
+    g_autoptr(GError) failure = NULL;
+
+    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, NULL))
+        return vp_error_new(VP_INTERNAL, "STATE_DIR", "%s cannot be read", path);
+    g_key_file_set_integer(file, GROUP, "restore", VP_RESTORE_LOADED);
+    g_autofree char *text = g_key_file_to_data(file, NULL, NULL);
+    if (g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0600,
+                                 &failure) &&
+        sync_folder(dir))
+        return NULL;
+    if (!failure)
+        return vp_error_errno(errno, "STATE_DIR", "cannot write the folder %s to the disk", dir);
+    return vp_error_new(failure->code == G_FILE_ERROR_NOSPC ? VP_RESOURCE_EXHAUSTED : VP_INTERNAL, "STATE_DIR",
+                        "cannot write down that the domain is restored: %s", failure->message);
+}
+
+VpRestorePhase vp_folder_restore_phase(const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, "process", NULL);
+    g_autoptr(GKeyFile) file = g_key_file_new();
+
+    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, NULL))
+        return VP_RESTORE_NONE;
+    return (VpRestorePhase)g_key_file_get_integer(file, GROUP, "restore", NULL);
 }
 
 /* ---- the socket ---- */

@@ -8,12 +8,20 @@
 #include "base/error.h"
 #include "virtplane/v1/domain.pb-c.h"
 
+/* Whether a process was made to read its memory from a file. */
+typedef enum VpRestorePhase {
+    VP_RESTORE_NONE,
+    VP_RESTORE_READING, /* its CPUs have never run */
+    VP_RESTORE_LOADED,  /* they may have */
+} VpRestorePhase;
+
 /* What a later daemon has to know of a process. */
 typedef struct VpRecord {
     pid_t pid;
     guint64 start_ticks;
     gboolean paused; /* was to be started with its CPUs halted */
     PbAccelerator accelerator;
+    VpRestorePhase restore;
 } VpRecord;
 
 /* Makes the folder if need be, empty of sockets and records of an earlier run. FAILED_PRECONDITION, reason PROCESS_ALIVE, while a process that is
@@ -24,6 +32,12 @@ VpError *vp_folder_write_record(const char *dir, const VpRecord *record);
 
 /* NOT_FOUND if there is none, or none of this host's run: PROCESS_GONE. */
 VpError *vp_folder_read_record(const char *dir, VpRecord *ret_record);
+
+/* The process has read its memory: its record says VP_RESTORE_LOADED from now on, after a power cut too. */
+VpError *vp_folder_note_loaded(const char *dir);
+
+/* What a record says of that, whether its process lives or not. */
+VpRestorePhase vp_folder_restore_phase(const char *dir);
 
 /* Removes sockets, record and control groups after the process has ended; the rest stays. */
 void vp_folder_ended(const char *dir);

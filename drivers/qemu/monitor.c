@@ -8,6 +8,9 @@
 #include "base/thread.h"
 #include "ids.h"
 #include "nodes.h"
+#include "recover.h"
+#include "restore.h"
+#include "save.h"
 #include "screenshot.h"
 #include "stats.h"
 
@@ -30,8 +33,9 @@ static void on_started(VpQemuDomain *domain)
 
     domain->phase = VP_PHASE_UP;
     domain->first_op = NULL;
-    vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_STARTED,
+    vp_qemu_domain_set_state(domain, domain->restore ? PB_EVENT_TYPE_DOMAIN_RESTORED : PB_EVENT_TYPE_DOMAIN_STARTED,
                              domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED", NULL);
+    vp_qemu_restore_done(domain);
     g_ptr_array_set_size(domain->disks, 0);
     g_ptr_array_set_size(domain->findings, 0);
     vp_qemu_op_finish(op, NULL);
@@ -72,6 +76,7 @@ static void let_run(VpQemuDomain *domain)
     json_array_foreach(domain->before_run, i, command)
         vp_qmp_execute(domain->qmp, json_string_value(json_object_get(command, "execute")),
                        json_incref(json_object_get(command, "arguments")), 0, on_before_run, domain);
+    vp_qemu_restore_runs(domain);
     /* Commands are answered in order, so that all is done before the guest runs. */
     vp_qmp_execute(domain->qmp, domain->paused ? "query-status" : "cont", NULL, 0, on_cont, domain);
 }
@@ -81,6 +86,14 @@ static void on_pinned(VpQemuDomain *domain, VpError *error)
     if (error)
         on_start_command(domain, error, /* last= */ FALSE);
     else if (domain->phase == VP_PHASE_STARTING && !domain->start_error)
+        let_run(domain);
+}
+
+static void finish_start(VpQemuDomain *domain)
+{
+    if (domain->pinning)
+        vp_qemu_domain_pin(domain, on_pinned);
+    else
         let_run(domain);
 }
 
@@ -94,10 +107,10 @@ static void on_nodes(void *data, json_t *result, VpError *error)
         on_start_command(domain, error, /* last= */ FALSE);
     else if (domain->phase != VP_PHASE_STARTING || domain->start_error)
         return;
-    else if (domain->pinning)
-        vp_qemu_domain_pin(domain, on_pinned);
+    else if (domain->restore)
+        vp_qemu_restore_begin(domain, finish_start);
     else
-        let_run(domain);
+        finish_start(domain);
 }
 
 /* QEMU has read the headers by now. Only if they named nothing new may the guest run. */
@@ -117,6 +130,7 @@ static void finish_adoption(VpQemuDomain *domain, PbDomainState told, const char
     vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_ADOPTED, told, "DAEMON_RESTARTED", detail);
     vp_qemu_shutdown_adopted(domain);
     vp_qemu_op_finish(op, NULL);
+    vp_qemu_recover_adopted(domain);
 }
 
 /* It will be UNRESPONSIVE until its first answer. */
@@ -151,6 +165,8 @@ static gboolean is_half_started(const VpQemuDomain *domain, json_t *result)
 {
     const char *status = json_string_value(json_object_get(result, "status"));
 
+    if (domain->half_restored)
+        return TRUE;
     return domain->phase != VP_PHASE_STARTING && vp_qemu_domain_was_starting(domain) && !domain->paused &&
            g_strcmp0(status, "prelaunch") == 0;
 }
@@ -208,6 +224,7 @@ static void on_ready(void *data)
         continue_start(domain);
     } else if (domain->phase != VP_PHASE_ENDED) {
         vp_qemu_domain_look_for_agent(domain);
+        vp_qemu_save_on_ready(domain);
     }
 }
 
@@ -226,10 +243,11 @@ static void on_closed(void *data, const VpError *error)
 void vp_qemu_domain_stopped(VpQemuDomain *domain)
 {
     const gboolean watchdog = g_strcmp0(domain->watchdog, "PAUSE") == 0;
-    const char *reason = domain->pause_asked ? "REQUESTED"
-                         : domain->io_error  ? "IO_ERROR"
-                         : watchdog          ? "WATCHDOG"
-                                             : "HYPERVISOR";
+    const char *reason = domain->save          ? "SAVING"
+                         : domain->pause_asked ? "REQUESTED"
+                         : domain->io_error    ? "IO_ERROR"
+                         : watchdog            ? "WATCHDOG"
+                                               : "HYPERVISOR";
     g_autofree char *detail =
         domain->io_error ? g_strdup_printf("an error on %s halted the guest", domain->io_error) : NULL;
 
@@ -244,7 +262,7 @@ void vp_qemu_domain_stopped(VpQemuDomain *domain)
 
 void vp_qemu_domain_resumed(VpQemuDomain *domain)
 {
-    const char *reason = domain->resume_asked ? "REQUESTED" : "HYPERVISOR";
+    const char *reason = domain->save ? "SAVE_TAKEN_BACK" : domain->resume_asked ? "REQUESTED" : "HYPERVISOR";
 
     domain->resume_asked = FALSE;
     if (domain->state == PB_DOMAIN_STATE_PAUSED)
@@ -325,6 +343,8 @@ static void on_event(void *data, const char *name, json_t *arguments)
         vp_qemu_domain_resumed(domain);
     } else if (strcmp(name, "POWERDOWN") == 0) {
         on_powerdown_event(domain);
+    } else if (strcmp(name, "MIGRATION") == 0) {
+        vp_qemu_save_on_migration(domain, arguments);
     } else if (strcmp(name, "VSERPORT_CHANGE") == 0) {
         vp_qemu_domain_port_changed(domain, arguments);
     } else if (strcmp(name, "RESET") == 0) {

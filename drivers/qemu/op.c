@@ -13,6 +13,8 @@ static const char *const verbs[] = {
     [VP_OP_RESUME] = "resume",
     [VP_OP_STATS] = "reading of the counters",
     [VP_OP_SCREENSHOT] = "taking of a picture",
+    [VP_OP_SAVE] = "save",
+    [VP_OP_RESTORE] = "restore",
 };
 
 const char *vp_qemu_op_verb(const VpQemuOp *op)

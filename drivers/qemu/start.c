@@ -16,6 +16,8 @@
 #include "helper_process.h"
 #include "pinning.h"
 #include "proof.h"
+#include "restore.h"
+#include "save_folder.h"
 
 /* Each of the threads that has to do with it holds a reference. */
 struct VpQemuStart {
@@ -34,7 +36,8 @@ struct VpQemuStart {
     /* Of the thread that is at work, handed on by way of the loop. */
     VpError *error;
     VpQemuFound found;
-    PbDomainSpec *spec; /* complete */
+    PbDomainSpec *spec;     /* complete */
+    VpQemuDomain *restored; /* a reference, if it is a restore; of it the thread has `restore` */
     VpEquipment equipment;
     VpProof proof;
     GArray *fds; /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
@@ -64,6 +67,7 @@ static VpQemuStart *start_new(VpQemuDomain *domain, VpTask *task)
     start->dir = g_strdup(domain->dir);
     start->paused = domain->paused;
     start->domain = vp_qemu_domain_ref(domain);
+    start->restored = domain->restore ? vp_qemu_domain_ref(domain) : NULL;
     start->spec = vp_pb_dup(vp_task_domain(task)->spec);
     vp_spec_complete_qemu(start->spec);
     vp_equipment_init(&start->equipment);
@@ -91,6 +95,8 @@ static void start_unref(VpQemuStart *start)
     vp_proof_clear(&start->proof, driver->host);
     vp_equipment_clear(&start->equipment);
     vp_pb_free(start->spec);
+    if (start->restored)
+        vp_qemu_domain_unref(start->restored);
     g_array_unref(start->fds);
     g_strfreev(start->argv);
     vp_qemu_found_clear(&start->found);
@@ -122,7 +128,7 @@ static VpError *workers_busy(const VpQemuStart *start)
 
 static VpError *prove_disks(VpQemuStart *start)
 {
-    const PbDomainSpec *spec = model_of(start)->spec;
+    const PbDomainSpec *spec = start->spec;
 
     for (size_t i = 0; i < spec->n_disks; i++) {
         VpError *error = check_abort(start);
@@ -160,6 +166,7 @@ static VpError *make_command_line(VpQemuStart *start)
         .cpu = start->found.cpu,
         .qmp_fd = give_fd(start, start->listen_fd),
         .disks = disks,
+        .incoming = start->restored != NULL,
     };
 
     vp_equipment_give(&start->equipment, start->fds, &line);
@@ -188,6 +195,7 @@ static VpError *record_process(void *data, pid_t pid, guint64 start_ticks)
         .start_ticks = start_ticks,
         .paused = start->paused,
         .accelerator = start->found.accelerator,
+        .restore = start->restored ? VP_RESTORE_READING : VP_RESTORE_NONE,
     };
 
     VpError *error = vp_folder_write_record(start->dir, &record);
@@ -300,6 +308,9 @@ static void make(void *data)
     VpQemuStart *start = data;
 
     start->error = vp_folder_make(start->dir);
+    /* What was saved does not fit the disks any more once the domain has run. */
+    if (!start->error && !start->restored)
+        vp_save_remove_all(start->dir);
     if (!start->error)
         start->error = make_in_folder(start);
     /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
@@ -336,6 +347,8 @@ static void on_proven(void *data)
 {
     VpQemuStart *start = data;
 
+    if (start->domain && start->restored && !start->error)
+        vp_qemu_restore_proven(start->domain, start->spec, start->paused);
     step_done(start, g_steal_pointer(&start->error));
     start_unref(start);
 }
@@ -346,16 +359,21 @@ static void prove(void *data)
     VpQemuStart *start = data;
 
     start->error = check_abort(start);
+    if (!start->error && start->restored)
+        start->error =
+            vp_qemu_restore_open(start->restored->restore, start->driver->host, &start->spec, &start->paused);
     if (!start->error)
         start->error = vp_qemu_driver_check_arguments(start->driver, start->spec);
     if (!start->error)
-        start->error = vp_qemu_probe_find(start->driver->probe, model_of(start)->spec->accelerator, &start->found);
+        start->error = vp_qemu_probe_find(start->driver->probe, start->spec->accelerator, &start->found);
     if (!start->error)
         start->error = vp_qemu_probe_fit(start->driver->probe, &start->found, start->spec);
     if (!start->error)
         start->error = vp_pinning_check(start->spec);
     if (!start->error)
         start->error = prove_disks(start);
+    if (!start->error && start->restored)
+        start->error = vp_qemu_restore_check(start->restored->restore, start->spec, &start->proof);
     if (!start->error)
         start->error =
             vp_equipment_open(&start->equipment, start->spec, start->found.architecture, start->driver->host);

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include "save.h"
 #include "screenshot.h"
 #include "stats.h"
 
@@ -88,6 +89,14 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
                                            "domain %s is being started or ended; try again", domain->name));
         return;
     }
+    if (domain->save && op->kind != VP_OP_STATS && op->kind != VP_OP_SCREENSHOT && op->kind != VP_OP_SAVE) {
+        vp_qemu_op_finish(op, vp_error_retry(vp_error_new(VP_UNAVAILABLE, "SAVE_UNDER_WAY",
+                                                          "domain %s: an earlier save is still being taken back; try "
+                                                          "again",
+                                                          domain->name),
+                                             1000));
+        return;
+    }
     switch (op->kind) {
     case VP_OP_PAUSE:
         begin_pause(domain, op);
@@ -105,6 +114,9 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
     case VP_OP_SCREENSHOT:
         vp_qemu_screenshot_begin(domain, op);
         break;
+    case VP_OP_SAVE:
+        vp_qemu_save_begin(domain, op);
+        break;
     default:
         send_command(domain, op, "system_reset");
         break;
@@ -115,6 +127,7 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
 {
     switch (op->kind) {
     case VP_OP_START:
+    case VP_OP_RESTORE:
         /* It is through when the process is gone. */
         vp_qemu_domain_abort_start(domain, error);
         break;
@@ -129,6 +142,9 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
     case VP_OP_SHUTDOWN:
     case VP_OP_REBOOT:
         vp_qemu_shutdown_end_early(domain, op, error);
+        break;
+    case VP_OP_SAVE:
+        vp_qemu_save_end_early(domain, op, error);
         break;
     default:
         vp_qemu_op_finish(op, error);

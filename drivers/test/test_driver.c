@@ -55,6 +55,7 @@ struct TestOp {
     VpTask *task; /* NULL once finished */
     VpTimer *timer;
     gboolean starting;  /* has reported STARTING */
+    gboolean discards;  /* a start that boots what was saved */
     gboolean waiting;   /* for the guest */
     gboolean times_out; /* the timer is the deadline, not the end of a delay */
     guint percent;      /* how far one is that tells it */
@@ -103,6 +104,14 @@ static void domain_set(TestDomain *domain, PbEventType event, PbDomainState stat
 
     domain->state = state;
     host->report(host->data, domain->uid, &observation);
+}
+
+/* Whether the task is to bring back what was saved: a start does, unless it is to boot. */
+static gboolean op_restores(const TestOp *op)
+{
+    const PbDomainStatus *status = op_spec(op)->status;
+
+    return status && status->state == PB_DOMAIN_STATE_SAVED;
 }
 
 /* The end of a domain's run; frees it. */
@@ -159,7 +168,8 @@ static void op_finish(TestOp *op, VpError *error)
 {
     vp_timer_cancel(g_steal_pointer(&op->timer));
     if (error && op->starting)
-        report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_START_FAILED, PB_DOMAIN_STATE_SHUTOFF,
+        report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_START_FAILED,
+               op_restores(op) && !op->discards ? PB_DOMAIN_STATE_SAVED : PB_DOMAIN_STATE_SHUTOFF,
                error->code == VP_CANCELLED ? "CANCELLED" : "START_FAILED", error->message);
     g_ptr_array_remove(op->driver->ops, op);
     vp_task_finish(g_steal_pointer(&op->task), error);
@@ -290,6 +300,9 @@ static void op_start(VpDriver *driver, VpTask *task, const Verb *verb)
 
 /* ---- the verbs ---- */
 
+static const Verb verb_start;
+static const Verb verb_restore;
+
 static VpError *not_running(const TestOp *op)
 {
     return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING",
@@ -299,8 +312,14 @@ static VpError *not_running(const TestOp *op)
 
 static void start_begin(TestOp *op)
 {
+    const PbStartDomainRequest *request = op->verb == &verb_start ? vp_task_request(op->task) : NULL;
+
     if (op_find(op))
         return;
+    op->discards = request && request->discard_saved;
+    if (op->discards && op_restores(op))
+        report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_SAVED_STATE_DISCARDED, PB_DOMAIN_STATE_SHUTOFF,
+               "REQUESTED", NULL);
     op->starting = TRUE;
     report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
 }
@@ -322,8 +341,11 @@ static VpError *start_apply(TestOp *op)
     vp_test_devices_init(&domain->devices, op_spec(op)->spec);
     domain->started_us = vp_now_us();
     g_hash_table_insert(op->driver->domains, domain->uid, domain);
-    domain_set(domain, PB_EVENT_TYPE_DOMAIN_STARTED,
-               vp_task_paused(op->task) ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
+    const gboolean restores = !op->discards && (op_restores(op) || op->verb == &verb_restore);
+    const PbSavedState *saved = restores ? op_spec(op)->status->saved : NULL;
+    const gboolean paused = vp_task_paused(op->task) || (saved && saved->paused);
+    domain_set(domain, restores ? PB_EVENT_TYPE_DOMAIN_RESTORED : PB_EVENT_TYPE_DOMAIN_STARTED,
+               paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
     if (crash.kind == VP_FAULT_DELAY)
         domain->crash = vp_timer_start(op->driver->host->loop, crash.delay_ms, on_crash, domain);
     return NULL;
@@ -411,6 +433,49 @@ static VpError *resume_apply(TestOp *op)
         return not_running(op);
     if (domain->state == PB_DOMAIN_STATE_PAUSED)
         domain_set(domain, PB_EVENT_TYPE_DOMAIN_RESUMED, running_state(domain), "REQUESTED");
+    return NULL;
+}
+
+/* There is no memory to write: that it was saved is all that is kept. */
+static VpError *save_apply(TestOp *op)
+{
+    TestDomain *domain = op_find(op);
+    const PbSaveDomainRequest *request = vp_task_request(op->task);
+
+    if (!domain)
+        return not_running(op);
+    vp_pb_auto PbSavedState *saved = vp_pb_new(&pb_saved_state__descriptor);
+    vp_pb_set(&saved->path, request->path);
+    saved->managed = request->path[0] == '\0';
+    saved->paused = request->paused || domain->state == PB_DOMAIN_STATE_PAUSED;
+    saved->save_time = vp_pb_timestamp(vp_wall_us());
+    const VpObservation observation = {
+        .event = PB_EVENT_TYPE_DOMAIN_SAVED,
+        .state = PB_DOMAIN_STATE_SAVED,
+        .reason = "REQUESTED",
+        .saved = saved,
+    };
+
+    op->driver->host->report(op->driver->host->data, domain->uid, &observation);
+    g_hash_table_remove(op->driver->domains, domain->uid);
+    return NULL;
+}
+
+static VpError *restore_apply(TestOp *op)
+{
+    const PbRestoreDomainRequest *request = vp_task_request(op->task);
+
+    if (!op_restores(op) && request->path[0] == '\0')
+        return vp_error_new(VP_FAILED_PRECONDITION, "NOT_SAVED", "domain %s is not saved: name the file to restore",
+                            op_spec(op)->name);
+    return start_apply(op);
+}
+
+static VpError *discard_apply(TestOp *op)
+{
+    if (op_restores(op))
+        report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_SAVED_STATE_DISCARDED, PB_DOMAIN_STATE_SHUTOFF,
+               "REQUESTED", NULL);
     return NULL;
 }
 
@@ -525,6 +590,9 @@ static VpError *adopt_apply(TestOp *op)
 }
 
 static const Verb verb_start = {"start", start_begin, start_apply};
+static const Verb verb_save = {"save", NULL, save_apply};
+static const Verb verb_restore = {"restore", start_begin, restore_apply};
+static const Verb verb_discard = {"discard", NULL, discard_apply};
 static const Verb verb_shutdown = {"shutdown", NULL, shutdown_apply};
 static const Verb verb_power_off = {"power_off", NULL, power_off_apply};
 static const Verb verb_reboot = {"reboot", NULL, reboot_apply};
@@ -569,6 +637,21 @@ static void test_pause(VpDriver *driver, VpTask *task)
 static void test_resume(VpDriver *driver, VpTask *task)
 {
     op_start(driver, task, &verb_resume);
+}
+
+static void test_save(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_save);
+}
+
+static void test_restore(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_restore);
+}
+
+static void test_discard(VpDriver *driver, VpTask *task)
+{
+    op_start(driver, task, &verb_discard);
 }
 
 static void test_adopt(VpDriver *driver, VpTask *task)
@@ -687,6 +770,9 @@ const VpDriverOps vp_test_driver = {
     .reset = test_reset,
     .pause = test_pause,
     .resume = test_resume,
+    .save = test_save,
+    .restore = test_restore,
+    .discard = test_discard,
     .forget = test_forget,
     .change = test_change,
     .stats = test_stats,

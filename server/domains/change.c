@@ -261,6 +261,11 @@ static VpError *apply_request(VpRecord *record, PbDomain *draft, VpTxn *txn, voi
     return NULL;
 }
 
+static gboolean may_delete(const VpChange *change, const PbDomain *domain)
+{
+    return vp_domain_is_off(domain) || (change->discard_saved && domain->status->state == PB_DOMAIN_STATE_SAVED);
+}
+
 static VpError *apply_delete(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
 {
     const VpChange *change = data;
@@ -269,7 +274,12 @@ static VpError *apply_delete(VpRecord *record, PbDomain *draft, VpTxn *txn, void
     VpError *error = check_revision(change, draft);
     if (error)
         return error;
-    if (!vp_domain_is_off(draft))
+    if (!may_delete(change, draft) && draft->status->state == PB_DOMAIN_STATE_SAVED)
+        return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_SAVED",
+                            "the domain %s is saved: what it was doing would be lost; restore it, or delete it with "
+                            "discard_saved (vpctl domain delete --discard-saved)",
+                            draft->name);
+    if (!may_delete(change, draft))
         return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING",
                             "the domain %s is not shut off; power it off first", draft->name);
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_DELETED, "REQUESTED", change->caller);
@@ -365,7 +375,7 @@ static void run_delete(VpJob *job, void *data)
     g_autoptr(VpDomainView) view = vp_record_view(change->record);
 
     change->job = job;
-    if (driver->ops->forget && view && vp_domain_is_off(view->domain)) {
+    if (driver->ops->forget && view && may_delete(change, view->domain)) {
         VpError *error = driver->ops->forget(driver, change->record->uid);
 
         if (error) {
@@ -495,6 +505,7 @@ void vp_domains_delete(VpDomains *domains, const PbDeleteDomainRequest *request,
     g_autoptr(VpError) error = NULL;
 
     change->deletes = TRUE;
+    change->discard_saved = request->discard_saved;
     if (vp_change_answered_before(change))
         return;
     change->type = "domain.delete";

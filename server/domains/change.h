@@ -29,6 +29,7 @@ struct VpChange {
     char *mac;
     gint64 expected_revision;
     gboolean deletes;
+    gboolean discard_saved; /* of a delete */
     PbChangeScope scope;
     gboolean force;
     guint64 timeout_ms; /* 0: the default */

@@ -234,7 +234,8 @@ static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabiliti
         {ops->reset != NULL, "ResetDomain"},         {ops->pause != NULL, "PauseDomain"},
         {ops->resume != NULL, "ResumeDomain"},       {ops->stats != NULL, "GetDomainStats"},
         {ops->screenshot != NULL, "TakeScreenshot"}, {ops->change != NULL, "AttachDevice"},
-        {ops->change != NULL, "DetachDevice"},
+        {ops->change != NULL, "DetachDevice"},       {ops->save != NULL, "SaveDomain"},
+        {ops->restore != NULL, "RestoreDomain"},     {ops->discard != NULL, "DiscardSavedState"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {

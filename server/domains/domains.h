@@ -111,6 +111,9 @@ typedef enum VpVerb {
     VP_VERB_RESET,
     VP_VERB_PAUSE,
     VP_VERB_RESUME,
+    VP_VERB_SAVE,
+    VP_VERB_RESTORE,
+    VP_VERB_DISCARD,
     VP_VERB_ADOPT, /* the daemon's own, at start */
 } VpVerb;
 

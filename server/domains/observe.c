@@ -18,6 +18,7 @@ typedef struct Seen {
     PbPendingDetach **detaches;
     PbGuestAgentStatus *agent;
     PbPendingShutdown *shutdown;
+    PbSavedState *saved;
     gint64 wall_us;
 } Seen;
 
@@ -54,6 +55,8 @@ static Seen *seen_new(const VpObservation *observation)
     if (observation->agent)
         seen->agent = vp_pb_dup(observation->agent);
     seen->shutdown = vp_pb_dup(observation->shutdown);
+    if (observation->saved)
+        seen->saved = vp_pb_dup(observation->saved);
     seen->wall_us = vp_wall_us();
     return seen;
 }
@@ -69,6 +72,7 @@ static void seen_free(void *data)
     free_messages(seen->findings, seen->observation.n_findings);
     vp_pb_free(seen->agent);
     vp_pb_free(seen->shutdown);
+    vp_pb_free(seen->saved);
     g_free(seen->reason);
     g_free(seen->detail);
     g_free(seen);
@@ -101,6 +105,18 @@ static void set_agent(PbDomainStatus *status, const PbGuestAgentStatus *agent)
     status->agent = agent ? vp_pb_dup(agent) : NULL;
 }
 
+/* It stays while the domain is being restored, or may be. */
+static gboolean ends_saved(PbDomainState state)
+{
+    return state != PB_DOMAIN_STATE_SAVED && state != PB_DOMAIN_STATE_STARTING && state != PB_DOMAIN_STATE_UNRESPONSIVE;
+}
+
+static void set_saved(PbDomainStatus *status, const PbSavedState *saved)
+{
+    vp_pb_free(status->saved);
+    status->saved = saved ? vp_pb_dup(saved) : NULL;
+}
+
 static void apply_state(PbDomain *draft, const Seen *seen)
 {
     const VpObservation *observation = &seen->observation;
@@ -124,6 +140,8 @@ static void apply_state(PbDomain *draft, const Seen *seen)
         set_agent(status, NULL);
     vp_pb_free(status->shutdown);
     status->shutdown = vp_pb_dup(seen->shutdown);
+    if (seen->saved || ends_saved(observation->state))
+        set_saved(status, seen->saved);
 }
 
 /* The devices that there are now. */

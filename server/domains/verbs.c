@@ -14,6 +14,8 @@
 #define STATE(name) (1u << PB_DOMAIN_STATE_##name)
 #define RUNS (STATE(STARTING) | STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN) | STATE(UNRESPONSIVE))
 #define NOTHING_RUNS (STATE(SHUTOFF) | STATE(CRASHED))
+/* All memory goes through a disk. */
+#define MEMORY_TIMEOUT_MS (60 * 60 * 1000)
 
 /* What each verb is, and in which states it may be asked for. It is the driver that knows whether there is anything to do: what is committed may lag behind. */
 static const struct VerbRule {
@@ -24,11 +26,12 @@ static const struct VerbRule {
     guint from;
     guint64 timeout_ms;
 } rules[] = {
-    [VP_VERB_START] = {"domain.start", "StartDomain", "start", offsetof(VpDriverOps, start), NOTHING_RUNS, 60000},
+    [VP_VERB_START] = {"domain.start", "StartDomain", "start", offsetof(VpDriverOps, start),
+                       NOTHING_RUNS | STATE(SAVED), 60000},
     [VP_VERB_SHUTDOWN] = {"domain.shutdown", "ShutdownDomain", "shut down", offsetof(VpDriverOps, shutdown),
                           STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
     [VP_VERB_POWER_OFF] = {"domain.power-off", "PowerOffDomain", "power off", offsetof(VpDriverOps, power_off),
-                           RUNS | NOTHING_RUNS, 30000},
+                           RUNS | NOTHING_RUNS | STATE(SAVED), 30000},
     [VP_VERB_REBOOT] = {"domain.reboot", "RebootDomain", "reboot", offsetof(VpDriverOps, reboot),
                         STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
     [VP_VERB_RESET] = {"domain.reset", "ResetDomain", "reset", offsetof(VpDriverOps, reset),
@@ -37,7 +40,14 @@ static const struct VerbRule {
                        STATE(RUNNING) | STATE(SHUTTING_DOWN) | STATE(PAUSED), 30000},
     [VP_VERB_RESUME] = {"domain.resume", "ResumeDomain", "resume", offsetof(VpDriverOps, resume),
                         STATE(PAUSED) | STATE(RUNNING) | STATE(SHUTTING_DOWN), 30000},
-    [VP_VERB_ADOPT] = {"domain.adopt", "", "adopt", offsetof(VpDriverOps, adopt), RUNS | NOTHING_RUNS, 30000},
+    [VP_VERB_SAVE] = {"domain.save", "SaveDomain", "save", offsetof(VpDriverOps, save),
+                      STATE(RUNNING) | STATE(PAUSED) | STATE(SHUTTING_DOWN), MEMORY_TIMEOUT_MS},
+    [VP_VERB_RESTORE] = {"domain.restore", "RestoreDomain", "restore", offsetof(VpDriverOps, restore),
+                         NOTHING_RUNS | STATE(SAVED), MEMORY_TIMEOUT_MS},
+    [VP_VERB_DISCARD] = {"domain.discard-saved-state", "DiscardSavedState", "discard the saved state of",
+                         offsetof(VpDriverOps, discard), NOTHING_RUNS | STATE(SAVED), 60000},
+    [VP_VERB_ADOPT] = {"domain.adopt", "", "adopt", offsetof(VpDriverOps, adopt), RUNS | NOTHING_RUNS | STATE(SAVED),
+                       30000},
 };
 
 /* One verb under way. */
@@ -289,6 +299,14 @@ VpError *vp_domain_cannot(const VpDriver *driver, const char *method)
                          "driver", driver->ops->name);
 }
 
+static guint64 default_timeout_ms(const struct VerbRule *rule, VpRecord *record)
+{
+    g_autoptr(VpDomainView) view = rule == &rules[VP_VERB_START] ? vp_record_view(record) : NULL;
+
+    /* Such a start is a restore. */
+    return view && view->domain->status->state == PB_DOMAIN_STATE_SAVED ? MEMORY_TIMEOUT_MS : rule->timeout_ms;
+}
+
 void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done,
                      void *data)
 {
@@ -311,8 +329,8 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
     work->rule = rule;
     work->verb = request->verb;
     work->paused = request->paused;
-    work->timeout_ms = request->timeout_ms ? request->timeout_ms : rule->timeout_ms;
     work->message = vp_pb_dup(request->message);
+    work->timeout_ms = request->timeout_ms ? request->timeout_ms : default_timeout_ms(rule, record);
     work->done = request->no_wait ? NULL : done;
     work->data = data;
     pthread_mutex_init(&work->mutex, NULL);

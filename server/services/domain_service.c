@@ -264,6 +264,7 @@ static void start_domain(VpCall *call, const void *message, void *context)
     VpVerbRequest verb = VERB_REQUEST(VP_VERB_START, request);
 
     verb.paused = request->paused;
+    verb.message = request;
     run_verb(call, context, verb);
 }
 
@@ -279,6 +280,31 @@ static void reboot_domain(VpCall *call, const void *message, void *context)
     }
     verb.message = request;
     run_verb(call, context, verb);
+}
+
+static void save_domain(VpCall *call, const void *message, void *context)
+{
+    const PbSaveDomainRequest *request = message;
+    VpVerbRequest verb = VERB_REQUEST(VP_VERB_SAVE, request);
+
+    verb.paused = request->paused;
+    verb.message = request;
+    run_verb(call, context, verb);
+}
+
+static void restore_domain(VpCall *call, const void *message, void *context)
+{
+    const PbRestoreDomainRequest *request = message;
+    VpVerbRequest verb = VERB_REQUEST(VP_VERB_RESTORE, request);
+
+    verb.paused = request->paused;
+    verb.message = request;
+    run_verb(call, context, verb);
+}
+
+static void discard_saved_state(VpCall *call, const void *message, void *context)
+{
+    run_verb(call, context, VERB_REQUEST(VP_VERB_DISCARD, (const PbDiscardSavedStateRequest *)message));
 }
 
 static void shutdown_domain(VpCall *call, const void *message, void *context)
@@ -375,6 +401,9 @@ const VpMethodHandler vp_domain_handlers[] = {
     {"virtplane.v1.DomainService/ResetDomain", reset_domain, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/PauseDomain", pause_domain, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/ResumeDomain", resume_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/SaveDomain", save_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/RestoreDomain", restore_domain, VP_RPC_INLINE},
+    {"virtplane.v1.DomainService/DiscardSavedState", discard_saved_state, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/AttachDevice", attach_device, VP_RPC_WORKER},
     {"virtplane.v1.DomainService/DetachDevice", detach_device, VP_RPC_INLINE},
     {"virtplane.v1.DomainService/GetDomainStats", get_domain_stats, VP_RPC_INLINE},

@@ -133,3 +133,8 @@ STEP(int, unlink, (const char *path), (path), const char *)
 STEP(int, listen, (int fd, int backlog), (fd, backlog), int, int)
 STEP(int, pidfd_open, (pid_t pid, unsigned flags), (pid, flags), pid_t, unsigned)
 STEP(pid_t, fork, (void), (), void)
+STEP(int, renameat2, (int from_dir, const char *from, int to_dir, const char *to, unsigned flags),
+     (from_dir, from, to_dir, to, flags), int, const char *, int, const char *, unsigned)
+STEP(int, unlinkat, (int dir, const char *path, int flags), (dir, path, flags), int, const char *, int)
+STEP(int, pidfd_send_signal, (int fd, int number, siginfo_t *info, unsigned flags), (fd, number, info, flags), int, int,
+     siginfo_t *, unsigned)

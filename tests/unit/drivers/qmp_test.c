@@ -298,6 +298,76 @@ static void test_commands_that_are_gathered(void **state)
     expect(talk, "second=2 first=1 ");
 }
 
+/* Three commands in one go: two with the read end of a pipe that holds a letter, one between them without. */
+static void execute_with_fds(void *data)
+{
+    Talk *talk = data;
+    Request request = {.talk = talk};
+
+    vp_qmp_hold(talk->qmp);
+    for (guint i = 0; i < 3; i++) {
+        int ends[2] = {-1, -1};
+
+        if (i != 1) {
+            assert_int_equal(pipe(ends), 0);
+            assert_int_equal(write(ends[1], i == 0 ? "a" : "c", 1), 1);
+            close(ends[1]);
+        }
+        g_strlcpy(request.name, "fd", sizeof(request.name));
+        vp_qmp_execute_with_fd(talk->qmp, "fd", NULL, ends[0], 0, on_done, g_memdup2(&request, sizeof(request)));
+        if (ends[0] >= 0)
+            close(ends[0]);
+    }
+    vp_qmp_send(talk->qmp);
+}
+
+/* As hear(), of a command that has this letter's pipe with it; 0: none. */
+static gint64 hear_fd(Talk *talk, char letter)
+{
+    char c = 0;
+    char control[CMSG_SPACE(sizeof(int))];
+    struct iovec byte = {&c, 1};
+    struct msghdr message = {.msg_iov = &byte,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    int fd = -1;
+
+    /* QEMU reads a byte at a time, too: the first has the descriptor. */
+    assert_int_equal(recvmsg(talk->peer_fd, &message, 0), 1);
+    assert_int_equal(c, '{');
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    assert_int_equal(header != NULL, letter != 0);
+    if (header) {
+        memcpy(&fd, CMSG_DATA(header), sizeof(fd));
+        assert_int_equal(read(fd, &c, 1), 1);
+        assert_int_equal(c, letter);
+        close(fd);
+    }
+    GString *line = g_string_new("{");
+    while (c != '\n') {
+        assert_int_equal(recv(talk->peer_fd, &c, 1, 0), 1);
+        g_string_append_c(line, c);
+    }
+    json_t *command = json_loads(line->str, 0, NULL);
+    const gint64 id = json_integer_value(json_object_get(command, "id"));
+    json_decref(command);
+    g_string_free(line, TRUE);
+    return id;
+}
+
+static void test_descriptors_go_with_their_commands(void **state)
+{
+    Talk *talk = *state;
+
+    negotiate(talk);
+    vp_loop_post(talk->loop, execute_with_fds, talk);
+    answer(talk, hear_fd(talk, 'a'), 1);
+    answer(talk, hear_fd(talk, 0), 2);
+    answer(talk, hear_fd(talk, 'c'), 3);
+    expect(talk, "fd=1 fd=2 fd=3 ");
+}
+
 static void test_command_before_greeting(void **state)
 {
     Talk *talk = *state;
@@ -533,6 +603,7 @@ int main(void)
         T(test_talk),
         T(test_numbers_of_64_bits),
         T(test_commands_that_are_gathered),
+        T(test_descriptors_go_with_their_commands),
         T(test_command_before_greeting),
         T(test_events_between_replies_out_of_order),
         T(test_half_lines),
