@@ -134,7 +134,9 @@ static void on_picture(void *data, json_t *result, VpError *error)
     g_autoptr(VpError) why = error;
 
     (void)result;
-    if (why || screenshot->fd < 0) {
+    if (!why && screenshot->fd < 0)
+        why = vp_error_new(VP_UNAVAILABLE, "QMP_CLOSED", "the connection that the picture came by has gone");
+    if (why) {
         end_round(domain, why);
         vp_qemu_domain_unref(domain);
         return;
