@@ -13,6 +13,11 @@ void vp_log_set_level(VpLogLevel level)
     g_atomic_int_set(&threshold, (gint)level);
 }
 
+VpLogLevel vp_log_level(void)
+{
+    return (VpLogLevel)g_atomic_int_get(&threshold);
+}
+
 static void append_escaped(GString *line, const char *text)
 {
     for (const char *c = text; *c; c++) {

@@ -18,3 +18,4 @@ void vp_log(VpLogLevel level, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* The least important level that is written; VP_LOG_INFO at first. Any thread. */
 void vp_log_set_level(VpLogLevel level);
+VpLogLevel vp_log_level(void);

@@ -33,14 +33,15 @@ static gboolean is_driver(const char *name)
 /* A group that is misspelt would be a setting that silently does nothing. */
 static VpError *check_groups(VpConfig *config, const char *path)
 {
-    static const char *const own[] = {"daemon", "events", "images", "auth", "tls", "tokens", "audit", "secrets", NULL};
+    static const char *const own[] = {"daemon", "events", "images",  "auth",   "tls",
+                                      "tokens", "audit",  "secrets", "limits", NULL};
     g_auto(GStrv) groups = g_key_file_get_groups(config->file, NULL);
 
     for (char **group = groups; *group; group++) {
         if (!g_strv_contains(own, *group) && !is_driver(*group))
             return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG",
                                 "%s: there is no group [%s]; [daemon], [events], [images], [auth], [tls], [tokens], "
-                                "[audit], [secrets] and one for each driver are",
+                                "[audit], [secrets], [limits] and one for each driver are",
                                 path, *group);
     }
     return NULL;
@@ -49,8 +50,9 @@ static VpError *check_groups(VpConfig *config, const char *path)
 static VpError *load_file(VpConfig *config, const char *path)
 {
     static const char *const daemon_keys[] =
-        {"state_dir",    "listen",          "rpc_threads", "drain_ms",    "socket_mode", "socket_group",
-         "insecure_tcp", "max_connections", "max_calls",   "max_streams", NULL};
+        {"state_dir",    "listen",          "rpc_threads", "drain_ms",    "socket_mode",          "socket_group",
+         "insecure_tcp", "max_connections", "max_calls",   "max_streams", "max_calls_per_second", "max_message_bytes",
+         "max_domains",  "max_secrets",     NULL};
     static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
                                               "keep_count", "keep_age_seconds", "clients",
                                               NULL};
@@ -161,11 +163,7 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
     if (!error)
         error = read_uint(config, "drain_ms", 600000, &config->drain_ms);
     if (!error)
-        error = read_uint(config, "max_connections", 100000, &config->max_connections);
-    if (!error)
-        error = read_uint(config, "max_calls", 1000000, &config->max_calls);
-    if (!error)
-        error = read_uint(config, "max_streams", 1000000, &config->max_streams);
+        error = vp_config_read_limits(config);
     if (!error)
         error = read_events(config);
     if (!error)

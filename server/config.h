@@ -42,10 +42,16 @@ typedef struct VpConfig {
     guint64 events_clients; /* not 0: clients that come in are told in the journal */
     guint rpc_threads;      /* 0: cores/2 */
     guint drain_ms;         /* how long running calls may take after SIGTERM */
-    guint max_connections;  /* over unix sockets; 0: as server/rpc/rpc.h says, as for the next two */
+    /* Of all clients together; 0: as server/rpc/rpc.h says, or no limit. */
+    guint max_connections;
     guint max_calls;
     guint max_streams;
-    GKeyFile *file; /* the whole configuration, for the drivers' groups */
+    guint max_calls_per_second;
+    guint max_message_bytes;
+    guint max_domains;
+    guint max_secrets;
+    gint64 limits[VP_POLICY_LIMITS]; /* [limits]: of each identity; -1: not set */
+    GKeyFile *file;                  /* the whole configuration, for the drivers' groups */
 } VpConfig;
 
 /* What the command line says; NULL: not given. */
@@ -63,5 +69,7 @@ void vp_config_free(VpConfig *config);
 
 /* config_security.c; after the folders are known. */
 VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *arguments, const char *path);
+/* config_limits.c: the limits of all clients together, and [limits]. */
+VpError *vp_config_read_limits(VpConfig *config);
 void vp_config_clear_security(VpSecurityConfig *security);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpConfig, vp_config_free)

@@ -94,7 +94,8 @@ static VpError *open_parts(VpDaemon *daemon)
 
     const VpSecretsOptions secrets_options = {.store = daemon->store,
                                               .key_file = config->security.secrets_key,
-                                              .state_dir = config->state_dir};
+                                              .state_dir = config->state_dir,
+                                              .max_secrets = config->max_secrets};
     daemon->secrets = vp_secrets_new(&secrets_options, &error);
     if (error)
         return error;
@@ -108,6 +109,7 @@ static VpError *open_parts(VpDaemon *daemon)
         .config = config->file,
         .images = &config->images,
         .secrets = daemon->secrets,
+        .max_domains = config->max_domains,
         .state_dir = config->state_dir,
         .run_dir = config->run_dir,
     };
@@ -141,6 +143,7 @@ static VpError *start(VpDaemon *daemon)
     if (!error)
         services->events = vp_event_hub_new(daemon->store, daemon->pool, daemon->loop, &error);
     services->stats = vp_stats_hub_new(daemon->domains, daemon->loop);
+    vp_log_switch_init(&services->log_level, daemon->loop);
     services->lines = vp_lines_new(daemon->domains, daemon->loop, daemon->pool);
     if (!error)
         daemon->guard = vp_guard_new(config, services, &error);
@@ -156,6 +159,8 @@ static VpError *start(VpDaemon *daemon)
         .max_connections = config->max_connections,
         .max_calls = config->max_calls,
         .max_streams = config->max_streams,
+        .max_calls_per_second = config->max_calls_per_second,
+        .max_request_bytes = config->max_message_bytes,
         .pool = daemon->pool,
         .slow_pool = daemon->slow_pool,
         .loop = daemon->loop,
@@ -165,6 +170,7 @@ static VpError *start(VpDaemon *daemon)
     daemon->server = vp_rpc_server_new(&rpc_options, &error);
     if (error)
         return error;
+    g_atomic_pointer_set(&services->server, daemon->server);
     g_atomic_pointer_set(&services->addresses, vp_rpc_server_addresses(daemon->server));
     return vp_guard_start(daemon->guard, daemon->server);
 }
@@ -202,6 +208,8 @@ void vp_daemon_free(VpDaemon *daemon)
         return;
 
     vp_guard_stop(daemon->guard);
+    if (daemon->server)
+        vp_log_switch_stop(&daemon->services.log_level);
     if (daemon->server) {
         g_autoptr(VpError) error = tell_journal(daemon, PB_EVENT_TYPE_DAEMON_STOPPING);
         if (error)

@@ -155,6 +155,12 @@ VpGuard *vp_guard_new(const VpConfig *config, VpServices *services, VpError **er
     guard->context.domains = services->domains;
     guard->context.jobs = services->jobs;
     guard->context.secrets = services->secrets;
+    guard->context.limits = config->limits;
+    guard->context.halves = (VpLimits){
+        .connections = (config->max_connections ? config->max_connections : VP_RPC_MAX_CONNECTIONS) / 2,
+        .calls = (config->max_calls ? config->max_calls : VP_RPC_MAX_CALLS) / 2,
+        .streams = (config->max_streams ? config->max_streams : VP_RPC_MAX_STREAMS) / 2,
+    };
     guard->gate = vp_access_gate(&guard->context);
     services->access = &guard->context;
     return guard;

@@ -102,6 +102,12 @@ const VpCommand vp_commands[] = {
      "  vpctl operation watch 0ca2f1de-5f2e-4b6e-9a3a-7d9d1c1f0e55\n",
      vp_operation_watch},
 
+    {"admin", "connections", "", 0, 0, "List who is connected to the daemon", "  vpctl admin connections\n",
+     vp_admin_connections},
+    {"admin", "close", "ID...", 1, ANY, "Close connections at once; what they have asked for goes on",
+     "  vpctl admin close 7\n", vp_admin_close},
+    {"admin", "log-level", "LEVEL", 1, 1, "Set how much the daemon logs: error, warning, info or debug",
+     "  vpctl admin log-level debug --for 10m\n", vp_admin_log_level},
     {"admin", "backup", "FILE", 1, 1, "Copy the daemon's store, as of one moment, while it goes on",
      "  vpctl admin backup /backup/store.db\n", vp_admin_backup},
     {"admin", "restore", "FILE", 1, 1, "Put a backup in the place of a store that no daemon uses",

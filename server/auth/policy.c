@@ -64,6 +64,25 @@ VpBinding *vp_policy_add_binding(VpPolicy *policy, const char *place, const VpRo
     return binding;
 }
 
+static void limits_free(gpointer data)
+{
+    VpPolicyLimits *limits = data;
+
+    g_ptr_array_unref(limits->subjects);
+    g_free(limits);
+}
+
+VpPolicyLimits *vp_policy_add_limits(VpPolicy *policy)
+{
+    VpPolicyLimits *limits = g_new0(VpPolicyLimits, 1);
+
+    limits->subjects = g_ptr_array_new_with_free_func(g_free);
+    for (guint i = 0; i < VP_POLICY_LIMITS; i++)
+        limits->values[i] = -1;
+    g_ptr_array_add(policy->limits, limits);
+    return limits;
+}
+
 VpPolicy *vp_policy_new(const VpPolicyOptions *options, VpError **error)
 {
     g_autoptr(VpPolicy) policy = g_new0(VpPolicy, 1);
@@ -71,6 +90,7 @@ VpPolicy *vp_policy_new(const VpPolicyOptions *options, VpError **error)
     policy->refs = 1;
     policy->roles = g_ptr_array_new_with_free_func(role_free);
     policy->bindings = g_ptr_array_new_with_free_func(binding_free);
+    policy->limits = g_ptr_array_new_with_free_func(limits_free);
     vp_policy_add_role(policy, "viewer", PB_ROLE_VIEWER);
     vp_policy_add_role(policy, "operator", PB_ROLE_OPERATOR);
     const VpRole *admin = vp_policy_add_role(policy, "admin", PB_ROLE_ADMIN);
@@ -100,6 +120,7 @@ void vp_policy_unref(VpPolicy *policy)
     if (!policy || !g_atomic_int_dec_and_test(&policy->refs))
         return;
     g_ptr_array_unref(policy->bindings);
+    g_ptr_array_unref(policy->limits);
     g_ptr_array_unref(policy->roles);
     g_free(policy);
 }
@@ -120,15 +141,31 @@ static gboolean any_glob(const GPtrArray *patterns, const char *text)
     return FALSE;
 }
 
-static gboolean subject_matches(const VpBinding *binding, const VpIdentity *identity)
+static gboolean is_among(const GPtrArray *subjects, const VpIdentity *identity)
 {
-    if (any_glob(binding->subjects, identity->name))
+    if (any_glob(subjects, identity->name))
         return TRUE;
     for (char **group = identity->groups; *group; group++) {
-        if (any_glob(binding->subjects, *group))
+        if (any_glob(subjects, *group))
             return TRUE;
     }
     return FALSE;
+}
+
+static gboolean subject_matches(const VpBinding *binding, const VpIdentity *identity)
+{
+    return is_among(binding->subjects, identity);
+}
+
+gint64 vp_policy_limit(const VpPolicy *policy, const VpIdentity *identity, VpPolicyLimit limit)
+{
+    for (guint i = 0; i < policy->limits->len; i++) {
+        const VpPolicyLimits *limits = policy->limits->pdata[i];
+
+        if (limits->values[limit] >= 0 && is_among(limits->subjects, identity))
+            return limits->values[limit];
+    }
+    return -1;
 }
 
 static gboolean role_has(const VpRole *role, const VpMethod *method)

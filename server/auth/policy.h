@@ -46,6 +46,24 @@ gboolean vp_policy_allows(const VpPolicy *policy, const VpIdentity *identity, co
 /* Whether it may call the method on every resource, so that none has to be looked at. */
 gboolean vp_policy_allows_all(const VpPolicy *policy, const VpIdentity *identity, const VpMethod *method);
 
+/* What can be limited for an identity. */
+typedef enum VpPolicyLimit {
+    VP_POLICY_CONNECTIONS,
+    VP_POLICY_CALLS,
+    VP_POLICY_STREAMS,
+    VP_POLICY_CALLS_PER_SECOND,
+    VP_POLICY_MESSAGE_BYTES,
+    VP_POLICY_DOMAINS,
+    VP_POLICY_SECRETS,
+    VP_POLICY_LIMITS
+} VpPolicyLimit;
+
+/* The largest number that a limit can be. */
+#define VP_POLICY_MOST 1000000000
+
+/* What the first of the policy's limits that names the identity and says something of this one says; 0: it has no limit. -1: none does. */
+gint64 vp_policy_limit(const VpPolicy *policy, const VpIdentity *identity, VpPolicyLimit limit);
+
 /* The names of the roles that it is bound to, each once; the array owns nothing. */
 GPtrArray *vp_policy_roles(const VpPolicy *policy, const VpIdentity *identity);
 

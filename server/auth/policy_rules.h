@@ -22,10 +22,17 @@ typedef struct VpBinding {
     char **drivers;
 } VpBinding;
 
+/* What the policy says of the limits of those whom it names. */
+typedef struct VpPolicyLimits {
+    GPtrArray *subjects;             /* of char *, with "*" and "?" */
+    gint64 values[VP_POLICY_LIMITS]; /* -1: it says nothing of this one */
+} VpPolicyLimits;
+
 struct VpPolicy {
     gint refs;
     GPtrArray *roles;    /* of VpRole */
     GPtrArray *bindings; /* of VpBinding */
+    GPtrArray *limits;   /* of VpPolicyLimits */
 };
 
 VpRole *vp_policy_add_role(VpPolicy *policy, const char *name, PbRole builtin);
@@ -33,6 +40,8 @@ VpRole *vp_policy_add_role(VpPolicy *policy, const char *name, PbRole builtin);
 const VpRole *vp_policy_find_role(const VpPolicy *policy, const char *name);
 /* `place` is copied. */
 VpBinding *vp_policy_add_binding(VpPolicy *policy, const char *place, const VpRole *role);
+
+VpPolicyLimits *vp_policy_add_limits(VpPolicy *policy);
 
 /* Adds what the file says. */
 VpError *vp_policy_read_file(VpPolicy *policy, const char *path, const GArray *methods);

@@ -136,6 +136,7 @@ static VpError *apply_create(VpRecord *record, PbDomain *draft, VpTxn *txn, void
     vp_pb_set(&draft->status->reason, "CREATED");
 
     vp_domain_event(txn, draft, PB_EVENT_TYPE_DOMAIN_CREATED, "REQUESTED", change->caller);
+    vp_owners_add(txn, change->domains->owners, record->uid, change->identity);
     vp_requests_add(change->domains->requests, txn, change->identity, change->request_id, change->fingerprint,
                     record->uid);
     return NULL;
@@ -147,9 +148,11 @@ static void create_done(VpRecord *record, void *data, gint64 revision, const VpE
 
     if (error) {
         vp_registry_remove(record);
+        vp_owners_give_back(change->domains->owners, change->identity);
         vp_change_fail(change, error);
         return;
     }
+    vp_owners_added(change->domains->owners, record->uid, change->identity);
     vp_requests_done(change->domains->requests, change->identity, change->request_id, change->fingerprint, record->uid,
                      revision);
     change_tell(change, record->uid, revision);
@@ -176,7 +179,12 @@ void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request,
         done(data, &result);
         return;
     }
-    change->record = vp_registry_add(domains, driver, change->wanted->name, change->wanted->uid, NULL, &error);
+    error = vp_owners_take(domains->owners, change->identity, caller->most_domains, vp_registry_size(domains));
+    if (!error) {
+        change->record = vp_registry_add(domains, driver, change->wanted->name, change->wanted->uid, NULL, &error);
+        if (error)
+            vp_owners_give_back(domains->owners, change->identity);
+    }
     if (!change->record) {
         vp_change_fail(change, error);
         return;

@@ -89,6 +89,13 @@ static VpError *load(VpDomains *domains)
 
     for (guint i = 0; !error && i < stored->len; i++)
         error = load_one(domains, stored->pdata[i]);
+    const VpOwnersOptions owners = {.store = domains->store,
+                                    .prefix = "/domain-owners/",
+                                    .reason = "TOO_MANY_DOMAINS",
+                                    .what = "domains",
+                                    .most = domains->max_domains};
+    if (!error)
+        domains->owners = vp_owners_new(&owners, &error);
     if (!error)
         domains->requests = vp_requests_new(domains->store, "/requests/", VP_REQUESTS_KEEP_SECONDS, &error);
     return error;
@@ -113,6 +120,7 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
 
     domains->store = options->store;
     domains->secrets = options->secrets;
+    domains->max_domains = options->max_domains;
     domains->jobs = options->jobs;
     domains->loop = options->loop;
     domains->pool = options->pool;
@@ -324,6 +332,7 @@ void vp_domains_free(VpDomains *domains)
         g_free((char *)domains->hosts[i].run_dir);
     }
     vp_requests_free(domains->requests);
+    vp_owners_free(domains->owners);
     g_tree_unref(domains->by_name);
     g_hash_table_unref(domains->by_uid);
     g_ptr_array_unref(domains->off_waits);

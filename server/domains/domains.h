@@ -28,6 +28,7 @@ typedef struct VpDomainsOptions {
     GKeyFile *config;
     const VpImagePolicy *images;
     VpSecrets *secrets;    /* NULL: there are none */
+    guint max_domains;     /* 0: no limit */
     const char *state_dir; /* the daemon's; each driver gets a folder in it */
     const char *run_dir;
 } VpDomainsOptions;
@@ -89,6 +90,7 @@ typedef struct VpDomainCaller {
     const char *identity; /* "uid:1000": request ids of different identities do not meet */
     const char *text;     /* for people */
     const char *request_id;
+    guint most_domains; /* that the identity may have created; 0: no limit */
 } VpDomainCaller;
 
 void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request, const VpDomainCaller *caller,

@@ -6,6 +6,7 @@
 #include "drivers/driver.h"
 #include "server/domains/domains.h"
 #include "server/domains/requests.h"
+#include "server/store/owners.h"
 
 #define VP_MAX_DRIVERS 16
 
@@ -53,6 +54,8 @@ struct VpDomains {
     VpLoop *loop;
     VpPool *pool;
     VpRequests *requests;
+    VpOwners *owners;
+    guint max_domains; /* 0: no limit */
     VpDriver *drivers[VP_MAX_DRIVERS];
     VpDriverHost hosts[VP_MAX_DRIVERS];
     guint n_drivers;
@@ -80,6 +83,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpRecord, vp_record_unref)
 VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name, const char *uid, PbDomain *committed,
                           VpError **error);
 void vp_registry_remove(VpRecord *record);
+/* How many there are, those that are being created among them. */
+guint vp_registry_size(VpDomains *domains);
 
 /* The record of a committed domain, a reference; errors as vp_domains_get(). */
 VpRecord *vp_registry_find(VpDomains *domains, const char *name, const char *uid, VpError **error);

@@ -187,8 +187,10 @@ static void end_attempt(VpRecord *record, VpMutation *mutation, PbDomain *made, 
         pthread_mutex_unlock(&record->domains->mutex);
         vp_pb_free(before);
     }
-    if (!error && mutation->remove)
+    if (!error && mutation->remove) {
         vp_registry_remove(record);
+        vp_owners_removed(record->domains->owners, record->uid);
+    }
     if (!error && !mutation->event_only)
         vp_domains_wake_waits(record);
     vp_pb_free(draft);
@@ -242,6 +244,7 @@ static void pump(VpRecord *record)
     vp_txn_compare(txn, key, revision);
     if (mutation->remove) {
         vp_txn_delete(txn, key);
+        vp_owners_remove(txn, domains->owners, record->uid);
     } else if (!mutation->event_only) {
         /* The revision is the key's own; what is stored does not repeat it. */
         draft->revision = 0;

@@ -155,6 +155,12 @@ VpRecord *vp_registry_add(VpDomains *domains, VpDriver *driver, const char *name
     return record;
 }
 
+guint vp_registry_size(VpDomains *domains)
+{
+    VP_LOCK(&domains->mutex);
+    return g_hash_table_size(domains->by_uid);
+}
+
 void vp_registry_remove(VpRecord *record)
 {
     VpDomains *domains = record->domains;

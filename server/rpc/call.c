@@ -39,8 +39,8 @@ void vp_call_release(VpCall *call)
     if (call->auth)
         grpc_auth_context_release(call->auth);
     g_free(call->authorization);
-    if (call->peer_known)
-        g_array_unref(call->peer.groups);
+    vp_connection_unref(call->connection);
+    vp_account_unref(call->account);
     vp_pb_free(call->request);
     vp_error_free(call->end_error);
     grpc_call_unref(call->call);

@@ -36,6 +36,18 @@ static VpError *decode(VpCall *call, grpc_byte_buffer *buffer, ProtobufCMessage 
     return error;
 }
 
+/* RetryInfo would be no help: it will not get smaller. */
+static VpError *check_size(const VpCall *call, grpc_byte_buffer *payload)
+{
+    const gsize most = call->account && payload ? vp_account_limits(call->account).message_bytes : 0;
+    const gsize size = most ? grpc_byte_buffer_length(payload) : 0;
+
+    if (size <= most)
+        return NULL;
+    return vp_error_new(VP_RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE",
+                        "the request has %zu bytes, and %s may send %zu at once", size, call->identity_name, most);
+}
+
 /* Asks the gate about the request. */
 static VpError *permit(VpCall *call, const ProtobufCMessage *message)
 {
@@ -62,7 +74,11 @@ static void read_fired(VpTag *tag, gboolean ok)
     ProtobufCMessage *message = NULL;
 
     if (buffer && ok) {
-        VpError *error = decode(call, buffer, &message);
+        VpError *error = check_size(call, buffer);
+        if (error)
+            grpc_byte_buffer_destroy(buffer);
+        else
+            error = decode(call, buffer, &message);
         if (!error)
             error = permit_first(call, message);
         if (error) {
@@ -129,17 +145,32 @@ static void dispatch(VpCall *call)
     }
 }
 
-/* Of a connection that is one too many all calls are refused, so that its client learns why. */
-static VpError *check_connection(VpCall *call)
+static void ask_limits(void *data, VpLimits *ret_limits)
 {
-    VpConnections *connections = call->server->connections;
+    VpCall *call = data;
+    const VpRpcGate *gate = call->server->gate;
 
-    if (!vp_connections_full(connections) || !vp_connections_refuses(connections, call->socket))
+    gate->limits(gate->data, call, ret_limits);
+}
+
+/* Counts the call for whoever makes it. */
+static VpError *count_in(VpCall *call)
+{
+    VpRpcServer *server = call->server;
+
+    if (server->gate->limits && call->identity_name) {
+        call->account = vp_accounts_get(server->accounts, call->identity_name, ask_limits, call);
+        VpError *error = vp_account_enter(server->accounts, call->account, vp_now_us());
+        if (error)
+            return error;
+        call->counted = TRUE;
+    }
+    if (!call->connection || !call->identity_name)
         return NULL;
-    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CONNECTIONS",
-                                       "%u connections are open, which is the limit; try again",
-                                       vp_connections_most(connections)),
-                          1000);
+    if (!g_atomic_int_get(&call->connection->attached) && !(call->account && vp_account_limits(call->account).shared))
+        vp_connections_attach(server->connections, call->connection, call->identity_name, call->account);
+    /* Of a connection that is one too many all calls are refused, so that its client learns why. */
+    return vp_connections_check(server->connections, call->connection);
 }
 
 void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
@@ -150,10 +181,14 @@ void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *c
     call->authorization = authorization;
     vp_call_note_peer(call);
     VpError *error = vp_server_enter(server, call);
-    if (!error)
-        error = check_connection(call);
+    if (!error && call->connection)
+        error = vp_connections_check(server->connections, call->connection);
     if (!error && server->gate)
         error = server->gate->enter(server->gate->data, call, endpoint->method);
+    if (!error && server->gate)
+        error = count_in(call);
+    if (!error)
+        error = check_size(call, payload);
     if (!error && !endpoint->handler)
         error =
             vp_error_new(VP_UNIMPLEMENTED, "NOT_BUILT_YET",

@@ -1,40 +1,74 @@
-/* How many connections there are: see connections.h. */
+/* The table of connections: see connections.h. */
 #include "server/rpc/connections.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/thread.h"
 
-#define DEFAULT_MOST 2000
 #define LEAST 8
-
-typedef struct Connection {
-    int fd;
-    ino_t inode; /* of the socket: another one under the same number is another connection */
-    gboolean refused;
-    VpPeer peer;
-} Connection;
-
 #define MAX_GROUPS 65536
+/* Looking for those that are gone asks the kernel about each. */
+#define LOOK_EVERY_US 10000
+
+/* Those over unix sockets, or those by TCP. */
+typedef struct Kind {
+    const char *words;
+    guint most;
+    guint spare;      /* how many more are let in, to be refused */
+    GHashTable *open; /* the core's name -> VpConnection */
+    guint served;
+    gboolean told;
+    gint64 looked_us;
+} Kind;
 
 struct VpConnections {
-    guint most;
-    guint spare;    /* how many more are let in, to be refused */
-    gint n_refused; /* atomic for reading */
-    pthread_mutex_t mutex;
-    GHashTable *open; /* fd -> Connection */
-    gboolean told;
+    pthread_mutex_t mutex; /* guards what follows, and what of a connection is under it */
+    Kind local;
+    Kind tcp;
+    guint64 last_id;
 };
 
-static void connection_free(gpointer data)
-{
-    Connection *connection = data;
+/* ---- one ---- */
 
-    g_array_unref(connection->peer.groups);
+VpConnection *vp_connection_ref(VpConnection *connection)
+{
+    g_atomic_int_inc(&connection->refs);
+    return connection;
+}
+
+void vp_connection_unref(VpConnection *connection)
+{
+    if (!connection || !g_atomic_int_dec_and_test(&connection->refs))
+        return;
+    g_clear_pointer(&connection->peer.groups, g_array_unref);
+    g_free(connection->name);
+    g_free(connection->address);
+    g_free(connection->identity);
+    vp_account_unref(connection->account);
     g_free(connection);
+}
+
+static void unref(gpointer connection)
+{
+    vp_connection_unref(connection);
+}
+
+/* ---- the table ---- */
+
+static Kind kind_new(const char *words, guint most, guint64 descriptors)
+{
+    const guint allowed = (guint)MAX(LEAST, MIN(most, descriptors));
+
+    return (Kind){.words = words,
+                  .most = allowed,
+                  .spare = MAX(2, allowed / 16),
+                  .open = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, unref)};
 }
 
 VpConnections *vp_connections_new(guint most)
@@ -44,10 +78,8 @@ VpConnections *vp_connections_new(guint most)
 
     getrlimit(RLIMIT_NOFILE, &limit);
     /* The rest is for images, hypervisors and those that wait. */
-    const guint64 half = limit.rlim_cur / 2;
-    connections->most = (guint)MAX(LEAST, MIN(most ? most : DEFAULT_MOST, half));
-    connections->spare = MAX(2, connections->most / 16);
-    connections->open = g_hash_table_new_full(g_int_hash, g_int_equal, NULL, connection_free);
+    connections->local = kind_new("over unix sockets", most, limit.rlim_cur / 2);
+    connections->tcp = kind_new("by TCP", most, limit.rlim_cur / 4);
     pthread_mutex_init(&connections->mutex, NULL);
     return connections;
 }
@@ -56,39 +88,67 @@ void vp_connections_free(VpConnections *connections)
 {
     if (!connections)
         return;
-    g_hash_table_unref(connections->open);
+    g_hash_table_unref(connections->local.open);
+    g_hash_table_unref(connections->tcp.open);
     pthread_mutex_destroy(&connections->mutex);
     g_free(connections);
 }
 
-guint vp_connections_most(const VpConnections *connections)
+static Kind *kind_of(VpConnections *connections, const VpConnection *connection)
 {
-    return connections->most;
+    return connection->local ? &connections->local : &connections->tcp;
 }
 
-gboolean vp_connections_full(VpConnections *connections)
+static void stop_serving(Kind *kind, VpConnection *connection)
 {
-    return g_atomic_int_get(&connections->n_refused) > 0;
+    if (!g_atomic_int_get(&connection->served))
+        return;
+    g_atomic_int_set(&connection->served, FALSE);
+    kind->served--;
+    if (connection->account)
+        vp_account_leave_connection(connection->account);
 }
 
-static gboolean is_gone(gpointer key, gpointer value, gpointer data)
+/* Whether its calls are answered from now on: there is room, also in what its identity may have. */
+static gboolean try_to_serve(Kind *kind, VpConnection *connection)
 {
-    const Connection *connection = value;
-    struct stat status;
-    gint *n_refused = data;
-
-    (void)key;
-    if (fstat(connection->fd, &status) == 0 && status.st_ino == connection->inode)
+    if (kind->served >= kind->most || connection->closing ||
+        (connection->account && !vp_account_enter_connection(connection->account)))
         return FALSE;
-    if (connection->refused)
-        g_atomic_int_add(n_refused, -1);
+    kind->served++;
+    g_atomic_int_set(&connection->served, TRUE);
     return TRUE;
 }
 
-static void forget_gone(VpConnections *connections)
+static gboolean is_open(const VpConnection *connection)
 {
-    g_hash_table_foreach_remove(connections->open, is_gone, &connections->n_refused);
+    struct stat status;
+
+    return fstat(connection->fd, &status) == 0 && status.st_ino == connection->inode;
 }
+
+static gboolean forget_one(gpointer key, gpointer value, gpointer data)
+{
+    VpConnection *connection = value;
+
+    (void)key;
+    if (is_open(connection))
+        return FALSE;
+    stop_serving(data, connection);
+    return TRUE;
+}
+
+static void forget_gone(Kind *kind)
+{
+    const gint64 now_us = vp_now_us();
+
+    if (now_us - kind->looked_us < LOOK_EVERY_US)
+        return;
+    kind->looked_us = now_us;
+    g_hash_table_foreach_remove(kind->open, forget_one, kind);
+}
+
+/* ---- coming in ---- */
 
 static GArray *ask_groups(int fd)
 {
@@ -105,64 +165,271 @@ static GArray *ask_groups(int fd)
     return groups;
 }
 
-gboolean vp_connections_peer(VpConnections *connections, int fd, VpPeer *ret_peer)
+gboolean vp_connection_ask_peer(int fd, VpPeer *ret_peer)
 {
+    socklen_t length = sizeof(ret_peer->credentials);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &ret_peer->credentials, &length) < 0)
+        return FALSE;
+    ret_peer->groups = ask_groups(fd);
+    return TRUE;
+}
+
+/* As the core names a peer, with the brackets of IPv6 unescaped. */
+static char *name_of(const struct sockaddr *peer)
+{
+    char text[INET6_ADDRSTRLEN] = "";
+
+    if (peer->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)peer;
+
+        inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
+        return g_strdup_printf("ipv4:%s:%u", text, ntohs(in->sin_port));
+    }
+    const struct sockaddr_in6 *in6 = (const void *)peer;
+    const guint port = ntohs(in6->sin6_port);
+    if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+        inet_ntop(AF_INET, in6->sin6_addr.s6_addr + 12, text, sizeof(text));
+        return g_strdup_printf("ipv4:%s:%u", text, port);
+    }
+    inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
+    return in6->sin6_scope_id ? g_strdup_printf("ipv6:[%s%%%u]:%u", text, in6->sin6_scope_id, port)
+                              : g_strdup_printf("ipv6:[%s]:%u", text, port);
+}
+
+static VpConnection *connection_new(int fd, const char *address)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return NULL;
+    VpConnection *connection = g_new0(VpConnection, 1);
+    connection->refs = 1;
+    connection->fd = fd;
+    connection->inode = status.st_ino;
+    connection->address = g_strdup(address);
+    connection->connect_wall_us = vp_wall_us();
+    return connection;
+}
+
+/* Under the mutex. Takes the connection. */
+static void insert(VpConnections *connections, Kind *kind, VpConnection *connection)
+{
+    connection->id = ++connections->last_id;
+    g_hash_table_replace(kind->open, connection->name, connection);
+}
+
+/* One of this name is gone, or its name would not have been given away. */
+static void forget_name(Kind *kind, const char *name)
+{
+    VpConnection *old = g_hash_table_lookup(kind->open, name);
+
+    if (!old)
+        return;
+    stop_serving(kind, old);
+    g_hash_table_remove(kind->open, name);
+}
+
+static void tell_full(Kind *kind, gboolean full)
+{
+    if (full && !kind->told)
+        vp_log(VP_LOG_WARNING, "%u connections %s are open, which is the limit; further ones are refused", kind->most,
+               kind->words);
+    kind->told = full;
+}
+
+gboolean vp_connections_add(VpConnections *connections, int fd, const char *address, VpAccount *account)
+{
+    g_autoptr(VpConnection) connection = connection_new(fd, address);
+    Kind *kind = &connections->local;
+
+    if (!connection || !vp_connection_ask_peer(fd, &connection->peer))
+        return FALSE;
+    connection->local = TRUE;
+    connection->name = g_strdup_printf("fd:%d", fd);
+    connection->account = account ? vp_account_ref(account) : NULL;
+
     VP_LOCK(&connections->mutex);
-    const Connection *connection = g_hash_table_lookup(connections->open, &fd);
+    forget_name(kind, connection->name);
+    if (!try_to_serve(kind, connection)) {
+        forget_gone(kind);
+        try_to_serve(kind, connection);
+    }
+    tell_full(kind, kind->served >= kind->most && !connection->served);
+    if (!connection->served && g_hash_table_size(kind->open) - kind->served >= kind->spare)
+        return FALSE;
+    insert(connections, kind, g_steal_pointer(&connection));
+    return TRUE;
+}
+
+/* Under the mutex: closes the oldest of those who have not shown who they are and call nothing. FALSE: there is none, or the core is still to close so many
+ * that their descriptors are as much as there is to spare. */
+static gboolean close_stranger(Kind *kind)
+{
+    VpConnection *oldest = NULL;
+    GHashTableIter iter;
+    gpointer value;
+
+    if (g_hash_table_size(kind->open) - kind->served >= kind->spare)
+        return FALSE;
+    g_hash_table_iter_init(&iter, kind->open);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        VpConnection *connection = value;
+
+        if (!connection->account && !connection->closing && g_atomic_int_get(&connection->calls) == 0 &&
+            (!oldest || connection->id < oldest->id))
+            oldest = connection;
+    }
+    if (!oldest)
+        return FALSE;
+    if (is_open(oldest))
+        shutdown(oldest->fd, SHUT_RDWR);
+    stop_serving(kind, oldest);
+    oldest->closing = TRUE;
+    return TRUE;
+}
+
+gboolean vp_connections_add_tcp(VpConnections *connections, int fd, const struct sockaddr *peer, const char *address)
+{
+    g_autoptr(VpConnection) connection = connection_new(fd, address);
+    Kind *kind = &connections->tcp;
 
     if (!connection)
         return FALSE;
-    *ret_peer = connection->peer;
-    g_array_ref(ret_peer->groups);
+    connection->name = name_of(peer);
+    VP_LOCK(&connections->mutex);
+    forget_name(kind, connection->name);
+    if (!try_to_serve(kind, connection)) {
+        forget_gone(kind);
+        tell_full(kind, kind->served >= kind->most);
+        if (!try_to_serve(kind, connection) && !(close_stranger(kind) && try_to_serve(kind, connection)))
+            return FALSE;
+    } else {
+        tell_full(kind, FALSE);
+    }
+    insert(connections, kind, g_steal_pointer(&connection));
     return TRUE;
 }
 
-gboolean vp_connections_add(VpConnections *connections, int fd)
+/* ---- calls ---- */
+
+VpConnection *vp_connections_find(VpConnections *connections, const char *name)
 {
-    struct ucred credentials;
-    socklen_t length = sizeof(credentials);
-    struct stat status;
+    const gboolean local = strncmp(name, "fd:", 3) == 0;
+    g_autofree char *unescaped = strncmp(name, "ipv6:", 5) == 0 ? g_uri_unescape_string(name, NULL) : NULL;
 
-    if (fstat(fd, &status) < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0)
-        return FALSE;
     VP_LOCK(&connections->mutex);
-    Connection *old = g_hash_table_lookup(connections->open, &fd);
-    if (old && old->refused)
-        g_atomic_int_add(&connections->n_refused, -1);
-    g_hash_table_remove(connections->open, &fd);
-    if (g_hash_table_size(connections->open) >= connections->most)
-        forget_gone(connections);
-
-    const guint n = g_hash_table_size(connections->open);
-    const gboolean refused = n >= connections->most;
-    if (refused && !connections->told)
-        vp_log(VP_LOG_WARNING, "%u connections are open, which is the limit; further ones are refused",
-               connections->most);
-    connections->told = refused;
-    if (n >= connections->most + connections->spare)
-        return FALSE;
-    Connection *connection = g_new(Connection, 1);
-    *connection =
-        (Connection){.fd = fd, .inode = status.st_ino, .refused = refused, .peer = {credentials, ask_groups(fd)}};
-    g_hash_table_insert(connections->open, &connection->fd, connection);
-    if (refused)
-        g_atomic_int_inc(&connections->n_refused);
-    return TRUE;
+    VpConnection *found =
+        g_hash_table_lookup(local ? connections->local.open : connections->tcp.open, unescaped ? unescaped : name);
+    return found ? vp_connection_ref(found) : NULL;
 }
 
-gboolean vp_connections_refuses(VpConnections *connections, int fd)
+void vp_connections_attach(VpConnections *connections, VpConnection *connection, const char *identity,
+                           VpAccount *account)
+{
+    Kind *kind = kind_of(connections, connection);
+
+    VP_LOCK(&connections->mutex);
+    if (connection->identity)
+        return;
+    connection->identity = g_strdup(identity);
+    g_atomic_int_set(&connection->attached, TRUE);
+    if (connection->account || !account)
+        return;
+    const gboolean served = g_atomic_int_get(&connection->served);
+    stop_serving(kind, connection);
+    connection->account = vp_account_ref(account);
+    if (served)
+        try_to_serve(kind, connection);
+}
+
+static VpError *too_many(const Kind *kind, const VpConnection *connection)
+{
+    if (kind->served < kind->most && connection->account)
+        return vp_account_too_many_connections(connection->account);
+    return vp_error_retry(vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_CONNECTIONS",
+                                       "%u connections are open, which is the limit; try again", kind->most),
+                          1000);
+}
+
+VpError *vp_connections_check(VpConnections *connections, VpConnection *connection)
+{
+    Kind *kind = kind_of(connections, connection);
+
+    if (g_atomic_int_get(&connection->served))
+        return NULL;
+    VP_LOCK(&connections->mutex);
+    /* It may be gone, and be one of those that are forgotten now. */
+    g_autoptr(VpConnection) held = vp_connection_ref(connection);
+    forget_gone(kind);
+    if (g_hash_table_lookup(kind->open, connection->name) != connection || g_atomic_int_get(&connection->served))
+        return NULL;
+    return try_to_serve(kind, connection) ? NULL : too_many(kind, connection);
+}
+
+/* ---- for administrators ---- */
+
+static gint by_id(gconstpointer a, gconstpointer b)
+{
+    const VpConnection *first = *(VpConnection *const *)a;
+    const VpConnection *second = *(VpConnection *const *)b;
+
+    return first->id < second->id ? -1 : first->id > second->id;
+}
+
+static void add_open(const Kind *kind, GPtrArray *list)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, kind->open);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (is_open(value))
+            g_ptr_array_add(list, vp_connection_ref(value));
+    }
+}
+
+GPtrArray *vp_connections_list(VpConnections *connections)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func(unref);
+
+    pthread_mutex_lock(&connections->mutex);
+    add_open(&connections->local, list);
+    add_open(&connections->tcp, list);
+    pthread_mutex_unlock(&connections->mutex);
+    g_ptr_array_sort(list, by_id);
+    return list;
+}
+
+char *vp_connections_identity(VpConnections *connections, VpConnection *connection)
 {
     VP_LOCK(&connections->mutex);
-    Connection *connection = g_hash_table_lookup(connections->open, &fd);
+    return g_strdup(connection->identity);
+}
 
-    if (!connection || !connection->refused)
-        return FALSE;
-    /* There may be room by now. */
-    forget_gone(connections);
-    const guint served = g_hash_table_size(connections->open) - (guint)g_atomic_int_get(&connections->n_refused);
-    if (served >= connections->most)
-        return TRUE;
-    connection->refused = FALSE;
-    g_atomic_int_add(&connections->n_refused, -1);
-    return FALSE;
+static VpConnection *find_id(const Kind *kind, guint64 id)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, kind->open);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (((VpConnection *)value)->id == id)
+            return value;
+    }
+    return NULL;
+}
+
+VpConnection *vp_connections_close(VpConnections *connections, guint64 id)
+{
+    VP_LOCK(&connections->mutex);
+    VpConnection *found = find_id(&connections->local, id);
+
+    if (!found)
+        found = find_id(&connections->tcp, id);
+    if (!found || !is_open(found))
+        return NULL;
+    /* The core sees the end of it, and closes the descriptor. */
+    shutdown(found->fd, SHUT_RDWR);
+    return vp_connection_ref(found);
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "server/rpc/accounts.h"
 #include "server/rpc/connections.h"
 #include "server/rpc/contract.h"
 #include "server/rpc/reflection_index.h"
@@ -55,9 +56,10 @@ struct VpCall {
     ProtobufCMessage *request; /* of a client stream a copy of the first message; atomic there, as it comes later */
     char *authorization;
     grpc_auth_context *auth;
-    int socket; /* of a connection that we accepted, else -1 */
-    gboolean peer_known;
-    VpPeer peer;
+    VpConnection *connection; /* NULL: it is not known */
+    VpAccount *account;       /* of its identity; NULL: it was refused before that was known */
+    gboolean counted;         /* in the account, and (next) as a stream */
+    gboolean counted_stream;
     const char *identity_name;
     void *identity;
     void (*identity_destroy)(void *identity);
@@ -183,6 +185,7 @@ struct VpRpcServer {
     GPtrArray *fetchers; /* of the TLS ports */
     const VpRpcGate *gate;
     gboolean insecure_tcp;
+    gboolean tcp; /* some address is HOST:PORT */
     guint socket_mode;
     gint64 socket_group;
     VpContract *contract;
@@ -195,6 +198,7 @@ struct VpRpcServer {
     guint max_calls;
     guint max_streams;
     VpConnections *connections;
+    VpAccounts *accounts;
     VpWatchdog *watchdog;
     guint stalled_write_ms;
     GArray *endpoints; /* of VpEndpoint; fixed once the server runs */
@@ -278,8 +282,8 @@ VpListener *vp_listener_inherit(int fd, VpError **error);
 /* The socket's path, borrowed. */
 const char *vp_listener_path(const VpListener *listener);
 
-/* Starts accepting; each connection is given to `accepted(data, fd)`. */
-VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, int fd), void *data);
+/* Starts accepting; each connection is given to `accepted(data, address, fd)`. */
+VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, const char *address, int fd), void *data);
 
 /* Stops accepting and removes the socket file; joins the thread. */
 void vp_listener_stop(VpListener *listener);

@@ -17,13 +17,16 @@
 
 struct VpListener {
     char *path;
-    dev_t device; /* of the socket file, so that we remove ours alone */
+    char *address; /* "unix:PATH" */
+    dev_t device;  /* of the socket file, so that we remove ours alone */
     ino_t inode;
     int fd;
     int stop_fd; /* an eventfd */
     pthread_t thread;
     gboolean running;
     VpLobby *lobby; /* the thread's */
+    void (*accepted)(void *data, const char *address, int fd);
+    void *data;
 };
 
 /* What keeps a new socket from being bound: NULL if the path is free now. */
@@ -91,6 +94,7 @@ static VpListener *listener_alloc(const char *path, VpError **error)
     VpListener *listener = g_new0(VpListener, 1);
 
     listener->path = g_strdup(path);
+    listener->address = g_strconcat("unix:", path, NULL);
     listener->fd = -1;
     listener->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (listener->stop_fd < 0) {
@@ -206,9 +210,18 @@ static void *accept_loop(void *data)
     }
 }
 
-VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, int fd), void *data)
+static void arrived(void *data, int fd)
 {
-    listener->lobby = vp_lobby_new(accepted, data);
+    const VpListener *listener = data;
+
+    listener->accepted(listener->data, listener->address, fd);
+}
+
+VpError *vp_listener_start(VpListener *listener, void (*accepted)(void *data, const char *address, int fd), void *data)
+{
+    listener->accepted = accepted;
+    listener->data = data;
+    listener->lobby = vp_lobby_new(arrived, listener);
     if (!listener->lobby)
         return vp_error_errno(errno, "LISTEN_FAILED", "cannot wait for connections on unix:%s", listener->path);
     VpError *error = vp_thread_start(&listener->thread, "vp-accept", accept_loop, listener);
@@ -241,5 +254,6 @@ void vp_listener_free(VpListener *listener)
     if (listener->stop_fd >= 0)
         close(listener->stop_fd);
     g_free(listener->path);
+    g_free(listener->address);
     g_free(listener);
 }

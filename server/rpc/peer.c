@@ -3,17 +3,22 @@
 #include <grpc/support/alloc.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "server/rpc/internal.h"
 
-/* The core names a connection that we accepted "fd:N", and keeps N open for as long as one of its calls is held. */
+/* The core names a connection that we accepted "fd:N", and keeps N open for as long as one of its calls is held: so the one of this name is this one. */
 void vp_call_note_peer(VpCall *call)
 {
     char *peer = grpc_call_get_peer(call->call);
-    const gboolean ours = peer && strncmp(peer, "fd:", 3) == 0;
+    VpConnection *connection = peer ? vp_connections_find(call->server->connections, peer) : NULL;
 
-    call->socket = ours ? (int)g_ascii_strtoll(peer + 3, NULL, 10) : -1;
-    call->peer_known = ours && vp_connections_peer(call->server->connections, call->socket, &call->peer);
     gpr_free(peer);
+    call->connection = connection;
+    if (!connection)
+        return;
+    g_atomic_int_inc(&connection->calls);
+    __atomic_fetch_add(&connection->total_calls, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&connection->last_call_wall_us, vp_wall_us(), __ATOMIC_RELAXED);
 }
 
 /* A property of the connection's handshake that has one value. */
@@ -47,23 +52,33 @@ static void read_handshake(VpCall *call, VpCredentials *credentials)
     }
 }
 
+static gboolean is_local(const VpCall *call)
+{
+    return call->connection && call->connection->local;
+}
+
 void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials)
 {
     memset(ret_credentials, 0, sizeof(*ret_credentials));
     ret_credentials->authorization = call->authorization;
-    if (!call->peer_known) {
+    if (!is_local(call)) {
         read_handshake(call, ret_credentials);
         return;
     }
     ret_credentials->local = TRUE;
-    ret_credentials->uid = call->peer.credentials.uid;
-    ret_credentials->gid = call->peer.credentials.gid;
-    ret_credentials->pid = call->peer.credentials.pid;
+    ret_credentials->uid = call->connection->peer.credentials.uid;
+    ret_credentials->gid = call->connection->peer.credentials.gid;
+    ret_credentials->pid = call->connection->peer.credentials.pid;
 }
 
 GArray *vp_call_groups(VpCall *call)
 {
-    return call->peer_known ? g_array_ref(call->peer.groups) : g_array_new(FALSE, FALSE, sizeof(gid_t));
+    return is_local(call) ? g_array_ref(call->connection->peer.groups) : g_array_new(FALSE, FALSE, sizeof(gid_t));
+}
+
+VpLimits vp_call_limits(VpCall *call)
+{
+    return call->account ? vp_account_limits(call->account) : (VpLimits){0};
 }
 
 const VpMethod *vp_call_method(VpCall *call)

@@ -17,7 +17,9 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/pool.h"
+#include "server/rpc/connections.h"
 #include "server/rpc/contract.h"
+#include "server/rpc/limits.h"
 
 typedef struct VpRpcServer VpRpcServer;
 typedef struct VpCall VpCall;
@@ -81,6 +83,8 @@ void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials);
 GArray *vp_call_groups(VpCall *call);
 /* The method that is called. */
 const VpMethod *vp_call_method(VpCall *call);
+/* What its identity may use; all 0 without a gate that says so. */
+VpLimits vp_call_limits(VpCall *call);
 /* What the gate has noted of the caller, or NULL. */
 void *vp_call_identity(VpCall *call);
 /* Notes it, with the name that vp_call_caller() tells (borrowed from `identity`). For the gate, once, before its first function returns. */
@@ -138,6 +142,11 @@ typedef struct VpRpcGate {
     VpError *(*recheck)(void *data, VpCall *call, const VpMethod *method, const void *request);
     /* Once for each call, when it is decided how it ends and before the client is told. `reply` is NULL but for unary calls that were done. Any thread. */
     void (*ended)(void *data, VpCall *call, const VpMethod *method, const VpError *error, const void *reply);
+    /* What the identity of a call that was let in may use; asked now and then. NULL, with the next two: there are no such limits. */
+    void (*limits)(void *data, VpCall *call, VpLimits *ret_limits);
+    /* The same for a client of the unix socket that has not called yet, and by what name it will (owned by the caller). Any thread. */
+    void (*local_limits)(void *data, const VpCredentials *credentials, const GArray *groups, VpLimits *ret_limits);
+    char *(*local_name)(void *data, const VpCredentials *credentials);
     void *data;
 } VpRpcGate;
 
@@ -160,6 +169,11 @@ typedef struct VpRpcTls {
     gboolean certificate_optional; /* for clients with tokens; one that is shown must be right all the same */
 } VpRpcTls;
 
+/* What VpRpcOptions mean by 0. */
+#define VP_RPC_MAX_CALLS 20000
+#define VP_RPC_MAX_STREAMS 10000
+#define VP_RPC_MAX_CONNECTIONS 2000
+
 typedef struct VpRpcOptions {
     const char *const *listen; /* "unix:PATH", "HOST:PORT" (port 0: any), NULL at the end */
     const int *sockets;        /* listening unix sockets that the daemon was started with, -1 at the end; NULL: none */
@@ -171,12 +185,13 @@ typedef struct VpRpcOptions {
     guint threads;             /* RPC threads; 0: cores/2, at least 1 */
     guint max_calls;           /* calls in flight; more are shed with RESOURCE_EXHAUSTED. 0: 20,000 */
     guint max_streams;         /* of them, streams. 0: 10,000 */
-    guint
-        max_connections; /* over unix sockets. 0: 2,000, or half of the descriptors of the process if these are fewer */
-    gsize max_request_bytes; /* 0: 4 MiB */
-    VpPool *pool;            /* for VP_RPC_WORKER handlers */
-    VpPool *slow_pool;       /* for VP_RPC_SLOW handlers */
-    VpLoop *loop;            /* for the timer that finds stalled writes */
+    /* Over unix sockets, and as many by TCP. 0: 2,000. Never more than half of the descriptors of the process, by TCP a quarter. */
+    guint max_connections;
+    guint max_calls_per_second; /* of all clients together. 0: no limit */
+    gsize max_request_bytes;    /* 0: 4 MiB */
+    VpPool *pool;               /* for VP_RPC_WORKER handlers */
+    VpPool *slow_pool;          /* for VP_RPC_SLOW handlers */
+    VpLoop *loop;               /* for the timer that finds stalled writes */
     guint
         stalled_write_ms; /* a stream whose reader takes nothing for so long is ended with RESOURCE_EXHAUSTED. 0: 120,000 */
     const VpHandlerTable *tables; /* ends with NULL handlers; health and reflection are the runtime's own */
@@ -188,7 +203,10 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error);
 /* The addresses as bound (the port filled in), NULL at the end; borrowed. */
 const char *const *vp_rpc_server_addresses(VpRpcServer *server);
 
-/* Asks the gate about each open stream again, and ends those that it does not let pass any more. Any thread. */
+/* The connections that are open; borrowed. */
+VpConnections *vp_rpc_server_connections(VpRpcServer *server);
+
+/* Asks the gate about each open stream again, and ends those that it does not let pass any more; limits are asked for anew, too. Any thread. */
 void vp_rpc_server_recheck(VpRpcServer *server);
 
 /* Takes no new connections and no new calls (UNAVAILABLE), health says NOT_SERVING; streams are ended with UNAVAILABLE; running unary calls have until

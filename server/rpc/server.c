@@ -7,19 +7,19 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/thread.h"
+#include "server/rpc/accept.h"
 #include "server/rpc/internal.h"
 
-#define DEFAULT_MAX_CALLS 20000
 #define DEFAULT_MAX_REQUEST_BYTES (4 * 1024 * 1024)
 #define DEFAULT_STALLED_WRITE_MS 120000
 #define MAX_METADATA_BYTES 16384
-#define DEFAULT_MAX_STREAMS 10000
 #define MAX_STREAMS_PER_CONNECTION 1024
 #define HANDSHAKE_MS 10000
 /* What the core may hold for all clients together: a message is gathered before its size is looked at. */
@@ -136,6 +136,7 @@ static VpError *add_tcp(VpRpcServer *server, const char *address)
             address);
     const int port =
         plain ? grpc_server_add_http2_port(server->server, address, server->credentials) : add_tls(server, address);
+    server->tcp = TRUE;
     if (port <= 0)
         return vp_error_new(VP_FAILED_PRECONDITION, "LISTEN_FAILED", "cannot listen on %s; is another program there?",
                             address);
@@ -173,11 +174,80 @@ static VpError *inherit_socket(VpRpcServer *server, int fd)
     return NULL;
 }
 
-static void accepted(void *data, int fd)
+/* What to ask for the limits of a local client's identity. */
+typedef struct LocalClient {
+    const VpRpcGate *gate;
+    VpCredentials credentials;
+    VpPeer peer;
+} LocalClient;
+
+static void ask_local_limits(void *data, VpLimits *ret_limits)
+{
+    const LocalClient *client = data;
+
+    client->gate->local_limits(client->gate->data, &client->credentials, client->peer.groups, ret_limits);
+}
+
+/* The account of whoever is at the other end, so that its connections count before it calls; NULL: none is kept. */
+static VpAccount *local_account(const VpRpcServer *server, int fd)
+{
+    LocalClient client = {.gate = server->gate, .credentials.local = TRUE};
+
+    if (!server->gate || !server->gate->local_limits || !vp_connection_ask_peer(fd, &client.peer))
+        return NULL;
+    client.credentials.uid = client.peer.credentials.uid;
+    client.credentials.gid = client.peer.credentials.gid;
+    client.credentials.pid = client.peer.credentials.pid;
+    g_autofree char *name = server->gate->local_name(server->gate->data, &client.credentials);
+    VpAccount *account = vp_accounts_get(server->accounts, name, ask_local_limits, &client);
+    g_array_unref(client.peer.groups);
+    return account;
+}
+
+static gboolean admit_local(VpRpcServer *server, const char *address, int fd)
+{
+    VpAccount *account = local_account(server, fd);
+    const gboolean admitted = vp_connections_add(server->connections, fd, address, account);
+
+    vp_account_unref(account);
+    return admitted;
+}
+
+/* Which of our addresses a connection by TCP has come to. */
+static const char *address_of(const VpRpcServer *server, int fd)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } own = {.in6 = {0}};
+    socklen_t length = sizeof(own);
+
+    if (getsockname(fd, &own.any, &length) < 0)
+        return NULL;
+    const guint port = ntohs(own.any.sa_family == AF_INET ? own.in.sin_port : own.in6.sin6_port);
+    g_autofree char *suffix = g_strdup_printf(":%u", port);
+    for (const char *const *address = (const char *const *)server->addresses->pdata; *address; address++) {
+        if (!g_str_has_prefix(*address, "unix:") && g_str_has_suffix(*address, suffix))
+            return *address;
+    }
+    return NULL;
+}
+
+static gboolean admit_tcp(void *data, int fd, const struct sockaddr *peer)
+{
+    const VpRpcServer *server = data;
+    const char *address = address_of(server, fd);
+
+    /* Not one of ours, though in this process. */
+    return !address || vp_connections_add_tcp(server->connections, fd, peer, address);
+}
+
+static void accepted(void *data, const char *address, int fd)
 {
     VpRpcServer *server = data;
 
-    if (vp_connections_add(server->connections, fd))
+    if (admit_local(server, address, fd))
         grpc_server_add_channel_from_fd(server->server, fd, server->credentials);
     else
         close(fd);
@@ -214,6 +284,8 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
     server->watchdog = vp_watchdog_new(server, &error);
     if (error)
         return error;
+    if (server->tcp)
+        vp_accept_watch(admit_tcp, server);
     grpc_server_start(server->server);
     server->started = TRUE;
     for (guint i = 0; i < server->n_queues; i++) {
@@ -259,9 +331,11 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
     server->pool = options->pool;
     server->slow_pool = options->slow_pool;
     server->loop = options->loop;
-    server->max_calls = options->max_calls ? options->max_calls : DEFAULT_MAX_CALLS;
-    server->max_streams = options->max_streams ? options->max_streams : DEFAULT_MAX_STREAMS;
-    server->connections = vp_connections_new(options->max_connections);
+    server->max_calls = options->max_calls ? options->max_calls : VP_RPC_MAX_CALLS;
+    server->max_streams = options->max_streams ? options->max_streams : VP_RPC_MAX_STREAMS;
+    server->connections =
+        vp_connections_new(options->max_connections ? options->max_connections : VP_RPC_MAX_CONNECTIONS);
+    server->accounts = vp_accounts_new(options->max_calls_per_second);
     server->stalled_write_ms = options->stalled_write_ms ? options->stalled_write_ms : DEFAULT_STALLED_WRITE_MS;
     server->listeners = g_ptr_array_new_with_free_func((GDestroyNotify)vp_listener_free);
     server->addresses = g_ptr_array_new_with_free_func(g_free);
@@ -277,6 +351,11 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
         return NULL;
     }
     return server;
+}
+
+VpConnections *vp_rpc_server_connections(VpRpcServer *server)
+{
+    return server->connections;
 }
 
 const char *const *vp_rpc_server_addresses(VpRpcServer *server)
@@ -345,6 +424,7 @@ void vp_rpc_server_free(VpRpcServer *server)
             vp_queue_run(&server->queues[i]);
     }
     vp_watchdog_free(server->watchdog);
+    vp_accept_unwatch(server);
     grpc_server_destroy(server->server);
     for (guint i = 0; i < server->n_queues; i++)
         grpc_completion_queue_destroy(server->queues[i].cq);
@@ -361,6 +441,7 @@ void vp_rpc_server_free(VpRpcServer *server)
     vp_reflection_index_free(server->reflection);
     pthread_mutex_destroy(&server->reflection_mutex);
     vp_connections_free(server->connections);
+    vp_accounts_free(server->accounts);
     g_free(server->queues);
     pthread_cond_destroy(&server->changed);
     pthread_mutex_destroy(&server->mutex);

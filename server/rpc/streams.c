@@ -45,8 +45,22 @@ VpError *vp_server_enter(VpRpcServer *server, VpCall *call)
     return too_many("TOO_MANY_CALLS", server->max_calls, "calls are in flight");
 }
 
+/* What the call has counted for its connection and its identity. */
+static void uncount(VpCall *call)
+{
+    if (call->connection) {
+        g_atomic_int_add(&call->connection->calls, -1);
+        g_atomic_int_add(&call->connection->streams, call->stream ? -1 : 0);
+    }
+    if (call->counted_stream)
+        vp_account_leave_stream(call->account);
+    if (call->counted)
+        vp_account_leave(call->account);
+}
+
 void vp_server_leave(VpRpcServer *server, VpCall *call)
 {
+    uncount(call);
     VP_LOCK(&server->mutex);
     server->n_calls--;
     server->n_streams -= call->stream ? 1 : 0;
@@ -67,8 +81,14 @@ VpError *vp_server_add_stream(VpRpcServer *server, VpCall *call)
         return vp_error_new(VP_UNAVAILABLE, "DAEMON_STOPPING", "the daemon is stopping; connect again later");
     if (server->n_streams >= MIN(server->max_streams, server->max_calls))
         return too_many("TOO_MANY_STREAMS", server->max_streams, "streams are open");
+    VpError *error = call->account ? vp_account_enter_stream(call->account) : NULL;
+    if (error)
+        return error;
+    call->counted_stream = call->account != NULL;
     server->n_streams++;
     call->stream = TRUE;
+    if (call->connection)
+        g_atomic_int_inc(&call->connection->streams);
     return NULL;
 }
 
@@ -92,6 +112,7 @@ void vp_rpc_server_recheck(VpRpcServer *server)
     const VpRpcGate *gate = server->gate;
     g_autoptr(GPtrArray) streams = hold_calls(server, TRUE);
 
+    vp_accounts_refresh(server->accounts);
     for (guint i = 0; i < streams->len; i++) {
         VpCall *call = streams->pdata[i];
         VpError *error =

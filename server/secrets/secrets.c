@@ -7,10 +7,11 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "server/domains/requests.h"
+#include "server/store/owners.h"
 
 #define PREFIX "/secrets/"
 #define VALUES "/secret-values/"
-#define MAX_SECRETS 100000
+#define DEFAULT_MAX_SECRETS 100000
 #define MAX_LABELS_BYTES (16 * 1024)
 
 typedef struct Record {
@@ -22,6 +23,7 @@ struct VpSecrets {
     VpStore *store;
     VpVault *vault;
     VpRequests *requests;
+    VpOwners *owners;
     pthread_mutex_t changing; /* held over a whole change, the disk's part too */
     VpSecretUser user;        /* NULL: nobody uses any */
     void *user_data;
@@ -114,6 +116,13 @@ VpSecrets *vp_secrets_new(const VpSecretsOptions *options, VpError **error)
     secrets->by_name = g_tree_new_full(compare_names, NULL, NULL, NULL);
     secrets->by_uid = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, record_free);
     secrets->vault = vp_vault_new(options->key_file, options->state_dir, &failure);
+    const VpOwnersOptions owners = {.store = secrets->store,
+                                    .prefix = "/secret-owners/",
+                                    .reason = "TOO_MANY_SECRETS",
+                                    .what = "secrets",
+                                    .most = options->max_secrets ? options->max_secrets : DEFAULT_MAX_SECRETS};
+    if (!failure)
+        secrets->owners = vp_owners_new(&owners, &failure);
     if (!failure)
         secrets->requests = vp_requests_new(secrets->store, "/secret-requests/", VP_REQUESTS_KEEP_SECONDS, &failure);
     if (!failure)
@@ -131,6 +140,7 @@ void vp_secrets_free(VpSecrets *secrets)
     if (!secrets)
         return;
     vp_requests_free(secrets->requests);
+    vp_owners_free(secrets->owners);
     g_tree_unref(secrets->by_name);
     g_hash_table_unref(secrets->by_uid);
     vp_vault_free(secrets->vault);
@@ -318,9 +328,6 @@ static VpError *check_new(VpSecrets *secrets, const PbCreateSecretRequest *reque
     if (wanted->uid[0] && g_hash_table_lookup(secrets->by_uid, wanted->uid))
         return vp_error_new(VP_ALREADY_EXISTS, "SECRET_EXISTS", "there is a secret with the uid %s already",
                             wanted->uid);
-    if (g_hash_table_size(secrets->by_uid) >= MAX_SECRETS)
-        return vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_MANY_SECRETS", "there are %d secrets, which is the limit",
-                            MAX_SECRETS);
     return NULL;
 }
 
@@ -354,6 +361,12 @@ static gboolean commit(VpSecrets *secrets, VpTxn *txn, PbSecret *secret, const V
     return TRUE;
 }
 
+static guint count_secrets(VpSecrets *secrets)
+{
+    VP_LOCK(&secrets->mutex);
+    return g_hash_table_size(secrets->by_uid);
+}
+
 PbSecret *vp_secrets_create(VpSecrets *secrets, const PbCreateSecretRequest *request, const VpSecretCaller *caller,
                             VpError **error)
 {
@@ -370,11 +383,19 @@ PbSecret *vp_secrets_create(VpSecrets *secrets, const PbCreateSecretRequest *req
     vp_pb_auto PbSecret *secret = secret_of(request->secret);
     if (request->validate_only)
         return g_steal_pointer(&secret);
+    *error = vp_owners_take(secrets->owners, caller->identity, caller->most_secrets, count_secrets(secrets));
+    if (*error)
+        return NULL;
     VpTxn *txn = vp_txn_new();
     put_row(txn, secret);
+    if (!secret->ephemeral)
+        vp_owners_add(txn, secrets->owners, secret->uid, caller->identity);
     add_event(txn, PB_EVENT_TYPE_SECRET_CREATED, secret, caller);
-    if (!commit(secrets, txn, secret, caller, request->request_id, fingerprint, error))
+    if (!commit(secrets, txn, secret, caller, request->request_id, fingerprint, error)) {
+        vp_owners_give_back(secrets->owners, caller->identity);
         return NULL;
+    }
+    vp_owners_added(secrets->owners, secret->uid, caller->identity);
     PbSecret *answer = vp_pb_dup(secret);
     Record *record = g_new0(Record, 1);
     record->secret = g_steal_pointer(&secret);
@@ -474,11 +495,13 @@ gint64 vp_secrets_delete(VpSecrets *secrets, const PbDeleteSecretRequest *reques
     if (!secret->ephemeral) {
         vp_txn_delete(txn, key);
         vp_txn_delete(txn, value_key);
+        vp_owners_remove(txn, secrets->owners, secret->uid);
     }
     add_event(txn, PB_EVENT_TYPE_SECRET_DELETED, secret, caller);
     if (!commit(secrets, txn, secret, caller, request->request_id, fingerprint, error))
         return 0;
 
+    vp_owners_removed(secrets->owners, secret->uid);
     VP_LOCK(&secrets->mutex);
     g_tree_remove(secrets->by_name, secret->name);
     g_hash_table_remove(secrets->by_uid, secret->uid);

@@ -14,6 +14,7 @@ typedef struct VpSecretsOptions {
     VpStore *store;
     const char *key_file; /* as vp_vault_new() */
     const char *state_dir;
+    guint max_secrets; /* 0: 100,000 */
 } VpSecretsOptions;
 
 /* Loads them. FAILED_PRECONDITION, reason SECRETS_KEY, if there are values that the key does not open. */
@@ -30,6 +31,7 @@ void vp_secrets_set_user(VpSecrets *secrets, VpSecretUser user, void *data);
 typedef struct VpSecretCaller {
     const char *identity;
     const char *text;
+    guint most_secrets; /* that the identity may have created; 0: no limit */
 } VpSecretCaller;
 
 /* Copies owned by the caller. NOT_FOUND, reason SECRET_NOT_FOUND. */

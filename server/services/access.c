@@ -5,6 +5,7 @@
 
 #include "base/pb.h"
 #include "base/thread.h"
+#include "server/services/access_limits.h"
 #include "server/services/access_target.h"
 
 /* What is noted of a call. */
@@ -273,9 +274,45 @@ static void ended(void *data, VpCall *call, const VpMethod *method, const VpErro
     vp_audit_write(context->audit, &record);
 }
 
+static void limits(void *data, VpCall *call, VpLimits *ret_limits)
+{
+    const Pass *pass = vp_call_identity(call);
+
+    vp_access_limits(data, pass->identity, ret_limits);
+}
+
+static void local_limits(void *data, const VpCredentials *credentials, const GArray *groups, VpLimits *ret_limits)
+{
+    const VpAccessContext *context = data;
+    g_autoptr(VpError) error = NULL;
+    g_autoptr(VpIdentity) identity = vp_auth_identify(context->auth, credentials, groups, &error);
+
+    /* The kernel's word is never refused. */
+    if (identity)
+        vp_access_limits(context, identity, ret_limits);
+}
+
+static char *local_name(void *data, const VpCredentials *credentials)
+{
+    const VpAccessContext *context = data;
+    g_autoptr(VpError) error = NULL;
+    g_autoptr(VpIdentity) identity = vp_auth_identify(context->auth, credentials, NULL, &error);
+
+    return g_strdup(identity ? identity->name : "");
+}
+
 VpRpcGate vp_access_gate(VpAccessContext *context)
 {
-    return (VpRpcGate){.enter = enter, .permit = permit, .recheck = recheck, .ended = ended, .data = context};
+    return (VpRpcGate){
+        .enter = enter,
+        .permit = permit,
+        .recheck = recheck,
+        .ended = ended,
+        .limits = limits,
+        .local_limits = local_limits,
+        .local_name = local_name,
+        .data = context,
+    };
 }
 
 /* ---- what lists show ---- */

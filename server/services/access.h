@@ -20,6 +20,8 @@ typedef struct VpAccessContext {
     VpDomains *domains;
     VpJobs *jobs;
     VpSecrets *secrets;
+    const gint64 *limits; /* of each identity by the settings, one a VpPolicyLimit; -1: not set. NULL: none is */
+    VpLimits halves;      /* those of whom nobody has set any */
 } VpAccessContext;
 
 /* `context` outlives the server. */

@@ -3,8 +3,7 @@
 #include <unistd.h>
 
 #include "base/pb.h"
-#include "server/services/services.h"
-#include "virtplane/v1/admin_service.pb-c.h"
+#include "server/services/admin.h"
 
 static void get_daemon(VpCall *call, const void *message, void *context)
 {
@@ -131,9 +130,73 @@ static void check_store(VpCall *call, const void *message, void *context)
     vp_call_reply(call, &response);
 }
 
+/* ---- SetLogLevel ---- */
+
+#define MOST_SECONDS (30 * 24 * 3600)
+
+static const VpLogLevel levels[] = {
+    [PB_LOG_LEVEL_ERROR] = VP_LOG_ERROR,
+    [PB_LOG_LEVEL_WARNING] = VP_LOG_WARNING,
+    [PB_LOG_LEVEL_INFO] = VP_LOG_INFO,
+    [PB_LOG_LEVEL_DEBUG] = VP_LOG_DEBUG,
+};
+
+static PbLogLevel level_of(VpLogLevel level)
+{
+    for (PbLogLevel i = PB_LOG_LEVEL_ERROR; i < (PbLogLevel)G_N_ELEMENTS(levels); i++) {
+        if (levels[i] == level)
+            return i;
+    }
+    return PB_LOG_LEVEL_UNSPECIFIED;
+}
+
+static VpError *invalid(const char *field, const char *what)
+{
+    return vp_error_violation(vp_error_new(VP_INVALID_ARGUMENT, "INVALID_REQUEST", "%s %s", field, what), field, "%s",
+                              what);
+}
+
+static VpError *check_log_level(const PbSetLogLevelRequest *request, guint64 *ret_ms)
+{
+    const Google__Protobuf__Duration *duration = request->duration;
+
+    if (request->level <= PB_LOG_LEVEL_UNSPECIFIED || request->level >= (PbLogLevel)G_N_ELEMENTS(levels))
+        return invalid("level", "is not one of error, warning, info and debug");
+    *ret_ms = 0;
+    if (!duration)
+        return NULL;
+    if (duration->seconds < 0 || duration->seconds > MOST_SECONDS || duration->nanos < 0 || duration->nanos > 999999999)
+        return invalid("duration", "is not between a millisecond and 30 days");
+    *ret_ms = (guint64)duration->seconds * 1000 + (guint64)duration->nanos / 1000000;
+    return *ret_ms ? NULL : invalid("duration", "is not between a millisecond and 30 days");
+}
+
+static void set_log_level(VpCall *call, const void *message, void *context)
+{
+    const PbSetLogLevelRequest *request = message;
+    VpServices *services = context;
+    PbSetLogLevelResponse response = PB_SET_LOG_LEVEL_RESPONSE__INIT;
+    guint64 ms = 0;
+    VpCaller caller;
+
+    VpError *error = check_log_level(request, &ms);
+    if (error) {
+        vp_call_fail(call, error);
+        return;
+    }
+    vp_call_caller(call, &caller);
+    response.previous_level = level_of(vp_log_switch_set(&services->log_level, levels[request->level], ms));
+    vp_log(VP_LOG_INFO, "the log's level was set to %s by %s",
+           protobuf_c_enum_descriptor_get_value(&pb_log_level__descriptor, (int)request->level)->name, caller.text);
+    vp_call_reply(call, &response);
+}
+
 const VpMethodHandler vp_admin_handlers[] = {
     {"virtplane.v1.AdminService/GetDaemon", get_daemon, VP_RPC_INLINE},
     {"virtplane.v1.AdminService/BackupStore", backup_store, VP_RPC_SLOW},
+    {"virtplane.v1.AdminService/ListConnections", vp_admin_list_connections, VP_RPC_WORKER},
+    {"virtplane.v1.AdminService/CloseConnection", vp_admin_close_connection, VP_RPC_WORKER},
+    {"virtplane.v1.AdminService/SetLogLevel", set_log_level, VP_RPC_INLINE},
     {"virtplane.v1.AdminService/CheckStore", check_store, VP_RPC_SLOW},
     {0},
 };

@@ -126,6 +126,7 @@ static const VpDomainCaller *who_calls(VpCall *call, const char *request_id, Who
         g_strlcpy(who->identity, "anonymous", sizeof(who->identity));
     who->domain_caller =
         (VpDomainCaller){.identity = who->identity, .text = who->caller.text, .request_id = request_id};
+    who->domain_caller.most_domains = vp_call_limits(call).domains;
     return &who->domain_caller;
 }
 

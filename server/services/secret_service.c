@@ -96,7 +96,9 @@ static void list_secrets(VpCall *call, const void *message, void *context)
 static VpSecretCaller who_calls(VpCaller *caller, VpCall *call)
 {
     vp_call_caller(call, caller);
-    return (VpSecretCaller){.identity = caller->identity ? caller->identity : "anonymous", .text = caller->text};
+    return (VpSecretCaller){.identity = caller->identity ? caller->identity : "anonymous",
+                            .text = caller->text,
+                            .most_secrets = vp_call_limits(call).secrets};
 }
 
 static void create_secret(VpCall *call, const void *message, void *context)

@@ -8,6 +8,7 @@
 #include "server/services/access.h"
 #include "server/services/console_line.h"
 #include "server/services/event_hub.h"
+#include "server/services/log_level.h"
 #include "server/services/page_token.h"
 #include "server/services/stats_hub.h"
 #include "server/store/store.h"
@@ -32,6 +33,8 @@ typedef struct VpServices {
     gint copying;                 /* and those that read all of the store */
     gint pictures;                /* TakeScreenshot calls */
     const char *const *addresses; /* set once they are bound, while calls are served: atomic */
+    VpRpcServer *server;          /* likewise */
+    VpLogSwitch log_level;
     gint64 start_wall_us;
 } VpServices;
 

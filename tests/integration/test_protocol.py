@@ -15,7 +15,7 @@ from harness.errors import Refusal, refused
 from harness.events import Events
 
 BUILT = {
-    "AdminService": {"GetDaemon", "BackupStore", "CheckStore"},
+    "AdminService": {"GetDaemon", "BackupStore", "CheckStore", "ListConnections", "CloseConnection", "SetLogLevel"},
     "AuthService": {"GetIdentity", "CheckAccess"},
     "DomainService": {"CreateDomain", "GetDomain", "ListDomains", "UpdateDomain", "DeleteDomain", "StartDomain", "ShutdownDomain",
                       "PowerOffDomain", "RebootDomain", "ResetDomain", "PauseDomain", "ResumeDomain", "AttachDevice", "DetachDevice",

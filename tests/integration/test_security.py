@@ -16,7 +16,7 @@ from harness.client import Client, pb
 from harness.daemon import program, wait_until
 from harness.domains import act, create, names
 from harness.errors import refused
-from harness.security import Authority, Issuer, Secured, as_user, with_token
+from harness.security import Authority, Issuer, Secured, connect_as, with_token, write_policy
 
 DAY = datetime.timedelta(days=1)
 POLICY = """
@@ -273,13 +273,6 @@ def test_a_token_beside_a_certificate_counts(module_daemon):
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
 
 
-def connect_as(daemon, uid, gid=61000):
-    client = daemon.client()
-    with as_user(uid, gid):
-        grpc.channel_ready_future(client.channel).result(timeout=60)
-    return client
-
-
 @pytest.fixture
 def shared(make_daemon):
     """A daemon whose socket others may use."""
@@ -294,14 +287,6 @@ bindings:
 """)
     os.chmod(daemon.folder, 0o755)
     return daemon.start()
-
-
-def write_policy(daemon, text):
-    path = daemon.path("policy.yaml")
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-    os.rename(path + ".new", path)
 
 
 @needs_root
@@ -580,13 +565,15 @@ def test_a_users_own_daemon_needs_no_configuration(make_daemon):
     if os.geteuid() == 0:
         os.chmod(daemon.folder, 0o755)
         user = ["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups"]
-        for name in ("virtplaned", "vpctl"):
-            subprocess.run(["install", "-m", "755", program(name.upper(), f"x/{name}"), daemon.path(name)], check=True)
+        for name, path in (("virtplaned", "server/virtplaned"), ("vpctl", "clients/cli/vpctl")):
+            subprocess.run(["install", "-m", "755", program(name.upper(), path), daemon.path(name)], check=True)
     for folder in ("run", "home"):
         os.mkdir(daemon.path(folder), 0o700)
         if user:
             os.chown(daemon.path(folder), 61001, 61001)
-    programs = [daemon.path("virtplaned"), daemon.path("vpctl")] if user else [program("VIRTPLANED", ""), program("VPCTL", "")]
+    programs = [program("VIRTPLANED", "server/virtplaned"), program("VPCTL", "clients/cli/vpctl")]
+    if user:
+        programs = [daemon.path("virtplaned"), daemon.path("vpctl")]
     with open(daemon.log_path, "ab") as log:
         daemon.process = subprocess.Popen([*user, programs[0]], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
     wait_until(lambda: "ready" in daemon.log(), "it is ready")

@@ -199,7 +199,7 @@ def test_damage_is_found(daemon, client):
     path = os.path.join(daemon.state_dir, "store.db")
     with sqlite3.connect(path) as database:
         database.execute("DELETE FROM journal WHERE revision = 20")
-        database.execute("UPDATE kv SET value = x'0a0bff' WHERE rowid = 7")
+        database.execute("UPDATE kv SET value = x'0a0bff' WHERE key IN (SELECT key FROM kv WHERE key LIKE '/domains/%' LIMIT 1)")
     database.close()
     said = vpctl(daemon, "admin", "check", "--state-dir", daemon.state_dir, code=1)
     assert "DAMAGED" in said and "/domains/" in said

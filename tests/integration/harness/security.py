@@ -179,3 +179,20 @@ def as_user(uid, gid):
     finally:
         os.seteuid(0)
         os.setegid(0)
+
+
+def connect_as(daemon, uid, gid=61000):
+    """A client that the kernel takes for that user's."""
+    client = daemon.client()
+    with as_user(uid, gid):
+        grpc.channel_ready_future(client.channel).result(timeout=60)
+    return client
+
+
+def write_policy(daemon, text):
+    """Puts policy.yaml in the place of the old one, as tools do."""
+    path = daemon.path("policy.yaml")
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+    os.rename(path + ".new", path)
