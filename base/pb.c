@@ -19,7 +19,14 @@ void *vp_pb_dup(const void *message)
     if (!from)
         return NULL;
     g_autoptr(GBytes) packed = vp_pb_pack(from);
-    return vp_pb_unpack(from->descriptor, packed);
+    void *copy = vp_pb_unpack(from->descriptor, packed);
+    gsize size;
+    const void *bytes = g_bytes_get_data(packed, &size);
+
+    /* There may have been a password in it. */
+    if (size > 0)
+        explicit_bzero((void *)bytes, size);
+    return copy;
 }
 
 GBytes *vp_pb_pack(const void *message)

@@ -141,6 +141,10 @@ struct VpDriverOps {
      * PbTakeScreenshotRequest, of which `screen` counts. */
     VpDriverOp screenshot;
 
+    /* What its guest's agent does: the request is one of GuestService, or PbRunGuestCommandRequest, and the answer its response. Those that stream
+     * (vp_task_stream()) emit their responses; of a client that streams the task's request is the first message. */
+    VpDriverOp guest;
+
     /* ---- changes of what runs ---- */
 
     /* Makes the domain run with another spec: the task's request is a PbUpdateDomainRequest, whose domain.spec (complete, checked) is what is wanted, whose

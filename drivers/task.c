@@ -15,6 +15,7 @@ struct VpTask {
     void *request;
     void *answer;
     int output; /* -1: none */
+    VpTaskStream *stream;
     void (*done)(void *data, VpError *error);
     void *done_data;
     void (*progress)(void *data, guint percent, const char *message);
@@ -60,6 +61,7 @@ void vp_task_unref(VpTask *task)
     vp_pb_free(task->answer);
     if (task->output >= 0)
         close(task->output);
+    vp_task_stream_unref(task->stream);
     pthread_cond_destroy(&task->hook_returned);
     pthread_mutex_destroy(&task->mutex);
     g_free(task);
@@ -139,6 +141,16 @@ void vp_task_finish(VpTask *task, VpError *error)
     vp_task_set_cancel_hook(task, NULL, NULL);
     task->done(task->done_data, error);
     vp_task_unref(task);
+}
+
+void vp_task_set_stream(VpTask *task, VpTaskStream *stream)
+{
+    task->stream = stream ? vp_task_stream_ref(stream) : NULL;
+}
+
+VpTaskStream *vp_task_stream(const VpTask *task)
+{
+    return task->stream;
 }
 
 /* Calls the hook; takes the mutex held and leaves it held. */

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "drivers/task_stream.h"
 #include "virtplane/v1/domain.pb-c.h"
 
 typedef struct VpTask VpTask;
@@ -45,6 +46,10 @@ void vp_task_set_progress_hook(VpTask *task, void (*progress)(void *data, guint 
 /* Tells how far it is, 0 to 100, and what is being done now, for a person. As often as the driver likes; any thread, neither beside vp_task_finish() nor
  * after it. */
 void vp_task_progress(VpTask *task, guint percent, const char *message);
+
+/* What goes to and fro while a method that streams is under way; NULL: it does not. Set before the driver gets the task; takes a reference. */
+void vp_task_set_stream(VpTask *task, VpTaskStream *stream);
+VpTaskStream *vp_task_stream(const VpTask *task);
 
 /* Ends the task; `error` is consumed. A second call is a bug and aborts. Gives up the driver's reference. */
 void vp_task_finish(VpTask *task, VpError *error);

@@ -71,9 +71,23 @@ static void leave(VpAgent *agent)
         uv_close((uv_handle_t *)&agent->timer, timer_closed);
 }
 
+/* Among the arguments there may have been a password. */
+static void wipe(json_t *arguments)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(arguments, key, value)
+    {
+        if (json_is_string(value) && json_string_length(value) > 0)
+            explicit_bzero((char *)json_string_value(value), json_string_length(value));
+    }
+}
+
 static void pending_end(Pending *pending, json_t *result, VpError *error)
 {
     pending->done(pending->data, result, error);
+    wipe(pending->arguments);
     json_decref(pending->arguments);
     g_free(pending->command);
     g_free(pending);
@@ -193,9 +207,10 @@ static void flush(VpAgent *agent)
         if (n < 0)
             break;
         /* What was said may have been a password. */
-        if ((guint)n == agent->output->len)
-            explicit_bzero(agent->output->data, (gsize)n);
-        g_byte_array_remove_range(agent->output, 0, (guint)n);
+        const guint left = agent->output->len - (guint)n;
+        memmove(agent->output->data, agent->output->data + n, left);
+        explicit_bzero(agent->output->data + left, (gsize)n);
+        g_byte_array_set_size(agent->output, left);
     }
     uv_poll_start(agent->poll, UV_READABLE | (agent->output->len > 0 ? UV_WRITABLE : 0), on_poll);
 }
@@ -206,12 +221,13 @@ static void append_command(VpAgent *agent, const char *command, json_t *argument
 
     if (arguments)
         json_object_set(request, "arguments", arguments);
-    char *text = json_dumps(request, JSON_COMPACT | JSON_ENSURE_ASCII);
-    g_byte_array_append(agent->output, (const guint8 *)text, (guint)strlen(text));
-    g_byte_array_append(agent->output, (const guint8 *)"\n", 1);
-    /* There may have been a password in it. */
-    explicit_bzero(text, strlen(text));
-    free(text);
+    /* In one piece, and nowhere else: there may be a password in it. */
+    const gsize flags = JSON_COMPACT | JSON_ENSURE_ASCII;
+    const gsize size = json_dumpb(request, NULL, 0, flags);
+    const guint at = agent->output->len;
+    g_byte_array_set_size(agent->output, at + (guint)size + 1);
+    json_dumpb(request, (char *)agent->output->data + at, size, flags);
+    agent->output->data[at + size] = '\n';
     json_decref(request);
 }
 
@@ -253,6 +269,8 @@ static void send_next(VpAgent *agent)
     agent->current = g_queue_pop_head(&agent->pending);
     if (!agent->current)
         return;
+    agent->reader.max_bytes =
+        strcmp(agent->current->command, "guest-exec-status") == 0 ? VP_AGENT_MAX_MESSAGE : VP_AGENT_COMMON_MESSAGE;
     append_command(agent, agent->current->command, agent->current->arguments);
     if (has_no_answer(agent->current->command))
         append_sync(agent);
@@ -292,6 +310,20 @@ static VpError *agent_error(const Pending *pending, json_t *error)
     /* What is written is a guest's: no more of it than a line. */
     g_autofree char *text = g_strndup(words ? words : "no reason given", 1024);
     g_autofree char *shown = g_utf8_make_valid(text, -1);
+    if (words && strstr(words, "has been disabled") && strstr(words, "frozen"))
+        return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "GUEST_FROZEN",
+                                          "the guest's file systems are frozen, and its agent does not do %s until "
+                                          "they are thawed",
+                                          pending->command),
+                             "command", pending->command);
+    if (words && strstr(words, "has been disabled"))
+        return vp_error_with(
+            vp_error_new(VP_FAILED_PRECONDITION, "AGENT_COMMAND_BLOCKED",
+                         "the guest's administrator has switched %s off; to allow it take it out of the "
+                         "agent's block-rpcs in the guest, in /etc/qemu/qemu-ga.conf or "
+                         "/etc/sysconfig/qemu-ga, and restart the agent",
+                         pending->command),
+            "command", pending->command);
     if (class && strcmp(class, "CommandNotFound") == 0)
         return vp_error_with(vp_error_new(VP_UNIMPLEMENTED, "AGENT_LACKS_COMMAND", "the guest's agent has no %s: %s",
                                           pending->command, shown),

@@ -24,10 +24,11 @@ typedef struct VpAgentHandler {
 
 /* The end of a command: `result` is what "return" holds (borrowed; NULL for a command that has no answer), or `error` (owned by the callee) says why there is
  * none: FAILED_PRECONDITION AGENT_NOT_CONNECTED; DEADLINE_EXCEEDED AGENT_TIMEOUT; FAILED_PRECONDITION AGENT_ERROR, the agent's own words (metadata `class`);
- * UNIMPLEMENTED AGENT_LACKS_COMMAND; RESOURCE_EXHAUSTED AGENT_ANSWER_TOO_LARGE or AGENT_BUSY; UNAVAILABLE AGENT_DISCONNECTED, it went in the midst. */
+ * FAILED_PRECONDITION AGENT_COMMAND_BLOCKED, the guest's administrator does not let it be used, or GUEST_FROZEN, not now; UNIMPLEMENTED AGENT_LACKS_COMMAND;
+ * RESOURCE_EXHAUSTED AGENT_ANSWER_TOO_LARGE or AGENT_BUSY; UNAVAILABLE AGENT_DISCONNECTED, it went in the midst, or AGENT_GARBAGE. */
 typedef void (*VpAgentDone)(void *data, json_t *result, VpError *error);
 
-#define VP_AGENT_MAX_PENDING 16
+#define VP_AGENT_MAX_PENDING 32
 #define VP_AGENT_SYNC_MS 5000
 
 /* `handler` is static. */

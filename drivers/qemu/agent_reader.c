@@ -7,7 +7,7 @@
 
 void vp_agent_reader_init(VpAgentReader *reader)
 {
-    *reader = (VpAgentReader){.line = g_byte_array_new()};
+    *reader = (VpAgentReader){.line = g_byte_array_new(), .max_bytes = VP_AGENT_COMMON_MESSAGE};
 }
 
 void vp_agent_reader_clear(VpAgentReader *reader)
@@ -98,7 +98,7 @@ static void append(VpAgentReader *reader, const guint8 *data, gsize length)
 {
     if (reader->waiting || reader->too_long)
         return;
-    if (length > VP_AGENT_MAX_MESSAGE - reader->line->len) {
+    if (reader->line->len > reader->max_bytes || length > reader->max_bytes - reader->line->len) {
         begin_line(reader);
         reader->too_long = TRUE;
         return;

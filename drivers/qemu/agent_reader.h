@@ -8,8 +8,9 @@
 
 #include "base/error.h"
 
-/* Of one message. The agent's longest is a program's captured output, in base64. */
-#define VP_AGENT_MAX_MESSAGE (16 * 1024 * 1024)
+/* Of one message, at most; the reader's own bound is what it can expect. The agent's longest is a program's captured outputs, in base64. */
+#define VP_AGENT_MAX_MESSAGE (48u * 1024 * 1024)
+#define VP_AGENT_COMMON_MESSAGE (2u * 1024 * 1024)
 /* A value takes some hundred times more memory than text: so many are let pass in one message. */
 #define VP_AGENT_MAX_VALUES 100000
 #define VP_AGENT_MAX_DEPTH 32
@@ -19,6 +20,7 @@ typedef struct VpAgentReader {
     gboolean waiting;   /* for a 0xFF: all before it is thrown away */
     gboolean delimited; /* the message being read came right after a 0xFF */
     gboolean too_long;  /* it is thrown away up to its end */
+    guint max_bytes;    /* of a message; at first VP_AGENT_COMMON_MESSAGE */
 } VpAgentReader;
 
 typedef enum VpAgentRead {

@@ -5,6 +5,7 @@
 
 #include "base/pb.h"
 #include "command_line.h"
+#include "guest.h"
 #include "restore.h"
 #include "save.h"
 #include "screenshot.h"
@@ -27,7 +28,7 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     vp_spec_complete_qemu(domain->live);
     pb_guest_agent_status__init(&domain->agent_told);
     if (phase == VP_PHASE_ADOPTING && model->status && model->status->agent)
-        domain->agent_told.connected = model->status->agent->connected;
+        vp_guest_adopt(domain, model->status->agent);
     if (phase == VP_PHASE_ADOPTING && model->status)
         domain->asked = vp_pb_dup(model->status->shutdown);
     domain->state = PB_DOMAIN_STATE_STARTING;
@@ -66,6 +67,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     vp_qemu_screenshot_free(domain->screenshot);
     vp_qemu_restore_free(domain->restore);
     vp_pb_free(domain->found_saved);
+    vp_pb_free(domain->agent_told.thaw_time);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);

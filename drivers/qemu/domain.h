@@ -22,6 +22,7 @@ typedef struct VpQemuStats VpQemuStats;
 typedef struct VpQemuAsking VpQemuAsking;
 typedef struct VpQemuSave VpQemuSave;
 typedef struct VpQemuRestore VpQemuRestore;
+typedef struct VpQemuGuest VpQemuGuest;
 
 typedef struct VpQemuDriver {
     VpDriver base;
@@ -66,6 +67,7 @@ typedef enum VpOpKind {
     VP_OP_SCREENSHOT,
     VP_OP_SAVE,
     VP_OP_RESTORE,
+    VP_OP_GUEST,
 } VpOpKind;
 
 /* A task in the driver's hands. */
@@ -73,9 +75,11 @@ struct VpQemuOp {
     gint refs;
     VpQemuDriver *driver;
     VpOpKind kind;
-    VpTask *task;         /* NULL once finished */
-    VpQemuDomain *domain; /* the loop's: where it is listed */
-    VpTimer *timer;       /* the loop's: its deadline */
+    VpTask *task;              /* NULL once finished */
+    VpQemuDomain *domain;      /* the loop's: where it is listed */
+    VpTimer *timer;            /* the loop's: its deadline */
+    void (*ended)(void *data); /* or NULL; called once it has, before the task is finished */
+    void *ended_data;
 };
 
 /* On a worker thread; takes over the task. Its cancellation is watched from now on, and seen once it is attached. */
@@ -150,11 +154,12 @@ struct VpQemuDomain {
     VpQemuScreenshot *screenshot; /* the same for pictures */
     char *io_error;               /* the device whose error will stop the guest */
     VpNoticeLimit notices[VP_NOTICE_KINDS];
-    VpAgent *agent; /* while the handles are open; without a port in the spec it never connects */
-    PbGuestAgentStatus agent_told;
-    char *shutdown_reason; /* of QEMU's SHUTDOWN event */
-    VpError *start_error;  /* why a start is being given up */
-    char *exit_how;        /* "exited with status 1" */
+    VpAgent *agent;                /* while the handles are open; without a port in the spec it never connects */
+    PbGuestAgentStatus agent_told; /* with its thaw_time */
+    VpQemuGuest *guest;            /* as the agent: what is under way in the guest (guest.h) */
+    char *shutdown_reason;         /* of QEMU's SHUTDOWN event */
+    VpError *start_error;          /* why a start is being given up */
+    char *exit_how;                /* "exited with status 1" */
 
     /* Of shutdown.c. */
     VpQemuAsking *asking;     /* the guest is being asked */
@@ -189,6 +194,9 @@ void vp_qemu_domain_let_go(VpQemuDomain *domain);
 /* As vp_agent_execute(). */
 void vp_qemu_agent_execute(VpQemuDomain *domain, const char *command, json_t *arguments, gint64 deadline_us,
                            VpAgentDone done, void *data);
+
+/* Reports what is known of it, domain->agent_told. */
+void vp_qemu_agent_tell(VpQemuDomain *domain, PbEventType event, const char *reason);
 
 /* Reports an observation about it. */
 void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainState state, const char *reason,

@@ -7,13 +7,14 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "guest.h"
 #include "ids.h"
 
 #define AGENT_SOCKET VP_ID_AGENT ".sock"
 
 /* ---- what is told ---- */
 
-static void tell(VpQemuDomain *domain, PbEventType event, const char *reason)
+void vp_qemu_agent_tell(VpQemuDomain *domain, PbEventType event, const char *reason)
 {
     const VpObservation observation = {.event = event,
                                        .reason = reason,
@@ -28,17 +29,18 @@ static void tell_disconnected(VpQemuDomain *domain, const char *reason)
     if (!domain->agent_told.connected)
         return;
     domain->agent_told.connected = FALSE;
-    tell(domain, PB_EVENT_TYPE_AGENT_DISCONNECTED, reason);
+    vp_qemu_agent_tell(domain, PB_EVENT_TYPE_AGENT_DISCONNECTED, reason);
 }
 
 static void on_answers(void *data)
 {
     VpQemuDomain *domain = data;
 
-    if (domain->agent_told.connected)
-        return;
-    domain->agent_told.connected = TRUE;
-    tell(domain, PB_EVENT_TYPE_AGENT_CONNECTED, "ANSWERS");
+    if (!domain->agent_told.connected) {
+        domain->agent_told.connected = TRUE;
+        vp_qemu_agent_tell(domain, PB_EVENT_TYPE_AGENT_CONNECTED, "ANSWERS");
+    }
+    vp_guest_answers(domain);
 }
 
 static void on_silent(void *data)
@@ -53,10 +55,12 @@ static const VpAgentHandler agent_handler = {.answers = on_answers, .silent = on
 void vp_qemu_domain_make_agent(VpQemuDomain *domain)
 {
     domain->agent = vp_agent_new(vp_loop_uv(domain->driver->host->loop), &agent_handler, domain);
+    vp_guest_init(domain);
 }
 
 void vp_qemu_domain_free_agent(VpQemuDomain *domain)
 {
+    vp_guest_free(domain);
     vp_agent_free(g_steal_pointer(&domain->agent));
 }
 
@@ -84,6 +88,7 @@ static void set_port(VpQemuDomain *domain, gboolean open)
         return;
     }
     vp_agent_shut(domain->agent);
+    vp_guest_agent_gone(domain);
     tell_disconnected(domain, "PORT_CLOSED");
 }
 

@@ -352,6 +352,11 @@ static void qemu_screenshot(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_SCREENSHOT);
 }
 
+static void qemu_guest(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_GUEST);
+}
+
 /* ---- the driver ---- */
 
 /* A setting in milliseconds, at least 10. */
@@ -469,4 +474,5 @@ const VpDriverOps vp_qemu_driver = {
     .forget = qemu_forget,
     .stats = qemu_stats,
     .screenshot = qemu_screenshot,
+    .guest = qemu_guest,
 };

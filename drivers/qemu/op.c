@@ -15,6 +15,7 @@ static const char *const verbs[] = {
     [VP_OP_SCREENSHOT] = "taking of a picture",
     [VP_OP_SAVE] = "save",
     [VP_OP_RESTORE] = "restore",
+    [VP_OP_GUEST] = "question to the guest",
 };
 
 const char *vp_qemu_op_verb(const VpQemuOp *op)
@@ -101,6 +102,8 @@ void vp_qemu_op_finish(VpQemuOp *op, VpError *error)
     if (op->domain)
         g_ptr_array_remove(op->domain->ops, op);
     op->domain = NULL;
+    if (op->ended)
+        op->ended(op->ended_data);
     vp_task_finish(task, error);
     vp_qemu_op_unref(op);
 }

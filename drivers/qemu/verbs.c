@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include "guest.h"
 #include "save.h"
 #include "screenshot.h"
 #include "stats.h"
@@ -116,6 +117,9 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
         break;
     case VP_OP_SAVE:
         vp_qemu_save_begin(domain, op);
+        break;
+    case VP_OP_GUEST:
+        vp_guest_begin(domain, op);
         break;
     default:
         send_command(domain, op, "system_reset");

@@ -9,6 +9,7 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "server/domains/internal.h"
+#include "virtplane/v1/guest_service.pb-c.h"
 
 /* How long the end waits for changes that are under way on a disk that hardly moves. */
 #define SETTLE_US (60 * G_USEC_PER_SEC)
@@ -244,12 +245,16 @@ static void add_methods(const VpDriverOps *ops, PbDriverCapabilities *capabiliti
         {ops->screenshot != NULL, "TakeScreenshot"}, {ops->change != NULL, "AttachDevice"},
         {ops->change != NULL, "DetachDevice"},       {ops->save != NULL, "SaveDomain"},
         {ops->restore != NULL, "RestoreDomain"},     {ops->discard != NULL, "DiscardSavedState"},
+        {ops->guest != NULL, "RunGuestCommand"},
     };
+    const ProtobufCServiceDescriptor *guest = &pb_guest_service__descriptor;
 
     for (gsize i = 0; i < G_N_ELEMENTS(methods); i++) {
         if (methods[i].there)
             vp_pb_append(&capabilities->n_methods, &capabilities->methods, g_strdup(methods[i].method));
     }
+    for (unsigned i = 0; ops->guest && i < guest->n_methods; i++)
+        vp_pb_append(&capabilities->n_methods, &capabilities->methods, g_strdup(guest->methods[i].name));
 }
 
 void vp_domains_capabilities(VpDomains *domains, PbGetCapabilitiesResponse *response)

@@ -122,6 +122,8 @@ typedef enum VpVerb {
 typedef enum VpQuestion {
     VP_QUESTION_STATS,      /* answered with PbDomainStats */
     VP_QUESTION_SCREENSHOT, /* with PbScreenshotHeader; the picture is in `output` */
+    VP_QUESTION_GUEST,      /* see VpDriverOps.guest */
+    VP_QUESTIONS,
 } VpQuestion;
 
 typedef struct VpAsk {
@@ -132,6 +134,7 @@ typedef struct VpAsk {
     guint64 timeout_ms;  /* 0: the question's default */
     gboolean has_output; /* as vp_task_set_output() */
     int output;
+    VpTaskStream *stream; /* or NULL; see vp_task_set_stream() */
 } VpAsk;
 
 /* How a question was answered: `error` or `answer`, both borrowed. On any thread; must not block. */

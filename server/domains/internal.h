@@ -41,8 +41,8 @@ struct VpRecord {
     gboolean removed;    /* from the registry: deleted, or never created */
     VpDomainView *view;  /* NULL: to be built anew */
     guint job_generation;
-    guint questions;  /* to its driver, under way */
-    GQueue mutations; /* of VpMutation; the head is under way while busy */
+    guint questions[VP_QUESTIONS]; /* to its driver, under way */
+    GQueue mutations;              /* of VpMutation; the head is under way while busy */
     gboolean busy;
     VpTimer *retry;
 };

@@ -13,6 +13,7 @@
 #include "virtplane/v1/auth_service.pb-c.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 #include "virtplane/v1/event_service.pb-c.h"
+#include "virtplane/v1/guest_service.pb-c.h"
 #include "virtplane/v1/host_service.pb-c.h"
 #include "virtplane/v1/image_service.pb-c.h"
 #include "virtplane/v1/operation_service.pb-c.h"
@@ -37,6 +38,7 @@ static const struct {
     {"virtplane.v1.AuthService", &pb_auth_service__descriptor},
     {"virtplane.v1.DomainService", &pb_domain_service__descriptor},
     {"virtplane.v1.EventService", &pb_event_service__descriptor},
+    {"virtplane.v1.GuestService", &pb_guest_service__descriptor},
     {"virtplane.v1.HostService", &pb_host_service__descriptor},
     {"virtplane.v1.ImageService", &pb_image_service__descriptor},
     {"virtplane.v1.OperationService", &pb_operation_service__descriptor},

@@ -45,6 +45,7 @@ extern const VpMethodHandler vp_admin_handlers[];
 extern const VpMethodHandler vp_auth_handlers[];
 extern const VpMethodHandler vp_domain_handlers[];
 extern const VpMethodHandler vp_event_handlers[];
+extern const VpMethodHandler vp_guest_handlers[];
 extern const VpMethodHandler vp_host_handlers[];
 extern const VpMethodHandler vp_image_handlers[];
 extern const VpMethodHandler vp_operation_handlers[];

@@ -4,7 +4,7 @@
 VpHandlerTable *vp_services_tables(VpServices *services)
 {
     const VpMethodHandler *const all[] = {
-        vp_admin_handlers, vp_auth_handlers,  vp_domain_handlers,    vp_event_handlers,
+        vp_admin_handlers, vp_auth_handlers,  vp_domain_handlers,    vp_event_handlers,  vp_guest_handlers,
         vp_host_handlers,  vp_image_handlers, vp_operation_handlers, vp_secret_handlers,
     };
     VpHandlerTable *tables = g_new0(VpHandlerTable, G_N_ELEMENTS(all) + 1);

@@ -68,7 +68,7 @@ def request(method, name):
                 setattr(part, field, name)
         if "path" in fields and "name" not in fields and fields["path"].type == fields["path"].TYPE_STRING:
             part.path = "/nonexistent/" + name
-        for field in ("domain", "pool", "volume", "secret", "open", "header"):
+        for field in ("domain", "pool", "volume", "secret", "open", "start", "header"):
             if field in fields and fields[field].message_type:
                 fill(getattr(part, field))
                 if "labels" in fields[field].message_type.fields_by_name:

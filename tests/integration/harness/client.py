@@ -64,7 +64,7 @@ health_grpc = importlib.import_module("grpc.health.v1.health_pb2_grpc")
 reflection = importlib.import_module("grpc.reflection.v1.reflection_pb2")
 reflection_alpha = importlib.import_module("grpc.reflection.v1alpha.reflection_pb2")
 
-SERVICES = ("Admin", "Auth", "Domain", "Event", "Host", "Image", "Operation", "Secret", "Storage")
+SERVICES = ("Admin", "Auth", "Domain", "Event", "Guest", "Host", "Image", "Operation", "Secret", "Storage")
 TIMEOUT = 90
 
 

@@ -135,6 +135,7 @@ static void lists_all_services(void **state)
         "virtplane.v1.AuthService",
         "virtplane.v1.DomainService",
         "virtplane.v1.EventService",
+        "virtplane.v1.GuestService",
         "virtplane.v1.HostService",
         "virtplane.v1.ImageService",
         "virtplane.v1.OperationService",
