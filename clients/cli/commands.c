@@ -5,6 +5,7 @@
 #include "clients/cli/completion.h"
 #include "clients/cli/domain.h"
 #include "clients/cli/events.h"
+#include "clients/cli/guest.h"
 #include "clients/cli/host.h"
 #include "clients/cli/image.h"
 #include "clients/cli/operation.h"
@@ -71,6 +72,38 @@ const VpCommand vp_commands[] = {
      vp_domain_update},
     {"domain", "delete", NAMES, 1, ANY, "Delete domains that are shut off; their images stay",
      "  vpctl domain delete web\n  vpctl domain delete web --discard-saved\n", vp_domain_delete},
+
+    {"guest", "ping", "NAME", 1, 1, "Tell whether the agent in a guest answers", "  vpctl guest ping web\n",
+     vp_guest_ping},
+    {"guest", "exec", "NAME -- PROGRAM [ARGUMENT...]", 2, ANY,
+     "Run a program in a guest; the exit code is the program's",
+     "  vpctl guest exec web -- journalctl -b -n 20\n"
+     "  vpctl guest exec web --chdir /srv -- /bin/sh -c 'ls | wc -l'\n"
+     "  tar c conf.d | vpctl guest exec web -- tar x -C /etc\n",
+     vp_guest_exec},
+    {"guest", "read", "NAME PATH", 2, 2, "Read a file of a guest",
+     "  vpctl guest read web /var/log/syslog\n  vpctl guest read web /etc/hosts --to hosts\n", vp_guest_read},
+    {"guest", "write", "NAME PATH", 2, 2, "Write a file of a guest",
+     "  vpctl guest write web /etc/motd --from motd\n  date | vpctl guest write web /var/log/visits --append\n",
+     vp_guest_write},
+    {"guest", "freeze", "NAME", 1, 1, "Freeze the file systems of a guest, for a copy of its disks",
+     "  vpctl guest freeze web --thaw-after 30s\n", vp_guest_freeze},
+    {"guest", "thaw", "NAME", 1, 1, "Thaw them", "  vpctl guest thaw web\n", vp_guest_thaw},
+    {"guest", "trim", "NAME", 1, 1, "Give unused blocks of a guest's file systems back", "  vpctl guest trim web\n",
+     vp_guest_trim},
+    {"guest", "addresses", "NAME", 1, 1, "List the network interfaces of a guest, and their addresses",
+     "  vpctl guest addresses web\n  ssh $(vpctl guest addresses web -o name | grep -v ^127 | head -1)\n",
+     vp_guest_addresses},
+    {"guest", "users", "NAME", 1, 1, "List who is logged in to a guest", "  vpctl guest users web\n", vp_guest_users},
+    {"guest", "info", "NAME", 1, 1, "Show a guest's system and its file systems", "  vpctl guest info web\n",
+     vp_guest_info},
+    {"guest", "time", "NAME", 1, 1, "Show a guest's clock", "  vpctl guest time web\n", vp_guest_time},
+    {"guest", "set-time", "NAME [TIME]", 1, 2, "Set a guest's clock, to the host's time or another",
+     "  vpctl guest set-time web\n  vpctl guest set-time web 2026-01-02T03:04:05Z\n", vp_guest_set_time},
+    {"guest", "set-password", "NAME USER", 2, 2, "Set the password of a user of a guest",
+     "  vpctl guest set-password web root\n"
+     "  mkpasswd -m sha-512 | vpctl guest set-password web root --hashed\n",
+     vp_guest_set_password},
 
     {"image", "inspect", "PATH", 1, 1, "Prove an image's backing chain (exit code 1: it is not safe to open)",
      "  vpctl image inspect overlay.qcow2\n  vpctl image inspect disk.img --format raw\n  vpctl image inspect "

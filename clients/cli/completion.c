@@ -217,7 +217,7 @@ static void offer_argument(const Place *place)
     const char *arguments = place->command->arguments;
 
     if (g_str_has_prefix(arguments, "NAME") || g_str_has_prefix(arguments, "[PATTERN")) {
-        if (g_strcmp0(place->group, "domain") == 0)
+        if (g_strcmp0(place->group, "domain") == 0 || g_strcmp0(place->group, "guest") == 0)
             offer_domains(place, "");
     } else if (g_str_has_prefix(arguments, "METHOD")) {
         offer_methods(place);

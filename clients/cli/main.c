@@ -30,9 +30,13 @@ static const char *title_of(const char *group)
         const char *group;
         const char *title;
     } titles[] = {
-        {"domain", "Domains"},       {"image", "Disk images"},
-        {"operation", "Slow work"},  {"admin", "The daemon and its store"},
-        {"auth", "Who may do what"}, {"pki", "Certificates"},
+        {"domain", "Domains"},
+        {"guest", "Inside guests"},
+        {"image", "Disk images"},
+        {"operation", "Slow work"},
+        {"admin", "The daemon and its store"},
+        {"auth", "Who may do what"},
+        {"pki", "Certificates"},
     };
 
     for (gsize i = 0; group && i < G_N_ELEMENTS(titles); i++) {

@@ -1,14 +1,11 @@
 /* vpctl secret: see secret.h. */
 #include "clients/cli/secret.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include "base/pb.h"
 #include "clients/cli/message.h"
+#include "clients/cli/secret_input.h"
 #include "clients/cli/table.h"
 #include "clients/cli/text.h"
 #include "virtplane/v1/secret_service.pb-c.h"
@@ -99,63 +96,6 @@ int vp_secret_create(VpCli *cli, const VpCommand *command, int argc, char **argv
 
 /* ---- set ---- */
 
-/* All of a file, at most what a value may have and one byte more. */
-static VpError *read_all(int fd, const char *name, guint8 *bytes, gsize *ret_length)
-{
-    gsize length = 0;
-
-    while (length <= MAX_VALUE_BYTES) {
-        const ssize_t got = read(fd, bytes + length, MAX_VALUE_BYTES + 1 - length);
-
-        if (got < 0)
-            return vp_error_errno(errno, NULL, "cannot read %s", name);
-        if (got == 0)
-            break;
-        length += (gsize)got;
-        /* From a terminal one line is the value. */
-        if (isatty(fd) && bytes[length - 1] == '\n') {
-            length--;
-            break;
-        }
-    }
-    if (length > MAX_VALUE_BYTES)
-        return vp_error_new(VP_INVALID_ARGUMENT, NULL, "%s has more than %d bytes", name, MAX_VALUE_BYTES);
-    *ret_length = length;
-    return NULL;
-}
-
-/* What is typed is not shown. */
-static VpError *read_typed(guint8 *bytes, gsize *ret_length)
-{
-    struct termios before;
-    const gboolean terminal = tcgetattr(STDIN_FILENO, &before) == 0;
-
-    if (terminal) {
-        struct termios quiet = before;
-
-        quiet.c_lflag &= ~(tcflag_t)ECHO;
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-        fputs("value: ", stderr);
-    }
-    VpError *error = read_all(STDIN_FILENO, "the standard input", bytes, ret_length);
-    if (terminal) {
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
-        fputc('\n', stderr);
-    }
-    return error;
-}
-
-static VpError *read_file(const char *path, guint8 *bytes, gsize *ret_length)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return vp_error_errno(errno, NULL, "cannot open %s", path);
-    VpError *error = read_all(fd, path, bytes, ret_length);
-    close(fd);
-    return error;
-}
-
 int vp_secret_set(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     g_autofree char *file = NULL;
@@ -171,8 +111,7 @@ int vp_secret_set(VpCli *cli, const VpCommand *command, int argc, char **argv)
     vp_pb_auto PbSetSecretValueRequest *request = vp_pb_new(&pb_set_secret_value_request__descriptor);
     vp_message_set_who(request, argv[1]);
     request->value.data = g_malloc(MAX_VALUE_BYTES + 1);
-    VpError *error = file ? read_file(file, request->value.data, &request->value.len)
-                          : read_typed(request->value.data, &request->value.len);
+    VpError *error = vp_secret_input(file, "value", request->value.data, MAX_VALUE_BYTES, &request->value.len);
     vp_pb_auto PbSetSecretValueResponse *answer =
         error ? NULL : vp_cli_call(cli, &pb_secret_service__descriptor, "SetSecretValue", request, &error);
     explicit_bzero(request->value.data, MAX_VALUE_BYTES + 1);

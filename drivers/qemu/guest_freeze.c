@@ -126,7 +126,7 @@ static void on_status(void *data, json_t *result, VpError *error)
     if (domain->guest && !domain->guest->settling) {
         if (g_strcmp0(status, "thawed") == 0)
             note_thawed(domain, "FOUND_THAWED");
-        else if (g_strcmp0(status, "frozen") == 0 && domain->agent_told.frozen)
+        else if (domain->agent_told.frozen)
             thaw_in_time(domain);
         else if (g_strcmp0(status, "frozen") == 0)
             thaw_now(domain);

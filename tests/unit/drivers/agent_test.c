@@ -268,6 +268,15 @@ static void test_errors(void **state)
     say(talk, "{\"error\": {\"class\": 7}}\n");
     expect(talk, "one=FAILED_PRECONDITION:AGENT_ERROR two=UNIMPLEMENTED:AGENT_LACKS_COMMAND "
                  "three=FAILED_PRECONDITION:AGENT_ERROR ");
+    execute(talk, "four", 10000);
+    hear(talk, "four");
+    say(talk, "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Command four has been disabled: the command is "
+              "not allowed\"}}\n");
+    execute(talk, "five", 10000);
+    hear(talk, "five");
+    say(talk, "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Command five has been disabled: the agent is "
+              "in frozen state\"}}\n");
+    expect(talk, "four=FAILED_PRECONDITION:AGENT_COMMAND_BLOCKED five=FAILED_PRECONDITION:GUEST_FROZEN ");
 }
 
 static void test_command_without_answer(void **state)
@@ -340,10 +349,31 @@ static void test_endless_answer(void **state)
     execute(talk, "one", 10000);
     hear(talk, "one");
     say(talk, "{\"return\": \"");
-    for (guint i = 0; i < VP_AGENT_MAX_MESSAGE >> 20; i++)
+    for (guint i = 0; i < VP_AGENT_COMMON_MESSAGE >> 20; i++)
         say_bytes(talk, block, 1 << 20);
     say(talk, "\"}\n");
     expect(talk, "one=RESOURCE_EXHAUSTED:AGENT_ANSWER_TOO_LARGE ");
+}
+
+/* A program's captured output may be larger than other answers; nothing else may be afterwards. */
+static void test_large_answer(void **state)
+{
+    Talk *talk = *state;
+    g_autofree char *block = g_malloc(1 << 20);
+
+    memset(block, ' ', 1 << 20);
+    connect_port(talk);
+    for (guint round = 0; round < 2; round++) {
+        const gboolean captured = round == 0;
+
+        execute(talk, captured ? "guest-exec-status" : "one", 60000);
+        hear(talk, captured ? "guest-exec-status" : "one");
+        say(talk, "{\"return\": ");
+        for (guint i = 0; i < 4; i++)
+            say_bytes(talk, block, 1 << 20);
+        say(talk, "7}\n");
+        expect(talk, captured ? "guest-exec-status=7 " : "one=RESOURCE_EXHAUSTED:AGENT_ANSWER_TOO_LARGE ");
+    }
 }
 
 static void test_nobody_there(void **state)
@@ -397,6 +427,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_command_without_answer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_endless_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large_answer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bounded_queue, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
