@@ -19,6 +19,7 @@ typedef struct VpSecurityConfig {
     char *audience;
     char *groups;
     char *audit_file; /* NULL: none */
+    gboolean audit_journal;
     guint64 audit_max_bytes;
     guint audit_keep;
     char *secrets_key; /* the file; NULL: a systemd credential, or one in the state folder */

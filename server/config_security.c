@@ -23,7 +23,7 @@ static VpError *check_keys(const VpConfig *config, const char *path)
         {"auth", {"policy"}},
         {"tls", {"certificate", "key", "ca", "crl", "identity"}},
         {"tokens", {"jwks", "issuer", "audience", "groups"}},
-        {"audit", {"enabled", "file", "max_bytes", "keep"}},
+        {"audit", {"enabled", "to", "file", "max_bytes", "keep"}},
         {"secrets", {"key_file"}},
     };
 
@@ -172,15 +172,35 @@ static VpError *read_tokens(const VpConfig *config, VpSecurityConfig *security)
     return NULL;
 }
 
+static VpError *read_audit_places(const VpConfig *config, gboolean *ret_file, gboolean *ret_journal)
+{
+    g_auto(GStrv) places = g_key_file_get_string_list(config->file, "audit", "to", NULL, NULL);
+
+    for (char **place = places; place && *place; place++) {
+        if (g_str_equal(*place, "file"))
+            *ret_file = TRUE;
+        else if (g_str_equal(*place, "journal"))
+            *ret_journal = TRUE;
+        else
+            return wrong("audit", "to", "is file, journal or both");
+    }
+    *ret_file = *ret_file || !places || !places[0];
+    return NULL;
+}
+
 static VpError *read_audit(const VpConfig *config, VpSecurityConfig *security)
 {
     guint64 keep = DEFAULT_AUDIT_KEEP;
     gboolean enabled = TRUE;
+    gboolean file = FALSE;
     VpError *error = read_path(config, "audit", "file", &security->audit_file);
 
     if (!error)
         error = read_boolean(config, "audit", "enabled", &enabled);
-    if (!enabled)
+    if (!error)
+        error = read_audit_places(config, &file, &security->audit_journal);
+    security->audit_journal = security->audit_journal && enabled;
+    if (!enabled || !file)
         g_clear_pointer(&security->audit_file, g_free);
     else if (!security->audit_file)
         security->audit_file = g_build_filename(config->state_dir, "audit.jsonl", NULL);

@@ -123,10 +123,11 @@ static VpError *open_parts(VpGuard *guard)
     VpError *error = NULL;
 
     guard->auth = vp_auth_new(&security->auth, &error);
-    if (error || !security->audit_file)
+    if (error || (!security->audit_file && !security->audit_journal))
         return error;
     const VpAuditOptions options = {
         .file = security->audit_file,
+        .journal = security->audit_journal,
         .max_bytes = security->audit_max_bytes,
         .keep = security->audit_keep,
         .refused = refused,

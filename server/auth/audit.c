@@ -9,12 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <systemd/sd-journal.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/thread.h"
 
 #define MAX_QUEUED 8192
+/* Where the library sends entries, without a word if nobody is there. */
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
 /* Refusals that are told on: so many at once, and so many a second after that. */
 #define REFUSALS_AT_ONCE 50
 #define REFUSALS_A_SECOND 10
@@ -22,14 +25,14 @@
 /* One line on its way. */
 typedef struct Line {
     char *text;
-    /* Of a refused call; NULL otherwise. */
     char *identity;
     char *method;
-    char *detail;
+    char *detail; /* of a refused call; NULL otherwise */
 } Line;
 
 struct VpAudit {
     char *file;
+    gboolean journal;
     guint64 max_bytes;
     guint keep;
     void (*refused)(void *data, const char *identity, const char *method, const char *detail);
@@ -42,6 +45,7 @@ struct VpAudit {
     guint64 size;
     gint64 tokens_us; /* refusals may be told while this is not in the future; see may_tell() */
     gboolean failed;
+    gboolean journal_failed;
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -96,7 +100,7 @@ static void rotate(VpAudit *audit)
         vp_log(VP_LOG_ERROR, "%s", error->message);
 }
 
-static void put(VpAudit *audit, const char *text)
+static void put_file(VpAudit *audit, const char *text)
 {
     const gsize length = strlen(text);
     g_autofree char *line = g_strconcat(text, "\n", NULL);
@@ -110,6 +114,29 @@ static void put(VpAudit *audit, const char *text)
     audit->failed = failed;
     if (!failed)
         audit->size += length + 1;
+}
+
+/* `line` NULL: of no call. */
+static void put_journal(VpAudit *audit, const char *text, const Line *line)
+{
+    const int result =
+        line ? sd_journal_send("MESSAGE=%s", text, "PRIORITY=%d", line->detail ? VP_LOG_WARNING : VP_LOG_INFO,
+                               "SYSLOG_IDENTIFIER=virtplaned-audit", "VIRTPLANE_IDENTITY=%s", line->identity,
+                               "VIRTPLANE_METHOD=%s", line->method, NULL)
+             : sd_journal_send("MESSAGE=%s", text, "PRIORITY=%d", VP_LOG_WARNING, "SYSLOG_IDENTIFIER=virtplaned-audit",
+                               NULL);
+
+    if (result < 0 && !audit->journal_failed)
+        vp_log(VP_LOG_ERROR, "the audit log cannot be written to systemd's journal: %s", g_strerror(-result));
+    audit->journal_failed = result < 0;
+}
+
+static void put(VpAudit *audit, const char *text, const Line *line)
+{
+    if (audit->file)
+        put_file(audit, text);
+    if (audit->journal)
+        put_journal(audit, text, line);
 }
 
 /* ---- the thread ---- */
@@ -129,8 +156,8 @@ static gboolean may_tell(VpAudit *audit)
 
 static void write_line(VpAudit *audit, const Line *line)
 {
-    put(audit, line->text);
-    if (line->identity && audit->refused && may_tell(audit))
+    put(audit, line->text, line);
+    if (line->detail && audit->refused && may_tell(audit))
         audit->refused(audit->data, line->identity, line->method, line->detail);
 }
 
@@ -138,7 +165,7 @@ static void write_lost(VpAudit *audit, guint64 lost)
 {
     g_autofree char *text = g_strdup_printf("{\"lost\":%" G_GUINT64_FORMAT "}", lost);
 
-    put(audit, text);
+    put(audit, text, NULL);
 }
 
 static void *run(void *data)
@@ -174,6 +201,7 @@ VpAudit *vp_audit_new(const VpAuditOptions *options, VpError **error)
     VpAudit *audit = g_new0(VpAudit, 1);
 
     audit->file = g_strdup(options->file);
+    audit->journal = options->journal;
     audit->max_bytes = options->max_bytes;
     audit->keep = options->keep;
     audit->refused = options->refused;
@@ -181,7 +209,9 @@ VpAudit *vp_audit_new(const VpAuditOptions *options, VpError **error)
     audit->fd = -1;
     pthread_mutex_init(&audit->mutex, NULL);
     pthread_cond_init(&audit->changed, NULL);
-    VpError *failure = open_file(audit);
+    VpError *failure = audit->file ? open_file(audit) : NULL;
+    if (!failure && audit->journal && access(JOURNAL_SOCKET, F_OK) < 0)
+        failure = vp_error_errno(errno, "AUDIT_UNUSABLE", "[audit] to: there is no journal of systemd's");
     if (!failure)
         failure = vp_thread_start(&audit->thread, "vp-audit", run, audit);
     audit->running = !failure;
@@ -227,13 +257,12 @@ void vp_audit_write(VpAudit *audit, const VpAuditRecord *record)
     Line *line = g_new0(Line, 1);
 
     line->text = format_line(record);
-    if (record->refused) {
-        line->identity = g_strdup(record->identity);
-        line->method = g_strdup(record->method);
+    line->identity = g_strdup(record->identity);
+    line->method = g_strdup(record->method);
+    if (record->refused)
         line->detail = g_strdup_printf("%s%s%s, by %s: %s", record->method, record->resource ? " on " : "",
                                        record->resource ? record->resource : "", record->caller,
                                        record->error ? record->error->message : "refused");
-    }
     pthread_mutex_lock(&audit->mutex);
     const gboolean taken = line->text && audit->lines.length < MAX_QUEUED;
     if (taken)

@@ -1,6 +1,7 @@
 /*
- * The audit log: who called what on what, and what came of it; a JSON object a line, in a file that is rotated. Calls hand their records over; a thread
- * writes. What it cannot keep up with is counted, and the count is written. Requests' contents never get here, so neither do secrets.
+ * The audit log: who called what on what, and what came of it; a JSON object a line, in a file that is rotated, in systemd's journal, or in both. Calls
+ * hand their records over; a thread writes. What it cannot keep up with is counted, and the count is written. Requests' contents never get here, so
+ * neither do secrets. /
  */
 #pragma once
 
@@ -9,7 +10,8 @@
 typedef struct VpAudit VpAudit;
 
 typedef struct VpAuditOptions {
-    const char *file;
+    const char *file;  /* NULL: none */
+    gboolean journal;  /* each line also as an entry of systemd's journal, of virtplaned-audit */
     guint64 max_bytes; /* then it is renamed to FILE.1, that to FILE.2, ... */
     guint keep;        /* how many of those */
     /* Told of each refused call, on the audit's thread; may be NULL. Bounded: at most some 10 a second. */
@@ -28,7 +30,7 @@ typedef struct VpAuditRecord {
     gint64 duration_us;
 } VpAuditRecord;
 
-/* Opens the file. The strings of `options` are copied. */
+/* Opens the file. FAILED_PRECONDITION if there is no journal that is to be used. The strings of `options` are copied. */
 VpAudit *vp_audit_new(const VpAuditOptions *options, VpError **error);
 /* Any thread; never blocks. */
 void vp_audit_write(VpAudit *audit, const VpAuditRecord *record);

@@ -39,6 +39,8 @@ void vp_call_release(VpCall *call)
     if (call->auth)
         grpc_auth_context_release(call->auth);
     g_free(call->authorization);
+    if (call->payload)
+        grpc_byte_buffer_destroy(call->payload);
     vp_connection_unref(call->connection);
     vp_account_unref(call->account);
     vp_pb_free(call->request);

@@ -138,7 +138,7 @@ static void dispatch(VpCall *call)
     }
 
     vp_call_watch_close(call);
-    if (!vp_pool_submit(pool, run_handler, call)) {
+    if (!vp_pool_submit_for(pool, vp_call_group(call), vp_call_lane(call), run_handler, call)) {
         VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon has too much to do; try again");
         vp_call_fail(call, vp_error_retry(error, 1000));
         vp_call_unref(call);
@@ -173,16 +173,30 @@ static VpError *count_in(VpCall *call)
     return vp_connections_check(server->connections, call->connection);
 }
 
-void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
-                   grpc_byte_buffer *payload, char *authorization)
+VpCall *vp_call_arrive(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
+                       grpc_byte_buffer *payload, char *authorization)
 {
     VpCall *call = vp_call_new(server, endpoint, core, deadline);
 
+    call->payload = payload;
     call->authorization = authorization;
     vp_call_note_peer(call);
     VpError *error = vp_server_enter(server, call);
-    if (!error && call->connection)
-        error = vp_connections_check(server->connections, call->connection);
+    if (!error)
+        return call;
+    vp_call_fail(call, error);
+    vp_call_unref(call);
+    return NULL;
+}
+
+/* What has to be right before a handler sees the call. */
+static VpError *check(VpCall *call)
+{
+    const VpRpcServer *server = call->server;
+    const VpEndpoint *endpoint = call->endpoint;
+    grpc_byte_buffer *payload = g_steal_pointer(&call->payload);
+    VpError *error = call->connection ? vp_connections_check(server->connections, call->connection) : NULL;
+
     if (!error && server->gate)
         error = server->gate->enter(server->gate->data, call, endpoint->method);
     if (!error && server->gate)
@@ -202,8 +216,12 @@ void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *c
     }
     if (payload)
         grpc_byte_buffer_destroy(payload);
-    if (!error && call->request)
-        error = permit(call, call->request);
+    return !error && call->request ? permit(call, call->request) : error;
+}
+
+void vp_call_begin(VpCall *call)
+{
+    VpError *error = check(call);
 
     if (error) {
         vp_call_fail(call, error);

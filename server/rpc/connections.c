@@ -248,6 +248,7 @@ gboolean vp_connections_add(VpConnections *connections, int fd, const char *addr
     connection->local = TRUE;
     connection->name = g_strdup_printf("fd:%d", fd);
     connection->account = account ? vp_account_ref(account) : NULL;
+    connection->group = (guint64)(gsize)account;
 
     VP_LOCK(&connections->mutex);
     forget_name(kind, connection->name);
@@ -339,6 +340,7 @@ void vp_connections_attach(VpConnections *connections, VpConnection *connection,
     const gboolean served = g_atomic_int_get(&connection->served);
     stop_serving(kind, connection);
     connection->account = vp_account_ref(account);
+    __atomic_store_n(&connection->group, (guint64)(gsize)account, __ATOMIC_RELAXED);
     if (served)
         try_to_serve(kind, connection);
 }

@@ -37,6 +37,7 @@ typedef struct VpConnection {
     gint streams;
     gint served; /* its calls are not refused */
     gint attached;
+    guint64 group; /* the account, for turns; 0: none yet */
 
     char *identity; /* of its first call by anybody who is somebody; this and the next under the table's mutex */
     VpAccount *account;

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "base/fair.h"
 #include "server/rpc/accounts.h"
 #include "server/rpc/connections.h"
 #include "server/rpc/contract.h"
@@ -54,6 +55,7 @@ struct VpCall {
     grpc_call *call;
     gpr_timespec deadline;
     ProtobufCMessage *request; /* of a client stream a copy of the first message; atomic there, as it comes later */
+    grpc_byte_buffer *payload; /* the request, until it is unpacked */
     char *authorization;
     grpc_auth_context *auth;
     VpConnection *connection; /* NULL: it is not known */
@@ -107,10 +109,12 @@ struct VpCall {
 
 /* ---- call_begin.c ---- */
 
-/* Makes a call of what the core handed over (all of it now the call's) and runs it: asks the gate, validates, unpacks, calls the handler. On an RPC
- * thread. */
-void vp_call_begin(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
-                   grpc_byte_buffer *payload, char *authorization);
+/* Makes a call of what the core handed over (all of it now the call's). NULL: it was refused, there are too many. On an RPC thread. */
+VpCall *vp_call_arrive(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *core, gpr_timespec deadline,
+                       grpc_byte_buffer *payload, char *authorization);
+
+/* Runs it: asks the gate, validates, unpacks, calls the handler. Takes the call. On an RPC thread. */
+void vp_call_begin(VpCall *call);
 
 /* ---- call.c ---- */
 
@@ -170,6 +174,13 @@ typedef struct VpQueue {
     gint turns_at_tick;
     timer_t timer;
     gboolean timed;
+
+    VpFair *waiting; /* of VpCall; this and what follows are turns.c's, and the thread's alone */
+    guint64 last_connection;
+    gint64 changed_us; /* when it was another one */
+    guint in_a_row;
+    guint events; /* since the last turn */
+    gboolean looked;
 } VpQueue;
 
 /* What the core hands back when it has shut down. */
@@ -242,6 +253,19 @@ void vp_requests_build(VpRpcServer *server, const VpHandlerTable *tables);
 void vp_requests_post(VpQueue *queue, const VpEndpoint *endpoint);
 /* The thread of a VpQueue: runs until the queue is shut down and empty. */
 void *vp_queue_run(void *data);
+
+/* ---- turns.c; all on the queue's thread ---- */
+
+/* Begins the call, or has it wait for its turn. Takes it. */
+void vp_turns_add(VpQueue *queue, VpCall *call);
+gboolean vp_turns_waiting(const VpQueue *queue);
+/* The core has nothing to tell: begins some of those that wait. */
+void vp_turns_look(VpQueue *queue);
+/* The core has told something else. */
+void vp_turns_event(VpQueue *queue);
+/* By whom turns are taken: the identity, as far as it is known, and the connection. */
+guint64 vp_call_group(const VpCall *call);
+guint64 vp_call_lane(const VpCall *call);
 
 /* ---- streams.c ---- */
 

@@ -97,7 +97,9 @@ static void slot_fired(VpTag *tag, gboolean ok)
         grpc_call_details_init(&slot->details);
     }
     slot_post(slot);
-    vp_call_begin(server, endpoint, call, deadline, payload, authorization);
+    VpCall *arrived = vp_call_arrive(server, endpoint, call, deadline, payload, authorization);
+    if (arrived)
+        vp_turns_add(slot->queue, arrived);
 }
 
 void vp_requests_post(VpQueue *queue, const VpEndpoint *endpoint)
@@ -121,9 +123,18 @@ void *vp_queue_run(void *data)
 
     vp_watchdog_watch(queue);
     for (;;) {
-        const grpc_event event = grpc_completion_queue_next(queue->cq, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+        /* With calls that wait it only looks, once, and goes on with those. */
+        const grpc_event event =
+            grpc_completion_queue_next(queue->cq,
+                                       vp_turns_waiting(queue) ? gpr_inf_past(GPR_CLOCK_MONOTONIC)
+                                                               : gpr_inf_future(GPR_CLOCK_MONOTONIC),
+                                       NULL);
 
         g_atomic_int_inc(&queue->turns);
+        if (event.type == GRPC_QUEUE_TIMEOUT) {
+            vp_turns_look(queue);
+            continue;
+        }
         if (event.type == GRPC_QUEUE_SHUTDOWN) {
             vp_watchdog_unwatch(queue);
             return NULL;
@@ -131,6 +142,7 @@ void *vp_queue_run(void *data)
         VpTag *tag = event.tag;
         VP_TAG_ACQUIRE(tag);
         tag->fire(tag, event.success != 0);
+        vp_turns_event(queue);
     }
 }
 

@@ -265,6 +265,7 @@ static VpError *start(VpRpcServer *server, const VpRpcOptions *options)
     server->queues = g_new0(VpQueue, server->n_queues);
     for (guint i = 0; i < server->n_queues; i++) {
         server->queues[i].server = server;
+        server->queues[i].waiting = vp_fair_new();
         server->queues[i].cq = grpc_completion_queue_create_for_next(NULL);
         grpc_server_register_completion_queue(server->server, server->queues[i].cq, NULL);
     }
@@ -375,14 +376,15 @@ static void shutdown_fired(VpTag *tag, gboolean ok)
     pthread_cond_broadcast(&server->changed);
 }
 
+/* The core does not wait for calls whose connections are gone: those that wait for their turn, or for a thread, still use it. */
 static gboolean wait_shut_down(VpRpcServer *server, gint64 deadline_us)
 {
     gboolean in_time = TRUE;
 
     VP_LOCK(&server->mutex);
-    while (!server->shut_down && in_time)
+    while ((!server->shut_down || server->n_calls > 0) && in_time)
         in_time = vp_cond_wait_until(&server->changed, &server->mutex, deadline_us);
-    return server->shut_down;
+    return server->shut_down && server->n_calls == 0;
 }
 
 void vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us)
@@ -426,8 +428,10 @@ void vp_rpc_server_free(VpRpcServer *server)
     vp_watchdog_free(server->watchdog);
     vp_accept_unwatch(server);
     grpc_server_destroy(server->server);
-    for (guint i = 0; i < server->n_queues; i++)
+    for (guint i = 0; i < server->n_queues; i++) {
         grpc_completion_queue_destroy(server->queues[i].cq);
+        vp_fair_free(server->queues[i].waiting);
+    }
     grpc_server_credentials_release(server->credentials);
     grpc_shutdown_blocking();
 

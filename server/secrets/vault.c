@@ -18,6 +18,24 @@
 static const char MAGIC[] = {'V', 'P', 'S', '1'};
 #define HEADER_BYTES (sizeof(MAGIC) + NONCE_BYTES + TAG_BYTES)
 
+/* Pages of their own for what must not be seen: not in a core dump, and, where the daemon's limit allows it, not in swap. */
+static void *pages_new(gsize size)
+{
+    void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (pages == MAP_FAILED)
+        g_error("no memory for %zu bytes", size);
+    (void)madvise(pages, size, MADV_DONTDUMP);
+    (void)mlock(pages, size);
+    return pages;
+}
+
+static void pages_free(void *pages, gsize size)
+{
+    explicit_bzero(pages, size);
+    munmap(pages, size);
+}
+
 struct VpVault {
     guint8 key[KEY_BYTES];
 };
@@ -88,10 +106,8 @@ static VpError *find_key(VpVault *vault, const char *key_file, const char *state
 
 VpVault *vp_vault_new(const char *key_file, const char *state_dir, VpError **error)
 {
-    g_autoptr(VpVault) vault = g_new0(VpVault, 1);
+    g_autoptr(VpVault) vault = pages_new(sizeof(VpVault));
 
-    /* If it cannot be locked the daemon's limit is small; the key then may be written to swap, as all else. */
-    (void)mlock(vault, sizeof(*vault));
     VpError *failure = find_key(vault, key_file, state_dir);
     if (failure) {
         *error = failure;
@@ -104,9 +120,7 @@ void vp_vault_free(VpVault *vault)
 {
     if (!vault)
         return;
-    explicit_bzero(vault, sizeof(*vault));
-    munlock(vault, sizeof(*vault));
-    g_free(vault);
+    pages_free(vault, sizeof(*vault));
 }
 
 /* ---- values ---- */
@@ -140,9 +154,8 @@ static VpSecretValue *value_new(gsize length)
 {
     VpSecretValue *value = g_new0(VpSecretValue, 1);
 
-    value->bytes = g_malloc0(length + 1);
+    value->bytes = pages_new(length + 1);
     value->length = length;
-    (void)mlock(value->bytes, length + 1);
     return value;
 }
 
@@ -186,8 +199,6 @@ void vp_secret_value_free(VpSecretValue *value)
 {
     if (!value)
         return;
-    explicit_bzero(value->bytes, value->length + 1);
-    munlock(value->bytes, value->length + 1);
-    g_free(value->bytes);
+    pages_free(value->bytes, value->length + 1);
     g_free(value);
 }

@@ -1,4 +1,7 @@
-/* The RPC figures: GetDomain on the unix socket beside a bare C core echo server and libvirt in the same run, and the daemon's memory. */
+/*
+ * The RPC figures: GetDomain on the unix socket beside a bare C core echo server and libvirt in the same run, beside a greedy neighbour, and the
+ * daemon's memory. /
+ */
 #include <glib/gstdio.h>
 #include <grpc/grpc.h>
 #include <stdio.h>
@@ -102,6 +105,59 @@ static void measure_calls(Bench *bench, guint in_flight)
         bench_figure(versus, own, "calls/s", own / bench_median(&libvirt), "libvirt");
 }
 
+/* ---- a greedy neighbour: another process that keeps 64 calls under way; "rpc --load ADDRESS METHOD MS" is that process ---- */
+
+#define GREEDY_CALLS 64
+
+static int be_greedy(char *const *argv)
+{
+    GBytes *request = request_for("bench");
+
+    grpc_init();
+    puts("ready");
+    fflush(stdout);
+    load_run(argv[2], argv[3], request, GREEDY_CALLS, (guint)g_ascii_strtoull(argv[4], NULL, 10));
+    g_bytes_unref(request);
+    grpc_shutdown_blocking();
+    return 0;
+}
+
+static gdouble p99_beside(const Bench *bench, const char *address, const char *method)
+{
+    g_autofree char *log = g_build_filename(bench->dir, "greedy.log", NULL);
+    g_autofree char *ms = g_strdup_printf("%d", 10 * RUN_MS);
+    char *const argv[] = {(char *)"/proc/self/exe", (char *)"--load", (char *)address, (char *)method, ms, NULL};
+
+    g_unlink(log);
+    const pid_t greedy = bench_spawn(argv, log);
+    bench_wait_line(log, "ready");
+    const LoadResult result =
+        load_run(bench->daemon_address, "/virtplane.v1.DomainService/GetDomain", bench->get_request, 1, RUN_MS);
+    bench_stop(greedy);
+    return result.p99_us;
+}
+
+/* The p99 of a client with one call under way, alone, beside one that is greedy with the same daemon, and beside one that is as greedy with another program. */
+static void measure_greedy_neighbour(const Bench *bench)
+{
+    BenchSamples alone = {0};
+    BenchSamples beside = {0};
+    BenchSamples elsewhere = {0};
+
+    for (guint i = 0; i < BENCH_RUNS; i++) {
+        const LoadResult result =
+            load_run(bench->daemon_address, "/virtplane.v1.DomainService/GetDomain", bench->get_request, 1, RUN_MS);
+
+        bench_add(&alone, result.p99_us);
+        bench_add(&beside, p99_beside(bench, bench->daemon_address, "/virtplane.v1.DomainService/GetDomain"));
+        bench_add(&elsewhere, p99_beside(bench, bench->echo_address, "/bench.Echo/Echo"));
+    }
+    bench_figure("greedy_neighbour_p99", bench_median(&beside), "us", bench_median(&alone) / bench_median(&beside),
+                 "alone");
+    bench_figure("greedy_neighbour_p99_by_load", bench_median(&beside), "us",
+                 bench_median(&elsewhere) / bench_median(&beside), "same_load_elsewhere");
+}
+
 static void rss_with_streams(void *data)
 {
     const Bench *bench = data;
@@ -109,8 +165,11 @@ static void rss_with_streams(void *data)
     bench_figure("rss_per_1000_streams", (gdouble)bench_rss(bench->daemon) / 1048576.0, "MiB", 0, NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 5 && strcmp(argv[1], "--load") == 0)
+        return be_greedy(argv);
+
     Bench bench = {.dir = g_dir_make_tmp("vpbench-XXXXXX", NULL)};
     PbWatchEventsRequest watch = PB_WATCH_EVENTS_REQUEST__INIT;
     char payload[101];
@@ -131,6 +190,7 @@ int main(void)
     measure_calls(&bench, 1);
     measure_calls(&bench, 8);
     measure_calls(&bench, 64);
+    measure_greedy_neighbour(&bench);
     g_autoptr(GBytes) watch_request = vp_pb_pack(&watch);
     load_streams(bench.daemon_address, "/virtplane.v1.EventService/WatchEvents", watch_request, STREAMS,
                  STREAM_CONNECTIONS, rss_with_streams, &bench);

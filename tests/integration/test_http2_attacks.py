@@ -48,8 +48,8 @@ class Flood:
             while self.socket.recv(1 << 20):
                 pass
 
-    def headers(self, *extra):
-        return self.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/" + GET), (":authority", "localhost"),
+    def headers(self, *extra, method=GET):
+        return self.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/" + method), (":authority", "localhost"),
                                     ("content-type", "application/grpc"), ("te", "trailers"), *extra])
 
     def next_stream(self):
@@ -158,6 +158,27 @@ def test_floods(attacked, attack, most_mib, read):
     flood.close()
     if PLAIN:
         assert peak_mib(attacked) < most_mib
+
+
+def test_a_greedy_client_waits_for_itself(daemon, client):
+    """A connection that sends many calls at once, each with much to look for and nothing to find: another's is answered long before they all are."""
+    for number in range(200):
+        create(client, f"vm{number:03}", labels={"tenant": "blue"})
+    other, calls = daemon.client(), 120
+    names(other)
+    patterns = [f"*{i % 10}*{letter}*" for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz" * 2)]
+    request = message(pb.ListDomainsRequest(filter=pb.DomainFilter(names=patterns)).SerializeToString())
+    assert len(request) * calls < 65000, "what a connection may send at once"
+    flood = Flood(daemon.socket)
+    burst = b""
+    for _ in range(calls):
+        stream = flood.next_stream()
+        burst += frame(HEADERS, 4, stream, flood.headers(method="virtplane.v1.DomainService/ListDomains")) + frame(DATA, 1, stream, request)
+    flood.socket.sendall(burst)
+    # The calls of the greedy one that are still to be answered, when the other's one is.
+    waiting = max(item.active_calls for item in other.admin.ListConnections(pb.ListConnectionsRequest()).connections)
+    assert waiting > calls / 2
+    flood.close()
 
 
 def test_answers_that_nobody_reads(attacked):

@@ -527,6 +527,28 @@ def test_the_audit_log_is_rotated(secured, make_daemon):
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
+@needs_root
+def test_the_audit_log_goes_to_the_journal(make_daemon):
+    """As entries of systemd's journal; its socket is one of ours, in a namespace of the daemon's own."""
+    daemon = make_daemon(config="[audit]\nto=journal\n")
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journal.bind(daemon.path("journal"))
+    journal.settimeout(20)
+    path = "/run/systemd/journal"
+    mounts = f"mount -t tmpfs none /run && mkdir -p {path} && touch {path}/socket && mount --bind {daemon.path('journal')} {path}/socket"
+    daemon.prefix = ["unshare", "-m", "sh", "-c", mounts + ' && exec "$@"', "sh"]
+    daemon.start()
+    create(daemon.client(), "vm")
+    entry = journal.recv(65536).decode()
+    assert '"resource":"domain/vm"' in entry and "SYSLOG_IDENTIFIER=virtplaned-audit\n" in entry
+    assert "VIRTPLANE_METHOD=virtplane.v1.DomainService/CreateDomain\n" in entry and "VIRTPLANE_IDENTITY=uid:0\n" in entry
+    assert not os.path.exists(os.path.join(daemon.state_dir, "audit.jsonl"))
+    journal.close()
+    wrong = make_daemon(config="[audit]\nto=paper\n")
+    code, said = wrong.try_start()
+    assert code == 1 and "file, journal or both" in said
+
+
 def test_names_do_not_break_the_log(secured):
     """What others chose stays within its line, and a name that has to be shortened is none that is lost."""
     for name in ("x" * 64, "é" * 32, '{"identity":"root"}'):

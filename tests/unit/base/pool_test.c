@@ -221,6 +221,68 @@ static void threads_are_made_for_work(void **state)
     assert_int_equal(gate->entered, 5);
 }
 
+/* ---- turns ---- */
+
+typedef struct Order {
+    Gate *gate;
+    GString *letters;
+} Order;
+
+typedef struct Letter {
+    Order *order;
+    char letter;
+} Letter;
+
+static void write_letter(void *data)
+{
+    g_autofree Letter *letter = data;
+
+    VP_LOCK(&letter->order->gate->mutex);
+    g_string_append_c(letter->order->letters, letter->letter);
+}
+
+static gboolean submit_letter(VpPool *pool, Order *order, guint64 group, guint64 lane, char letter)
+{
+    Letter *item = g_new(Letter, 1);
+
+    *item = (Letter){order, letter};
+    if (vp_pool_submit_for(pool, group, lane, write_letter, item))
+        return TRUE;
+    g_free(item);
+    return FALSE;
+}
+
+/* One that puts in much waits for itself, and does not fill the queue for the others. */
+static void test_a_greedy_one_waits_for_itself(void **state)
+{
+    Gate *gate = *state;
+    VpError *error = NULL;
+    g_autoptr(VpPool) pool = vp_pool_new("pool", 1, 20, &error);
+    Order order = {gate, g_string_new(NULL)};
+
+    assert_null(error);
+    assert_true(vp_pool_submit(pool, pass, gate));
+    wait_entered(gate, 1);
+    guint taken = 0;
+    while (taken < 100 && submit_letter(pool, &order, 7, 1, 'g'))
+        taken++;
+    assert_int_equal(taken, 10);
+    /* Another connection of the same identity has room, and then that identity has had its part. */
+    for (taken = 0; taken < 100 && submit_letter(pool, &order, 7, 2, 'h'); taken++)
+        ;
+    assert_int_equal(taken, 5);
+    assert_true(submit_letter(pool, &order, 8, 3, 'v'));
+    assert_true(submit_letter(pool, &order, 8, 3, 'v'));
+    pthread_mutex_lock(&gate->mutex);
+    gate->open = TRUE;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->mutex);
+    vp_pool_free(g_steal_pointer(&pool));
+    assert_int_equal(order.letters->len, 17);
+    assert_memory_equal(order.letters->str, "gvhvghg", 7);
+    g_string_free(order.letters, TRUE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +291,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_taken_runs_once, setup, teardown),
         cmocka_unit_test_setup_teardown(threads_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(threads_are_made_for_work, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_greedy_one_waits_for_itself, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
