@@ -47,6 +47,12 @@ def test_rows_come_from_what_passed(tmp_path):
     text = page.read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n") and text.count("\n| ") == 2 and ROW in text, text
     assert faults_page("--check", "--page", page, found).returncode == 0
+    # The order is no disagreement, a row too many is.
+    more = results(tmp_path / "more.xml", ("test_a", "", ["pause", "reset"], "it is told"), ("test_b", "", ["pause"], None), ("test_c", "", ["save"], "other"))
+    assert faults_page("--page", page, more).returncode == 0
+    *head, one, other, rest = page.read_text().rsplit("\n", 4)[0].split("\n") + [""]
+    del head, one, other, rest
+    assert faults_page("--check", "--page", page, found).returncode == 1
 
 
 @pytest.mark.parametrize("became, checks", [("<failure/>", False), ("<error/>", False), ("<skipped/>", True)], ids=["failed", "broken", "left out"])
