@@ -60,12 +60,17 @@ static VpError *set_disk_part(PbDisk *disk, const char *text, const char *part)
         disk->io = (PbDiskIo)value;
     } else if (g_str_has_prefix(part, "secret=")) {
         vp_pb_set(&disk->secret, strchr(part, '=') + 1);
+    } else if (g_str_has_prefix(part, "write-threshold=")) {
+        if (!vp_text_parse_size(strchr(part, '=') + 1, &disk->write_threshold_bytes) || !disk->write_threshold_bytes)
+            error =
+                vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION", "--disk %s: \"%s\" is no size, as in 8G", text, part);
     } else if (g_str_has_prefix(part, "serial=")) {
         vp_pb_set(&disk->serial, strchr(part, '=') + 1);
     } else {
-        error = refuse(
-            "disk", text, part,
-            "format=, target=, bus=, cache=, io=, secret=, serial= and readonly (a comma in a path is written twice)");
+        error = refuse("disk", text, part,
+                       "format=, target=, bus=, cache=, io=, secret=, serial=, write-threshold= and readonly (a comma "
+                       "in a path is "
+                       "written twice)");
     }
     return error;
 }

@@ -232,9 +232,8 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs (default 1)", "N"},
         {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB (default 512M)", "SIZE"},
         {"disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.disks,
-         "A disk: PATH[,format=F][,target=T][,bus=B][,cache=C][,io=I][,secret=N][,serial=S][,readonly]; a comma in a "
-         "path is "
-         "written twice",
+         "A disk: PATH[,format=F][,target=T][,bus=B][,cache=C][,io=I][,secret=N][,serial=S][,write-threshold=SIZE]"
+         "[,readonly]; a comma in a path is written twice",
          "DISK"},
         {"cdrom", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.cdroms, "A cd-rom drive with this image (\"\": empty)",
          "FILE"},
@@ -335,6 +334,8 @@ static void put_disk(PbDomainSpec *spec, PbDisk *disk)
         old->cache = disk->cache ? disk->cache : old->cache;
         old->io = disk->io ? disk->io : old->io;
         old->read_only = disk->read_only || old->read_only;
+        if (disk->write_threshold_bytes)
+            old->write_threshold_bytes = disk->write_threshold_bytes;
         vp_pb_free(disk);
         return;
     }

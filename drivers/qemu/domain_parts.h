@@ -84,3 +84,9 @@ void vp_qemu_domain_tell_gone(const VpQemuDomain *domain);
 gboolean vp_qemu_domain_was_starting(const VpQemuDomain *domain);
 /* The error of a start in the midst of which the daemon ended. */
 VpError *vp_qemu_domain_broken_off(const VpQemuDomain *domain);
+
+/* ---- threshold.c ---- */
+
+/* A connection to a QEMU that runs was made: sets the marks of disks that it does not have any more. What it said of one while nobody listened it says again
+ * at the next write beyond it. */
+void vp_qemu_domain_look_for_thresholds(VpQemuDomain *domain);

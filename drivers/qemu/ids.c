@@ -29,6 +29,13 @@ char *vp_id_disk_top(const PbDisk *disk)
     return g_strconcat(nodes, "-0", NULL);
 }
 
+char *vp_id_disk_written(const PbDisk *disk, gboolean has_data_file)
+{
+    g_autofree char *top = vp_id_disk_top(disk);
+
+    return g_strconcat(top, has_data_file ? "-data" : "-file", NULL);
+}
+
 char *vp_id_disk_backend(const PbDisk *disk)
 {
     /* Of virtio it is the device behind the PCI one that has the disk. */

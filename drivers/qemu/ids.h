@@ -15,6 +15,8 @@ char *vp_id_disk(const PbDisk *disk);
 char *vp_id_disk_nodes(const PbDisk *disk);
 /* The node of its top layer, which the device has as its drive: "pci3-0". */
 char *vp_id_disk_top(const PbDisk *disk);
+/* The node of the file that its writes go to: "pci3-0-data" if the top layer has an external data file, else "pci3-0-file". */
+char *vp_id_disk_written(const PbDisk *disk, gboolean has_data_file);
 /* What block_set_io_throttle and query-block call the disk: the device, or what has the disk behind it. */
 char *vp_id_disk_backend(const PbDisk *disk);
 

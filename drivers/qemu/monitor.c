@@ -13,6 +13,7 @@
 #include "save.h"
 #include "screenshot.h"
 #include "stats.h"
+#include "threshold.h"
 
 /* How often the log's size is looked at, in pings. */
 #define LOG_CHECK_TICKS 12
@@ -103,11 +104,16 @@ static void on_nodes(void *data, json_t *result, VpError *error)
 
     if (!error)
         error = vp_qemu_check_nodes(result);
-    if (error)
+    if (error) {
         on_start_command(domain, error, /* last= */ FALSE);
-    else if (domain->phase != VP_PHASE_STARTING || domain->start_error)
         return;
-    else if (domain->restore)
+    }
+    if (domain->phase != VP_PHASE_STARTING || domain->start_error)
+        return;
+    json_t *thresholds = vp_threshold_commands(domain->live, result);
+    json_array_extend(domain->before_run, thresholds);
+    json_decref(thresholds);
+    if (domain->restore)
         vp_qemu_restore_begin(domain, finish_start);
     else
         finish_start(domain);
@@ -225,6 +231,7 @@ static void on_ready(void *data)
     } else if (domain->phase != VP_PHASE_ENDED) {
         vp_qemu_domain_look_for_agent(domain);
         vp_qemu_save_on_ready(domain);
+        vp_qemu_domain_look_for_thresholds(domain);
     }
 }
 
@@ -306,7 +313,7 @@ static void on_notice(VpQemuDomain *domain, const char *name, json_t *arguments)
     g_autofree char *detail = notice.detail;
     if (notice.event == PB_EVENT_TYPE_DOMAIN_WATCHDOG)
         domain->watchdog = notice.reason;
-    if (!vp_notice_pass(&domain->notices[notice.kind], vp_now_us(), &swallowed))
+    if (!notice.once && !vp_notice_pass(&domain->notices[notice.kind], vp_now_us(), &swallowed))
         return;
     g_autofree char *more =
         swallowed ? g_strdup_printf("%s (%u more before it were not told)", detail ? detail : "", swallowed) : NULL;

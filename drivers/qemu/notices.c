@@ -67,6 +67,19 @@ static void read_balloon(const json_t *arguments, VpNotice *notice)
                                      json_integer_value(json_object_get(arguments, "actual")));
 }
 
+static void read_threshold(const json_t *arguments, VpNotice *notice)
+{
+    const json_int_t mark = json_integer_value(json_object_get(arguments, "write-threshold"));
+    const json_int_t beyond = json_integer_value(json_object_get(arguments, "amount-exceeded"));
+
+    notice->event = PB_EVENT_TYPE_DISK_THRESHOLD_REACHED;
+    notice->reason = "GUEST_REQUEST";
+    notice->detail =
+        g_strdup_printf("%s: a write went %" JSON_INTEGER_FORMAT " bytes beyond the mark of %" JSON_INTEGER_FORMAT,
+                        text(arguments, "node-name"), beyond, mark);
+    notice->once = TRUE;
+}
+
 static void read_tray(const json_t *arguments, VpNotice *notice)
 {
     const gboolean open = json_is_true(json_object_get(arguments, "tray-open"));
@@ -92,8 +105,13 @@ gboolean vp_notice_read(const char *name, const json_t *arguments, VpNotice *ret
         const char *name;
         void (*read)(const json_t *arguments, VpNotice *notice);
     } notices[VP_NOTICE_KINDS] = {
-        {"BLOCK_IO_ERROR", read_io_error}, {"WATCHDOG", read_watchdog},      {"RTC_CHANGE", read_rtc},
-        {"BALLOON_CHANGE", read_balloon},  {"DEVICE_TRAY_MOVED", read_tray}, {"MEMORY_FAILURE", read_memory_failure},
+        {"BLOCK_IO_ERROR", read_io_error},
+        {"WATCHDOG", read_watchdog},
+        {"RTC_CHANGE", read_rtc},
+        {"BALLOON_CHANGE", read_balloon},
+        {"DEVICE_TRAY_MOVED", read_tray},
+        {"MEMORY_FAILURE", read_memory_failure},
+        {"BLOCK_WRITE_THRESHOLD", read_threshold},
     };
 
     for (guint i = 0; i < VP_NOTICE_KINDS; i++) {

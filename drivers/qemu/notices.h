@@ -9,13 +9,14 @@
 #include "base/error.h"
 #include "virtplane/v1/event.pb-c.h"
 
-#define VP_NOTICE_KINDS 6
+#define VP_NOTICE_KINDS 7
 
 typedef struct VpNotice {
     guint kind; /* below VP_NOTICE_KINDS */
     PbEventType event;
     const char *reason; /* static */
     char *detail;       /* owned by the caller */
+    gboolean once;      /* the guest cannot cause it again by itself: is always told */
 } VpNotice;
 
 /* FALSE: the message is none of them. */

@@ -63,6 +63,12 @@ static void check_io(VpSpecCheck *check, const PbDisk *disk, size_t index)
         vp_spec_violation(check, "virtio and SCSI disks alone have one", "disks[%zu].iothread", index);
 }
 
+static void check_threshold(VpSpecCheck *check, const PbDisk *disk, size_t index)
+{
+    if (disk->write_threshold_bytes && (disk->read_only || is_cdrom(disk)))
+        vp_spec_violation(check, "is for a disk that is written to", "disks[%zu].write_threshold_bytes", index);
+}
+
 static void check_throttle(VpSpecCheck *check, const PbDisk *disk, size_t index)
 {
     const PbThrottle *t = disk->throttle;
@@ -125,6 +131,7 @@ void vp_spec_check_disks(VpSpecCheck *check)
         check_enums(check, disk, i);
         check_io(check, disk, i);
         check_throttle(check, disk, i);
+        check_threshold(check, disk, i);
         if (disk->slot > vp_layout_bus_slots(bus, check->spec->machine))
             vp_spec_violation(check, "there are not so many on this bus of this machine", "disks[%zu].slot", i);
         for (size_t j = 0; j < i; j++)

@@ -17,6 +17,7 @@ from harness.client import pb
 from harness.daemon import wait_until
 from harness.domains import act, create, get, state
 from harness.errors import Refusal, refused
+from harness.events import Events
 
 MIB = 1 << 20
 
@@ -48,7 +49,8 @@ def pci(shell):
 def test_disks_on_all_buses(daemon, client):
     path = daemon.path
     disks = [
-        disk(path("a"), "vda", pb.DISK_BUS_VIRTIO, 11, cache=pb.DISK_CACHE_NONE, io=pb.DISK_IO_NATIVE, iothread=1, serial="SERIAL-A"),
+        disk(path("a"), "vda", pb.DISK_BUS_VIRTIO, 11, cache=pb.DISK_CACHE_NONE, io=pb.DISK_IO_NATIVE, iothread=1, serial="SERIAL-A",
+             write_threshold_bytes=6 * MIB),
         disk(path("b"), "vdb", pb.DISK_BUS_VIRTIO, 12, io=pb.DISK_IO_IO_URING, iothread=2, read_only=True),
         disk(path("c"), "sda", pb.DISK_BUS_SCSI, 13, iothread=1, serial="SERIAL-C", cache=pb.DISK_CACHE_WRITETHROUGH),
         disk(path("d"), "sdb", pb.DISK_BUS_SATA, 14, serial="SERIAL-D"),
@@ -76,7 +78,25 @@ def test_disks_on_all_buses(daemon, client):
             assert shell.run(f"head -c {len(target)} /dev/{names[size]}") == target
         for size in (11, 13, 14, 15, 16):
             shell.run(f"echo written-{size} | dd of=/dev/{names[size]} bs=512 seek=8 conv=sync,fsync 2>/dev/null", timeout=60)
+        # A write beyond the mark: once, and once more for a daemon that was not there.
+        events = Events(client)
+
+        def is_told():
+            shell.run(f"dd if=/dev/zero of=/dev/{names[11]} bs=1M count=1 seek=8 conv=fsync 2>/dev/null")
+            return "DISK_THRESHOLD_REACHED" in events.kinds()
+
+        wait_until(is_told, "the mark")
+        is_told()
+        first = events.until("DISK_THRESHOLD_REACHED", "vm")
+        assert re.fullmatch(rf"vda: a write went \d+ bytes beyond the mark of {6 * MIB}", first.detail), first
+        daemon.restart()
+        client = daemon.client()
+        events = Events(client, start_revision=first.revision + 1)
+        wait_until(is_told, "the mark, to another daemon")
+        is_told()
     act(client, "PowerOff", "vm")
+    events.until("DOMAIN_POWERED_OFF")
+    assert events.kinds().count("DISK_THRESHOLD_REACHED") == 1
     for name, size in zip("acdef", (11, 13, 14, 15, 16)):
         with open(path(name), "rb") as file:
             assert file.seek(4096) and file.read(10) == f"written-{size}".encode(), name
@@ -136,7 +156,9 @@ def test_devices(daemon, client):
             assert spice.recv(4) == b"REDQ"
         # A watchdog that is fed no more.
         shell.type("exec 3>/dev/watchdog; echo 1 >&3\n")
-        wait_until(lambda: state(client, "vm") == "PAUSED", "the watchdog's bite", timeout=90)
+        events = Events(client)
+        wait_until(lambda: state(client, "vm") == "PAUSED", "the watchdog's bite", timeout=200)
+        assert events.until("DOMAIN_WATCHDOG", "vm").reason == "PAUSE"
     act(client, "PowerOff", "vm")
     pid = domain.status.pid
     wait_until(lambda: not swtpm_runs(daemon.folder), f"the end of swtpm (of {pid})")
@@ -321,6 +343,7 @@ def test_paths_in_the_spec_that_are_wrong(client):
     cases = {
         "disks[0].io": dict(disks=[pb.Disk(path=image, io=pb.DISK_IO_NATIVE)]),
         "disks[0].bus": dict(disks=[pb.Disk(device=pb.DISK_DEVICE_CDROM, bus=pb.DISK_BUS_NVME)]),
+        "disks[0].write_threshold_bytes": dict(disks=[pb.Disk(path=image, read_only=True, write_threshold_bytes=1)]),
         "disks[1].iothread": dict(disks=[pb.Disk(path=image), pb.Disk(path=image + "2", iothread=1)]),
         "disks[0].throttle.total_bytes_per_second":
             dict(disks=[pb.Disk(path=image, throttle=pb.Throttle(total_bytes_per_second=1, read_bytes_per_second=1))]),

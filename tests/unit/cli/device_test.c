@@ -15,7 +15,8 @@ static void reads_disks(void **state)
     (void)state;
     VpError *error = NULL;
     vp_pb_auto PbDisk *plain = vp_disk_parse("web.qcow2", "/images", &error);
-    vp_pb_auto PbDisk *full = vp_disk_parse("path=/a,,b,format=qcow2,target=sdb,bus=scsi,readonly", "/images", &error);
+    vp_pb_auto PbDisk *full =
+        vp_disk_parse("path=/a,,b,format=qcow2,target=sdb,bus=scsi,readonly,write-threshold=2G", "/images", &error);
     vp_pb_auto PbDisk *odd = vp_disk_parse("./path=x,,,format=raw", "/images", &error);
 
     assert_null(error);
@@ -27,6 +28,7 @@ static void reads_disks(void **state)
     assert_int_equal(full->bus, PB_DISK_BUS_SCSI);
     assert_string_equal(full->target, "sdb");
     assert_true(full->read_only);
+    assert_int_equal(full->write_threshold_bytes, 2ULL << 30);
     assert_string_equal(odd->path, "/images/path=x,");
     assert_int_equal(odd->format, PB_IMAGE_FORMAT_RAW);
 }
@@ -34,7 +36,15 @@ static void reads_disks(void **state)
 static void refuses_disks(void **state)
 {
     (void)state;
-    static const char *const cases[] = {"", ",format=raw", "path=", "a,format=exe", "a,size=3", "a,", "a,bus=ide"};
+    static const char *const cases[] = {"",
+                                        ",format=raw",
+                                        "path=",
+                                        "a,format=exe",
+                                        "a,size=3",
+                                        "a,",
+                                        "a,bus=ide",
+                                        "a,write-threshold=",
+                                        "a,write-threshold=0"};
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autoptr(VpError) error = NULL;

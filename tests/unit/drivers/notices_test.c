@@ -44,6 +44,9 @@ static void each_message(void **state)
             "the guest has 944766976 bytes of memory");
     becomes("DEVICE_TRAY_MOVED", "{\"device\":\"\",\"id\":\"disk2\",\"tray-open\":true}", PB_EVENT_TYPE_TRAY_CHANGED,
             "OPENED", "disk2");
+    becomes("BLOCK_WRITE_THRESHOLD", "{\"node-name\":\"vda\",\"amount-exceeded\":4096,\"write-threshold\":1048576}",
+            PB_EVENT_TYPE_DISK_THRESHOLD_REACHED, "GUEST_REQUEST",
+            "vda: a write went 4096 bytes beyond the mark of 1048576");
     becomes("MEMORY_FAILURE",
             "{\"recipient\":\"hypervisor\",\"action\":\"fatal\",\"flags\":{\"action-required\":false,"
             "\"recursive\":false}}",

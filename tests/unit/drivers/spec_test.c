@@ -13,6 +13,7 @@
 #include "drivers/qemu/firmware.h"
 #include "drivers/qemu/known.h"
 #include "drivers/qemu/layout.h"
+#include "drivers/qemu/threshold.h"
 
 #define MIB (1024ULL * 1024)
 
@@ -340,6 +341,38 @@ static void test_before_run(void **state)
     json_decref(commands);
 }
 
+/* Only where QEMU has another mark; an external data file is what the guest writes to. */
+static void test_thresholds(void **state)
+{
+    vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
+
+    (void)state;
+    add_disk(domain, "vda", PB_DISK_BUS_VIRTIO)->write_threshold_bytes = MIB;
+    add_disk(domain, "sda", PB_DISK_BUS_SCSI)->write_threshold_bytes = 7;
+    add_disk(domain, "vdb", PB_DISK_BUS_VIRTIO)->write_threshold_bytes = 8;
+    add_disk(domain, "vdc", PB_DISK_BUS_VIRTIO);
+    add_disk(domain, "vdd", PB_DISK_BUS_VIRTIO);
+    vp_spec_complete_qemu(domain->spec);
+    json_t *nodes = json_loads("[{\"node-name\":\"pci1-0\"},{\"node-name\":\"pci1-0-file\",\"write_threshold\":0},"
+                               "{\"node-name\":\"scsi1-0-file\"},{\"node-name\":\"scsi1-0-data\"},"
+                               "{\"node-name\":\"pci2-0-file\",\"write_threshold\":8},"
+                               "{\"node-name\":\"pci3-0-file\",\"write_threshold\":0},"
+                               "{\"node-name\":\"pci4-0-file\",\"write_threshold\":9}]",
+                               0, NULL);
+    json_t *commands = vp_threshold_commands(domain->spec, nodes);
+    char *text = json_dumps(commands, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    assert_string_equal(text,
+                        "[{\"execute\":\"block-set-write-threshold\",\"arguments\":{\"node-name\":\"pci1-0-file\","
+                        "\"write-threshold\":1048576}},"
+                        "{\"execute\":\"block-set-write-threshold\",\"arguments\":{\"node-name\":\"scsi1-0-data\","
+                        "\"write-threshold\":7}},"
+                        "{\"execute\":\"block-set-write-threshold\",\"arguments\":{\"node-name\":\"pci4-0-file\","
+                        "\"write-threshold\":0}}]");
+    free(text);
+    json_decref(commands);
+    json_decref(nodes);
+}
+
 /* Slots that are given stay; the others get the first free ones, on each bus of its own. */
 static void test_slots(void **state)
 {
@@ -477,10 +510,10 @@ static void test_no_qemu(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_disks),   cmocka_unit_test(test_pc),         cmocka_unit_test(test_machine),
-        cmocka_unit_test(test_devices), cmocka_unit_test(test_host_parts), cmocka_unit_test(test_before_run),
-        cmocka_unit_test(test_slots),   cmocka_unit_test(test_firmware),   cmocka_unit_test(test_known),
-        cmocka_unit_test(test_no_qemu),
+        cmocka_unit_test(test_disks),      cmocka_unit_test(test_pc),         cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_devices),    cmocka_unit_test(test_host_parts), cmocka_unit_test(test_before_run),
+        cmocka_unit_test(test_thresholds), cmocka_unit_test(test_slots),      cmocka_unit_test(test_firmware),
+        cmocka_unit_test(test_known),      cmocka_unit_test(test_no_qemu),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
