@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from harness import guest
+from harness.bridge import bridge as host_bridge
 from harness.client import pb
 from harness.daemon import wait_until
 from harness.domains import act, create, get, state
@@ -211,15 +212,11 @@ def test_throttle(daemon, client):
 @pytest.fixture
 def bridge():
     """A bridge of the host's."""
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        pytest.skip("no /dev/net/tun for a tap device")
-    name = f"vpt{os.getpid() % 100000}"
-    if os.getuid() != 0 or subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=False, stderr=subprocess.PIPE).returncode:
-        pytest.skip("no right to make a bridge")
-    subprocess.run(["ip", "addr", "add", "198.51.100.1/24", "dev", name], check=True)
-    subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    yield name
-    subprocess.run(["ip", "link", "del", name], check=True)
+    with host_bridge() as made:
+        if not made:
+            pytest.skip("no right to make a bridge and tap devices")
+        made.add_address()
+        yield made
 
 
 def default_route():
@@ -246,19 +243,19 @@ def passt_runs(folder):
 def test_bridge_and_passt(daemon, client, bridge):
     """One with two queues and a limit on a bridge; beside it, where it is installed, one by passt."""
     route = default_route() if shutil.which("passt") else None
-    interfaces = [pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge=bridge, queues=2, inbound=pb.Bandwidth(bytes_per_second=MIB // 2))]
+    interfaces = [pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge=bridge.name, queues=2, inbound=pb.Bandwidth(bytes_per_second=MIB // 2))]
     interfaces += [pb.Interface(type=pb.INTERFACE_TYPE_PASST)] if route else []
     with guest.shell(client, "vm", words="guest.net=off", vcpus=2, interfaces=interfaces) as shell:
         shell.wait_for("test -e /sys/class/net/eth0")
         assert shell.run("ls -d /sys/class/net/eth0/queues/rx-* | wc -l").strip() == "2"
-        shell.run("ifconfig eth0 198.51.100.2 netmask 255.255.255.0 up")
-        shell.wait_for("ping -c 1 -w 2 198.51.100.1 >/dev/null", timeout=60)
-        [tap] = os.listdir(f"/sys/class/net/{bridge}/brif")
+        shell.run(f"ifconfig eth0 {bridge.guest} netmask 255.255.255.0 up")
+        shell.wait_for(f"ping -c 1 -w 2 {bridge.host} >/dev/null")
+        [tap] = os.listdir(f"/sys/class/net/{bridge.name}/brif")
         assert "tbf" in subprocess.run(["tc", "qdisc", "show", "dev", tap], check=True, stdout=subprocess.PIPE, text=True).stdout
-        with socket.create_server(("198.51.100.1", 0)) as server:
+        with socket.create_server((bridge.host, 0)) as server:
             # Two MiB at half a MiB a second.
             begin = time.monotonic()
-            shell.type(f"nc 198.51.100.1 {server.getsockname()[1]} </dev/null | wc -c\n")
+            shell.type(f"nc {bridge.host} {server.getsockname()[1]} </dev/null | wc -c\n")
             server.settimeout(60)
             peer, _ = server.accept()
             with peer:
@@ -277,7 +274,7 @@ def test_bridge_and_passt(daemon, client, bridge):
             assert passt_runs(daemon.folder)
     act(client, "PowerOff", "vm")
     assert not passt_runs(daemon.folder)
-    wait_until(lambda: not os.listdir(f"/sys/class/net/{bridge}/brif"), "the end of the tap device")
+    wait_until(lambda: not os.listdir(f"/sys/class/net/{bridge.name}/brif"), "the end of the tap device")
 
 
 def test_interfaces_that_cannot_be(daemon, client, bridge):
@@ -286,21 +283,21 @@ def test_interfaces_that_cannot_be(daemon, client, bridge):
 
     cases = [("bridge", bridged(bridge="nonesuch"), "NOT_FOUND", "BRIDGE")]
     if not os.path.exists("/dev/vhost-net"):
-        cases.append(("vhost", bridged(bridge=bridge, vhost=pb.VHOST_MODE_ON), "FAILED_PRECONDITION", "UNSUPPORTED"))
+        cases.append(("vhost", bridged(bridge=bridge.name, vhost=pb.VHOST_MODE_ON), "FAILED_PRECONDITION", "UNSUPPORTED"))
     for number, (field, interface, code, reason) in enumerate(cases):
         create(client, f"vm{number}", driver="qemu", interfaces=[pb.Interface(), interface])
         with refused(code, reason) as refusal:
             act(client, "Start", f"vm{number}")
         assert f"domain.spec.interfaces[1].{field}" in refusal.error.violations, refusal.error
-        assert not os.listdir(f"/sys/class/net/{bridge}/brif")
+        assert not os.listdir(f"/sys/class/net/{bridge.name}/brif")
     # Not every kernel can drop what comes too fast: then that is said.
-    create(client, "vm", driver="qemu", interfaces=[bridged(bridge=bridge, outbound=pb.Bandwidth(bytes_per_second=MIB))])
+    create(client, "vm", driver="qemu", interfaces=[bridged(bridge=bridge.name, outbound=pb.Bandwidth(bytes_per_second=MIB))])
     try:
         act(client, "Start", "vm")
     except grpc.RpcError as error:
         assert "domain.spec.interfaces[0].outbound" in Refusal(error).violations, Refusal(error)
     else:
-        [tap] = os.listdir(f"/sys/class/net/{bridge}/brif")
+        [tap] = os.listdir(f"/sys/class/net/{bridge.name}/brif")
         assert "police" in subprocess.run(["tc", "filter", "show", "dev", tap, "parent", "ffff:"], check=True, stdout=subprocess.PIPE, text=True).stdout
         act(client, "PowerOff", "vm")
 

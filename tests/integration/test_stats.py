@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness import guest, images
+from harness.bridge import bridge as host_bridge
 from harness.client import pb
 from harness.daemon import process_state, program, wait_until
 from harness.domains import act, create, get
@@ -85,13 +86,8 @@ def test_memory_without_a_balloon(daemon, client):
 @pytest.fixture
 def bridge():
     """A bridge of the host, or None where none can be made."""
-    name = f"vpt{os.getpid() % 100000}"
-    made = subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=False, capture_output=True).returncode == 0
-    if made:
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    yield name if made and os.access("/dev/net/tun", os.R_OK | os.W_OK) else None
-    if made:
-        subprocess.run(["ip", "link", "del", name], check=True)
+    with host_bridge() as made:
+        yield made
 
 
 @pytest.mark.timeout(900)
@@ -101,7 +97,7 @@ def test_a_real_guest(daemon, client, bridge):
     with open(path, "wb") as file:
         file.truncate(16 << 20)
     disk = pb.Disk(target="vda", path=path, format=pb.IMAGE_FORMAT_RAW)
-    nic = pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge=bridge) if bridge else pb.Interface()
+    nic = pb.Interface(type=pb.INTERFACE_TYPE_BRIDGE, bridge=bridge.name) if bridge else pb.Interface()
     with guest.shell(client, "vm", words="guest.net=off", disks=[disk], interfaces=[nic]) as shell:
         before = stats(client, "vm")
         shell.run("dd if=/dev/zero of=/dev/vda bs=64k count=32 conv=fsync 2>/dev/null", timeout=120)
@@ -119,15 +115,15 @@ def test_a_real_guest(daemon, client, bridge):
         assert abs(told.guest_time.ToSeconds() - time.time()) < 300
         if not bridge:
             return
-        shell.run("ip link set eth0 up && ip address add 198.51.100.2/24 dev eth0")
+        shell.run(f"ip link set eth0 up && ip address add {bridge.guest}/24 dev eth0")
         was = stats(client, "vm").interfaces[0]
         assert was.counted
-        shell.run("ping -c 3 -w 3 198.51.100.1 >/dev/null", check=False, timeout=60)
+        shell.run(f"ping -c 3 -w 3 {bridge.host} >/dev/null", check=False)
         now = wait_until(lambda: stats(client, "vm").interfaces[0].transmit_packets > was.transmit_packets and stats(client, "vm").interfaces[0],
                          "packets from the guest")
         assert now.transmit_bytes >= was.transmit_bytes + 42
-        subprocess.run(["ip", "address", "add", "198.51.100.1/24", "dev", bridge], check=True)
-        shell.wait_for("ping -c 1 -w 2 198.51.100.1", timeout=60)
+        bridge.add_address()
+        shell.wait_for(f"ping -c 1 -w 2 {bridge.host}")
         assert stats(client, "vm").interfaces[0].receive_packets > now.receive_packets
 
 
