@@ -48,7 +48,7 @@ def test_a_chain_that_was_not_told_to_its_end_is_no_success(daemon, client, conn
     reader = connect(window=0)
     request = pb.InspectChainRequest(path=path, format=pb.IMAGE_FORMAT_QCOW2).SerializeToString()
     stream = reader.open(CHAIN, message(request))
-    time.sleep(11)  # the daemon waits 10 s for its reader
+    time.sleep(17)  # the daemon waits 10 s for its reader, once it has walked the chain
     reader.grow(stream)
     assert reader.wait(stream) == CANCELLED
     assert reader.streams[stream]["data"].count(b".qcow2") >= 64
