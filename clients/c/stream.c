@@ -83,17 +83,18 @@ static VpClientStream *stream_new(VpClient *client, const ProtobufCServiceDescri
     const grpc_op start[] = {
         {.op = GRPC_OP_SEND_INITIAL_METADATA},
         {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = stream->request},
-        {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &stream->initial},
         {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
     };
-    const grpc_op end = {
-        .op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-        .data.recv_status_on_client = {.trailing_metadata = &stream->status.trailing,
-                                       .status = &stream->status.code,
-                                       .status_details = &stream->status.details},
+    /* The server's first word is not waited for: it may come only once the client has sent all. */
+    const grpc_op end[] = {
+        {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &stream->initial},
+        {.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+         .data.recv_status_on_client = {.trailing_metadata = &stream->status.trailing,
+                                        .status = &stream->status.code,
+                                        .status_details = &stream->status.details}},
     };
     start_batch(stream, start, G_N_ELEMENTS(start) - (both ? 1 : 0), start_tag(stream));
-    start_batch(stream, &end, 1, status_tag(stream));
+    start_batch(stream, end, G_N_ELEMENTS(end), status_tag(stream));
     /* The next message may be sent once the first one is. */
     if (both)
         stream->started = wait_for(stream, start_tag(stream), 0);
