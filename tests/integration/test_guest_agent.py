@@ -293,7 +293,7 @@ def check_vpctl(daemon, tmp_path):
     assert b"answers in" in vpctl("ping", NAME)
     assert vpctl("exec", NAME, "--", "/bin/sh", "-c", "cat; echo err >&2; exit 9", data=b"piped", code=9) == b"piped"
     assert vpctl("exec", NAME, "-n", "--chdir", "/etc", "-e", "A=1", "--", "sh", "-c", "pwd; echo $A") == b"/etc\n1\n"
-    vpctl("exec", NAME, "-n", "sh", "--", "-c", "kill -9 $$", code=128 + 9)
+    vpctl("exec", NAME, "-n", "--", "sh", "-c", "kill -9 $$", code=128 + 9)
     assert b'"exitCode": 3' in vpctl("exec", NAME, "-n", "-o", "json", "--", "sh", "-c", "exit 3", code=3).replace(b":3", b": 3")
     vpctl("exec", "nonesuch", "-n", "--", "true", code=1)
     vpctl("exec", NAME, code=2)
