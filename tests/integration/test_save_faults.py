@@ -11,6 +11,7 @@ from harness.daemon import alive, wait_until
 from harness.domains import act, create, get, state
 from harness.errors import refused
 from harness.events import Events
+from harness.faults import fault
 from harness.steps import CALLS, Steps
 from test_save import discard, files, start_vm
 from test_start_safety import Calls
@@ -51,6 +52,7 @@ def run_until_death(daemon, client, steps, number, verb):
     return not daemon.running
 
 
+@fault("save", "the daemon is killed, at any step, or stopped", told="the domain goes on, or is saved; there is no half file")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_killed_at_each_step_of_a_save(make_daemon, shard):
     daemon, steps, client, domain = with_vm(make_daemon)
@@ -75,6 +77,7 @@ def test_killed_at_each_step_of_a_save(make_daemon, shard):
     assert any("RUNNING" in outcome for outcome in outcomes) and any("SAVED" in outcome for outcome in outcomes), outcomes
 
 
+@fault("restore", "the daemon is killed, at any step", told="the domain goes on, or is saved as before: its memory is neither lost nor used twice")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_killed_at_each_step_of_a_restore(make_daemon, shard):
     daemon, steps, client, domain = with_vm(make_daemon)
@@ -126,6 +129,8 @@ def goes_on(daemon, client, name="vm"):
     wait_until(lambda: half_files(daemon) == [] and files(daemon, get(client, name)) == [], "no half file")
 
 
+@fault("save", "it is cancelled, out of time, or QEMU hangs", told="the domain goes on; there is no half file")
+@fault("save", "QEMU is killed, or the domain is powered off", told="the save fails; there is no half file")
 def test_a_save_that_is_given_up(make_daemon):
     """Cancelled, out of time, its QEMU hung, killed, powered off: stated each time, and nothing is left."""
     daemon = make_daemon(config=SLOW).start()
@@ -174,6 +179,7 @@ def test_a_save_that_is_given_up(make_daemon):
     wait_until(lambda: half_files(daemon) == [], "no half file")
 
 
+@fault("save", "the daemon is killed, at any step, or stopped")
 def test_the_daemon_ends_during_a_save(make_daemon):
     """Killed, or stopped, while QEMU writes: the next one lets the guest go on."""
     daemon = make_daemon(config=SLOW).start()
