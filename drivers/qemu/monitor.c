@@ -66,6 +66,8 @@ static void on_before_run(void *data, json_t *result, VpError *error)
 static void on_cont(void *data, json_t *result, VpError *error)
 {
     (void)result;
+    if (error && error->code == VP_FAILED_PRECONDITION)
+        vp_qemu_restore_refused(data);
     on_start_command(data, error, /* last= */ TRUE);
 }
 

@@ -327,6 +327,12 @@ void vp_qemu_restore_runs(VpQemuDomain *domain)
         domain->restore->runs = TRUE;
 }
 
+void vp_qemu_restore_refused(VpQemuDomain *domain)
+{
+    if (domain->restore)
+        domain->restore->runs = FALSE;
+}
+
 /* On a pool's thread. */
 static void remove_used(void *data)
 {

@@ -27,6 +27,8 @@ void vp_qemu_restore_proven(VpQemuDomain *domain, const PbDomainSpec *spec, gboo
 void vp_qemu_restore_begin(VpQemuDomain *domain, void (*loaded)(VpQemuDomain *domain));
 /* From now on the guest may have run. */
 void vp_qemu_restore_runs(VpQemuDomain *domain);
+/* QEMU refused: it has not. */
+void vp_qemu_restore_refused(VpQemuDomain *domain);
 /* It runs, and that was reported. */
 void vp_qemu_restore_done(VpQemuDomain *domain);
 

@@ -308,8 +308,10 @@ static void make(void *data)
     VpQemuStart *start = data;
 
     start->error = vp_folder_make(start->dir);
-    /* What was saved does not fit the disks any more once the domain has run. */
-    if (!start->error && !start->restored)
+    /* What was saved does not fit the disks any more once the domain has run; and a save that is done is not to be completed again. */
+    if (!start->error && start->restored)
+        vp_save_note_drop(start->dir);
+    else if (!start->error)
         vp_save_remove_all(start->dir);
     if (!start->error)
         start->error = make_in_folder(start);

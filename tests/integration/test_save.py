@@ -1,5 +1,6 @@
 """Domains that are saved to a file and restored from it: nothing of their memory is lost, and nothing of it is used twice."""
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -253,3 +254,64 @@ def test_the_test_driver(daemon, client):
     with refused("FAILED_PRECONDITION", "NOT_SAVED"):
         create(client, "other")
         act(client, "Restore", "other")
+
+
+def test_all_kinds_of_devices(daemon, client):
+    """UEFI's variables, a TPM, cd-rom drives, limits, ports, screens, a vhost-vsock: QEMU takes back what it has put into the file."""
+    for program in ("swtpm", "qemu-system-x86_64"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    disks = [pb.Disk(target="vda", path=images.qcow2(daemon.path("a.qcow2")), format=pb.IMAGE_FORMAT_QCOW2,
+                     throttle=pb.Throttle(total_bytes_per_second=1 << 20)),
+             pb.Disk(target="sda", path=images.qcow2(daemon.path("b.qcow2")), format=pb.IMAGE_FORMAT_QCOW2, bus=pb.DISK_BUS_SCSI),
+             pb.Disk(target="sdb", device=pb.DISK_DEVICE_CDROM, bus=pb.DISK_BUS_SATA)]
+    create(client, "vm", driver="qemu", accelerator=pb.ACCELERATOR_TCG, memory_mib=128, vcpus=2, disks=disks,
+           firmware=pb.Firmware(type=pb.FIRMWARE_TYPE_UEFI), tpm=pb.TPM_MODEL_TIS,
+           interfaces=[pb.Interface(type=pb.INTERFACE_TYPE_USER), pb.Interface(type=pb.INTERFACE_TYPE_NONE, model=pb.INTERFACE_MODEL_E1000)],
+           graphics=[pb.GRAPHICS_TYPE_VNC], rng=pb.Rng(), watchdog=pb.Watchdog(), guest_agent=True, iothreads=1, hotplug_slots=2,
+           usb_devices=[pb.USB_DEVICE_TABLET], cpu=pb.Cpu(max_vcpus=4))
+    act(client, "Start", "vm")
+    for _ in range(2):
+        saved = act(client, "Save", "vm").domain
+        assert saved.status.state == pb.DOMAIN_STATE_SAVED
+        back = act(client, "Start", "vm").domain
+        assert back.status.state == pb.DOMAIN_STATE_RUNNING and not back.status.HasField("live_spec"), back.status
+        assert [disk.target for disk in back.status.disks] == ["vda", "sda"] and len(back.status.endpoints) >= 2
+    # UEFI's variables are part of what must not change.
+    saved = act(client, "Save", "vm").domain
+    os.utime(os.path.join(os.path.dirname(saved.status.saved.path), "variables.fd"))
+    with refused("FAILED_PRECONDITION", "DISK_CHANGED") as refusal:
+        act(client, "Start", "vm")
+    assert refusal.error.metadata["disk"] == "firmware"
+
+
+def test_a_disk_that_another_has_open(daemon, client):
+    """QEMU takes the memory, but not the disk: nothing has run, and it is saved as before."""
+    domain = start_vm(daemon, client)
+    path = act(client, "Save", "vm").domain.status.saved.path
+    disk = daemon.path("vm.qcow2")
+    create(client, "other", driver="qemu", disks=[disk])
+    times = os.stat(disk)
+    act(client, "Start", "other")
+    os.utime(disk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with refused("FAILED_PRECONDITION") as refusal:
+        act(client, "Start", "vm")
+    assert "lock" in refusal.error.message, refusal.error
+    assert state(client, "vm") == "SAVED" and os.path.exists(path) and files(daemon, domain) == ["memory.save"]
+    act(client, "PowerOff", "other")
+    os.utime(disk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert act(client, "Start", "vm").domain.status.state == pb.DOMAIN_STATE_RUNNING
+
+
+@pytest.mark.parametrize("path", ["", "vm.save"], ids=["kept", "file"])
+def test_a_restored_domain_is_taken_up(daemon, client, path):
+    """Once it runs its file is nothing to a later daemon, whether it is still there or not."""
+    start_vm(daemon, client)
+    act(client, "Save", "vm", path=path and daemon.path(path))
+    pid = act(client, "Start", "vm").domain.status.pid
+    for _ in range(2):
+        daemon.kill()
+        client = daemon.start().client()
+        wait_until(lambda: state(client, "vm") == "RUNNING", "the adoption")
+        assert get(client, "vm").status.pid == pid and alive(pid) and not get(client, "vm").status.HasField("saved")
+    assert os.path.exists(daemon.path("vm.save")) == bool(path)
