@@ -12,6 +12,7 @@ struct VpTask {
     PbDomain *domain;
     gint64 deadline_us;
     gboolean paused;
+    char *reason;
     void *request;
     void *answer;
     int output; /* -1: none */
@@ -59,6 +60,7 @@ void vp_task_unref(VpTask *task)
     vp_pb_free(task->domain);
     vp_pb_free(task->request);
     vp_pb_free(task->answer);
+    g_free(task->reason);
     if (task->output >= 0)
         close(task->output);
     vp_task_stream_unref(task->stream);
@@ -85,6 +87,17 @@ void vp_task_set_paused(VpTask *task, gboolean paused)
 gboolean vp_task_paused(const VpTask *task)
 {
     return task->paused;
+}
+
+void vp_task_set_reason(VpTask *task, const char *reason)
+{
+    g_free(task->reason);
+    task->reason = g_strdup(reason);
+}
+
+const char *vp_task_reason(const VpTask *task)
+{
+    return task->reason ? task->reason : "REQUESTED";
 }
 
 void vp_task_set_request(VpTask *task, const void *message)

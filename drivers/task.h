@@ -27,6 +27,10 @@ gint64 vp_task_deadline_us(const VpTask *task);
 void vp_task_set_paused(VpTask *task, gboolean paused);
 gboolean vp_task_paused(const VpTask *task);
 
+/* Start alone: why, as its events tell it (copied); "REQUESTED" if none, or NULL, was set. */
+void vp_task_set_reason(VpTask *task, const char *reason);
+const char *vp_task_reason(const VpTask *task);
+
 /* What is asked for, beyond the verb: a message of the method's, or NULL. Set before the driver gets the task; copies. */
 void vp_task_set_request(VpTask *task, const void *message);
 const void *vp_task_request(const VpTask *task);

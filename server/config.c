@@ -9,6 +9,7 @@
 #include "drivers/driver.h"
 
 #define DEFAULT_DRAIN_MS 10000
+#define DEFAULT_AUTOSTART_PARALLEL 4
 
 static VpError *check_keys(VpConfig *config, const char *path, const char *group, const char *const *known)
 {
@@ -50,9 +51,10 @@ static VpError *check_groups(VpConfig *config, const char *path)
 static VpError *load_file(VpConfig *config, const char *path)
 {
     static const char *const daemon_keys[] =
-        {"state_dir",    "listen",          "rpc_threads", "drain_ms",    "socket_mode",          "socket_group",
-         "insecure_tcp", "max_connections", "max_calls",   "max_streams", "max_calls_per_second", "max_message_bytes",
-         "max_domains",  "max_secrets",     NULL};
+        {"state_dir",   "listen",       "rpc_threads",          "drain_ms",
+         "socket_mode", "socket_group", "insecure_tcp",         "max_connections",
+         "max_calls",   "max_streams",  "max_calls_per_second", "max_message_bytes",
+         "max_domains", "max_secrets",  "autostart_parallel",   NULL};
     static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
                                               "keep_count", "keep_age_seconds", "clients",
                                               NULL};
@@ -165,6 +167,8 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
     if (!error)
         error = vp_config_read_limits(config);
     if (!error)
+        error = read_uint(config, "autostart_parallel", 64, &config->autostart_parallel);
+    if (!error)
         error = read_events(config);
     if (!error)
         error = vp_image_policy_read(config->file, &config->images);
@@ -198,6 +202,7 @@ VpConfig *vp_config_new(const VpConfigArguments *arguments, VpError **error)
 
     config->file = g_key_file_new();
     config->drain_ms = DEFAULT_DRAIN_MS;
+    config->autostart_parallel = DEFAULT_AUTOSTART_PARALLEL;
     VpError *failure = fill(config, arguments);
     if (failure) {
         *error = failure;

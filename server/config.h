@@ -51,6 +51,7 @@ typedef struct VpConfig {
     guint max_message_bytes;
     guint max_domains;
     guint max_secrets;
+    guint autostart_parallel;        /* domains that are started at a time with the host; 0: none are */
     gint64 limits[VP_POLICY_LIMITS]; /* [limits]: of each identity; -1: not set */
     GKeyFile *file;                  /* the whole configuration, for the drivers' groups */
 } VpConfig;

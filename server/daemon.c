@@ -172,7 +172,10 @@ static VpError *start(VpDaemon *daemon)
         return error;
     g_atomic_pointer_set(&services->server, daemon->server);
     g_atomic_pointer_set(&services->addresses, vp_rpc_server_addresses(daemon->server));
-    return vp_guard_start(daemon->guard, daemon->server);
+    error = vp_guard_start(daemon->guard, daemon->server);
+    if (!error)
+        vp_domains_autostart(daemon->domains, config->autostart_parallel);
+    return error;
 }
 
 VpDaemon *vp_daemon_new(const VpConfig *config, VpError **error)

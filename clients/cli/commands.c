@@ -65,6 +65,8 @@ const VpCommand vp_commands[] = {
      "  vpctl domain restore web\n  vpctl domain restore web --file /srv/saved/web.save --paused\n", vp_domain_save},
     {"domain", "discard-saved", NAMES, 1, ANY, "Give up what was saved of domains: they boot at their next start",
      "  vpctl domain discard-saved web\n", vp_domain_discard_saved},
+    {"domain", "autostart", "NAME on|off", 2, 2, "Start a domain with the host, or not",
+     "  vpctl domain autostart web on --order 10\n  vpctl domain autostart web off\n", vp_domain_autostart},
     {"domain", "update", "NAME", 1, 1, "Change a domain",
      "  vpctl domain update web --vcpus 4 --memory 2G\n"
      "  vpctl domain update web --disk web.qcow2,format=qcow2 --disk more.qcow2,format=qcow2\n"

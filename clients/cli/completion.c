@@ -197,6 +197,10 @@ static void offer_value(const Place *place, const char *option, const char *argu
         offer_drivers(place, "");
     else if (g_str_equal(argument, "INTERFACE"))
         offer_enum(place, "", &pb_interface_type__descriptor);
+    else if (g_str_equal(argument, "ACTION"))
+        offer_enum(place, "", &pb_lifecycle_action__descriptor);
+    else if (g_str_equal(argument, "DEVICE") && g_str_equal(option, "panic-device"))
+        offer_enum(place, "", &pb_panic_model__descriptor);
     else if (g_str_equal(argument, "MODE"))
         offer_enum(place, "", &pb_shutdown_mode__descriptor);
     else if (g_str_equal(argument, "FIRMWARE"))
@@ -219,6 +223,8 @@ static void offer_argument(const Place *place)
     if (g_str_has_prefix(arguments, "NAME") || g_str_has_prefix(arguments, "[PATTERN")) {
         if (g_strcmp0(place->group, "domain") == 0 || g_strcmp0(place->group, "guest") == 0)
             offer_domains(place, "");
+        if (g_str_has_suffix(arguments, "on|off"))
+            offer_words(place, (const char *const[]){"on", "off", NULL});
     } else if (g_str_has_prefix(arguments, "METHOD")) {
         offer_methods(place);
     } else if (g_str_has_prefix(arguments, "UID")) {

@@ -12,6 +12,7 @@ int vp_domain_delete(VpCli *cli, const VpCommand *command, int argc, char **argv
 /* save and restore, by the command's name. */
 int vp_domain_save(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_discard_saved(VpCli *cli, const VpCommand *command, int argc, char **argv);
+int vp_domain_autostart(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_console(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_screen(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_screenshot(VpCli *cli, const VpCommand *command, int argc, char **argv);

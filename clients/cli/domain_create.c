@@ -3,6 +3,7 @@
 #include "clients/cli/device_option.h"
 #include "clients/cli/document.h"
 #include "clients/cli/domain.h"
+#include "clients/cli/lifecycle_option.h"
 #include "clients/cli/limit_option.h"
 #include "clients/cli/machine_option.h"
 #include "clients/cli/message.h"
@@ -33,6 +34,8 @@ typedef struct Wish {
     char *append;
     gboolean vnc;
     gboolean guest_agent;
+    VpLifecycleWish lifecycle;
+    gboolean autostart;
     char *file;
     gboolean start;
     gboolean dry_run;
@@ -44,6 +47,7 @@ enum {
 
 static void wish_clear(Wish *wish)
 {
+    vp_lifecycle_wish_clear(&wish->lifecycle);
     g_free(wish->driver);
     g_free(wish->memory);
     g_strfreev(wish->disks);
@@ -123,7 +127,8 @@ static VpError *apply_machine(PbDomainSpec *spec, const Wish *wish)
         add_vnc(spec);
     spec->guest_agent = spec->guest_agent || wish->guest_agent;
     vp_kernel_set(spec, wish->kernel, wish->initrd, wish->append, folder);
-    if (wish->cpu)
+    error = vp_lifecycle_apply(spec, &wish->lifecycle);
+    if (!error && wish->cpu)
         error = vp_cpu_parse(spec, wish->cpu);
     if (!error && wish->firmware)
         error = vp_firmware_parse(spec, wish->firmware);
@@ -162,6 +167,7 @@ static VpError *apply(PbDomain *domain, const Wish *wish)
         vp_pb_set(&domain->spec->driver, "qemu");
     if (wish->description)
         vp_pb_set(&domain->spec->description, wish->description);
+    domain->autostart = domain->autostart || wish->autostart;
 
     VpError *error = apply_machine(domain->spec, wish);
     if (!error)
@@ -259,6 +265,17 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"append", 0, 0, G_OPTION_ARG_FILENAME, &wish.append, "The kernel's command line", "TEXT"},
         {"vnc", 0, 0, G_OPTION_ARG_NONE, &wish.vnc, "A screen, on a unix socket that domain show tells", NULL},
         {"guest-agent", 0, 0, G_OPTION_ARG_NONE, &wish.guest_agent, "The channel of qemu-guest-agent", NULL},
+        {"on-poweroff", 0, 0, G_OPTION_ARG_STRING, &wish.lifecycle.on_poweroff,
+         "When the guest shuts down by itself: power-off or restart", "ACTION"},
+        {"on-reboot", 0, 0, G_OPTION_ARG_STRING, &wish.lifecycle.on_reboot,
+         "When the guest restarts by itself: restart or power-off", "ACTION"},
+        {"on-panic", 0, 0, G_OPTION_ARG_STRING, &wish.lifecycle.on_panic,
+         "When the guest has panicked: power-off, restart, pause or ignore", "ACTION"},
+        {"on-crash", 0, 0, G_OPTION_ARG_STRING, &wish.lifecycle.on_crash,
+         "When the hypervisor has ended unasked: power-off or restart", "ACTION"},
+        {"panic-device", 0, 0, G_OPTION_ARG_STRING, &wish.lifecycle.panic_device,
+         "How the guest tells of a panic: none, isa or pci", "DEVICE"},
+        {"autostart", 0, 0, G_OPTION_ARG_NONE, &wish.autostart, "Start it with the host", NULL},
         {"start", 0, 0, G_OPTION_ARG_NONE, &wish.start, "Start it too", NULL},
         {"dry-run", 0, 0, G_OPTION_ARG_NONE, &wish.dry_run, "Only check; create nothing", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

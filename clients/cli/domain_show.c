@@ -216,6 +216,25 @@ static void show_disk(const PbDomain *domain, const PbDisk *disk)
     }
 }
 
+/* What is done at its ends, where that was chosen. */
+static void show_actions(const PbDomainSpec *spec)
+{
+    const struct {
+        const char *key;
+        PbLifecycleAction action;
+    } actions[] = {
+        {"on poweroff", spec->on_poweroff},
+        {"on reboot", spec->on_reboot},
+        {"on panic", spec->on_panic},
+        {"on crash", spec->on_crash},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(actions); i++) {
+        g_autofree char *action = vp_text_enum(&pb_lifecycle_action__descriptor, (int)actions[i].action);
+        line(actions[i].key, "%s", action);
+    }
+}
+
 static void show_spec(const PbDomain *domain)
 {
     const PbDomainSpec *spec = domain->spec;
@@ -225,6 +244,7 @@ static void show_spec(const PbDomain *domain)
     line("vcpus", "%u", spec->vcpus ? spec->vcpus : 1);
     line("memory", "%s", spec->memory_bytes ? memory : "the default");
     line("machine", "%s", spec->machine);
+    show_actions(spec);
     line("description", "%s", spec->description);
     for (size_t i = 0; i < spec->n_disks; i++)
         show_disk(domain, spec->disks[i]);
@@ -247,6 +267,15 @@ static void show_shutdown(const PbPendingShutdown *shutdown)
          shutdown->fallback_time ? fallback : "", shutdown->fallback_time ? " if it has not done it" : "");
 }
 
+static void show_restart(const PbRestartStatus *restart)
+{
+    g_autofree char *first = vp_text_time(restart->first_time, /* fraction= */ FALSE);
+    g_autofree char *next = vp_text_time(restart->next_time, /* fraction= */ FALSE);
+
+    line("restarts", "%u since %s (%s)%s%s", restart->count, first, restart->cause,
+         restart->next_time ? ", the next at " : "", restart->next_time ? next : "");
+}
+
 static void show_domain(const PbDomain *domain)
 {
     g_autofree char *state = vp_domain_state_line(domain);
@@ -263,6 +292,10 @@ static void show_domain(const PbDomain *domain)
         for (char **detail = details; *detail; detail++)
             line(detail == details ? "detail" : "", "%s", *detail);
     }
+    if (domain->autostart)
+        line("autostart", "with the host, order %u", domain->autostart_order);
+    if (domain->status && domain->status->restart)
+        show_restart(domain->status->restart);
     if (domain->status && domain->status->shutdown)
         show_shutdown(domain->status->shutdown);
     if (domain->status && domain->status->job) {

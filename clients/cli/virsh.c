@@ -6,6 +6,7 @@ static const struct {
     const char *word;
     const char *ours;
 } WORDS[] = {
+    {"autostart", "vpctl domain autostart NAME on"},
     {"capabilities", "vpctl host"},
     {"cpu-stats", "vpctl domain stats NAME"},
     {"create", "vpctl domain create NAME --start"},

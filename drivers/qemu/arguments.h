@@ -58,4 +58,6 @@ void vp_args_usb_devices(VpArguments *args);
 void vp_args_tpm(VpArguments *args);
 void vp_args_rng(VpArguments *args);
 void vp_args_watchdog(VpArguments *args);
+void vp_args_panic(VpArguments *args);
+void vp_args_actions(VpArguments *args);
 void vp_args_balloon(VpArguments *args);

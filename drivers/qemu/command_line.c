@@ -10,8 +10,8 @@ static VpError *add_all(VpArguments *args)
 
     vp_args_add(args, args->line->binary, NULL);
     vp_args_machine(args);
-    if (vp_args_is_x86(args))
-        vp_args_add(args, "-device", "pvpanic"); /* tells us of a guest's panic */
+    vp_args_actions(args);
+    vp_args_panic(args);
     vp_args_ports(args);
     for (guint i = 0; i < spec->n_disks && !error; i++)
         error = vp_args_disk(args, i);

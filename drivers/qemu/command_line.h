@@ -78,6 +78,9 @@ typedef struct VpCommandLine {
 /* `ret_argv` (g_strfreev) is set on NULL alone. FAILED_PRECONDITION, reason UNSUPPORTED_FORMAT, for a layer that QEMU would be let loose on. */
 VpError *vp_command_line(const VpCommandLine *line, char ***ret_argv);
 
+/* QEMU's word, for set-action, for what it does when the guest restarts itself. */
+const char *vp_action_of_reboot(const PbDomainSpec *spec);
+
 /* What QEMU is to be told over QMP before the guest runs, as it has no arguments for it: an array of commands, each with "execute" and "arguments".
  * Owned by the caller. */
 json_t *vp_commands_before_run(const PbDomainSpec *spec);

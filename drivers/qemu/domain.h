@@ -167,6 +167,7 @@ struct VpQemuDomain {
     VpTimer *fallback;
     gboolean fell_back;       /* it is being powered off since it did not */
     const char *reset_reason; /* of the reset that was sent; static */
+    gboolean panicked;        /* and QEMU is going to halt it for that */
     const char *watchdog;     /* what the watchdog has done last, and is still to be told as a reason; static */
 };
 

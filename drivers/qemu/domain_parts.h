@@ -41,6 +41,8 @@ PbDomainState vp_qemu_domain_running_state(const VpQemuDomain *domain);
 void vp_qemu_shutdown_begin(VpQemuDomain *domain, VpQemuOp *op);
 /* The operation ends by its deadline or its cancellation. `error` is consumed. */
 void vp_qemu_shutdown_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error);
+/* A reset is going to be sent that is to be one, whatever on_reboot says of the guest's own. */
+void vp_qemu_reset_begin(VpQemuDomain *domain);
 /* QEMU's events: RESET; SHUTDOWN, with shutdown_reason set. */
 void vp_qemu_domain_was_reset(VpQemuDomain *domain, gboolean guest);
 void vp_qemu_domain_is_shutting(VpQemuDomain *domain);

@@ -124,7 +124,7 @@ static void start(VpQemuDriver *driver, VpTask *task, VpOpKind kind)
     }
     if (wants_discard(op))
         discard_saved(driver, model);
-    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
+    vp_qemu_domain_report(domain, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, vp_task_reason(task), NULL);
     vp_loop_post(driver->host->loop, vp_qemu_domain_arrive, domain);
 }
 

@@ -8,6 +8,7 @@
 /* The root bus' slots. Those that are taken at most once are the same on all machines; behind them come those for what is attached and detached: one
  * behind each of eight functions on PCI Express, where only what is behind a port can be detached, else the slots themselves. */
 enum {
+    VP_SLOT_PANIC = 0x1, /* on PCI Express alone */
     VP_SLOT_VIDEO = 0x2,
     VP_SLOT_SERIAL = 0x3,
     VP_SLOT_SCSI = 0x4,

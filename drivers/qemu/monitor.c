@@ -35,7 +35,8 @@ static void on_started(VpQemuDomain *domain)
     domain->phase = VP_PHASE_UP;
     domain->first_op = NULL;
     vp_qemu_domain_set_state(domain, domain->restore ? PB_EVENT_TYPE_DOMAIN_RESTORED : PB_EVENT_TYPE_DOMAIN_STARTED,
-                             domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED", NULL);
+                             domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING,
+                             op->task ? vp_task_reason(op->task) : "REQUESTED", NULL);
     vp_qemu_restore_done(domain);
     g_ptr_array_set_size(domain->disks, 0);
     g_ptr_array_set_size(domain->findings, 0);
@@ -254,6 +255,7 @@ void vp_qemu_domain_stopped(VpQemuDomain *domain)
     const gboolean watchdog = g_strcmp0(domain->watchdog, "PAUSE") == 0;
     const char *reason = domain->save          ? "SAVING"
                          : domain->pause_asked ? "REQUESTED"
+                         : domain->panicked    ? "GUEST_PANICKED"
                          : domain->io_error    ? "IO_ERROR"
                          : watchdog            ? "WATCHDOG"
                                                : "HYPERVISOR";
@@ -261,6 +263,7 @@ void vp_qemu_domain_stopped(VpQemuDomain *domain)
         domain->io_error ? g_strdup_printf("an error on %s halted the guest", domain->io_error) : NULL;
 
     domain->pause_asked = FALSE;
+    domain->panicked = FALSE;
     if (watchdog)
         domain->watchdog = NULL;
     g_clear_pointer(&domain->io_error, g_free);
@@ -359,7 +362,10 @@ static void on_event(void *data, const char *name, json_t *arguments)
     } else if (strcmp(name, "RESET") == 0) {
         vp_qemu_domain_was_reset(domain, json_is_true(json_object_get(arguments, "guest")));
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {
+        domain->panicked = g_strcmp0(action, "pause") == 0;
         vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_PANICKED, domain->state, "GUEST_PANICKED", NULL);
+    } else if (strcmp(name, "GUEST_CRASHLOADED") == 0) {
+        vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_PANICKED, domain->state, "CRASH_KERNEL", NULL);
     } else if (strcmp(name, "BLOCK_IO_ERROR") == 0 && g_strcmp0(action, "stop") == 0) {
         const char *device = json_string_value(json_object_get(arguments, "node-name"));
 

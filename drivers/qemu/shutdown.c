@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/pb.h"
 #include "base/thread.h"
+#include "command_line.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 
 /* For an agent that is to be asked before ACPI. */
@@ -86,7 +87,8 @@ static void ignore_answer(void *data, json_t *result, VpError *error)
 
 static json_t *actions(const VpQemuDomain *domain)
 {
-    return json_pack("{s:s}", "shutdown", is_reboot(domain) ? "pause" : "poweroff");
+    return json_pack("{s:s, s:s}", "shutdown", is_reboot(domain) ? "pause" : "poweroff", "reboot",
+                     is_reboot(domain) ? "reset" : vp_action_of_reboot(domain->live));
 }
 
 static void send_actions(VpQemuDomain *domain)
@@ -96,6 +98,14 @@ static void send_actions(VpQemuDomain *domain)
 }
 
 /* ---- resets ---- */
+
+void vp_qemu_reset_begin(VpQemuDomain *domain)
+{
+    /* QEMU takes those that it is asked for as it does the guest's own; was_reset() puts it right. */
+    if (domain->qmp && domain->live->on_reboot == PB_LIFECYCLE_ACTION_POWER_OFF)
+        vp_qmp_execute(domain->qmp, "set-action", json_pack("{s:s}", "reboot", "reset"), 0, ignore_answer,
+                       vp_qemu_domain_ref(domain));
+}
 
 static void on_reset_sent(void *data, json_t *result, VpError *error)
 {
@@ -134,6 +144,7 @@ static void reset(VpQemuDomain *domain, const char *reason)
         return;
     }
     domain->reset_reason = reason;
+    vp_qemu_reset_begin(domain);
     vp_qmp_execute(domain->qmp, "system_reset", NULL, 0, on_reset_sent, vp_qemu_domain_ref(domain));
     if (domain->shutdown_reason)
         vp_qmp_execute(domain->qmp, "cont", NULL, 0, on_continued, vp_qemu_domain_ref(domain));
@@ -173,7 +184,7 @@ void vp_qemu_domain_was_reset(VpQemuDomain *domain, gboolean guest)
     g_clear_pointer(&domain->shutdown_reason, g_free);
     if (!keeps)
         set_asked(domain, NULL);
-    if (reboot)
+    if (reboot || domain->live->on_reboot == PB_LIFECYCLE_ACTION_POWER_OFF)
         send_actions(domain);
     vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESET,
                              domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN && !keeps ? PB_DOMAIN_STATE_RUNNING

@@ -149,6 +149,11 @@ static void check_rest(VpSpecCheck *check)
         vp_spec_check_enum(check, &pb_watchdog_model__descriptor, (int)spec->watchdog->model, "watchdog.model");
         vp_spec_check_enum(check, &pb_watchdog_action__descriptor, (int)spec->watchdog->action, "watchdog.action");
     }
+    vp_spec_check_enum(check, &pb_panic_model__descriptor, (int)spec->panic, "panic");
+    if (spec->panic == PB_PANIC_MODEL_PCI && !vp_layout_has_pcie(spec->machine))
+        vp_spec_violation(check, "needs a machine with PCI Express", "panic");
+    if (spec->panic == PB_PANIC_MODEL_NONE && spec->on_panic)
+        vp_spec_violation(check, "needs a panic device", "on_panic");
     vp_spec_check_enum(check, &pb_tpm_model__descriptor, (int)spec->tpm, "tpm");
     for (size_t i = 0; i < spec->n_usb_devices; i++) {
         g_autofree char *field = g_strdup_printf("usb_devices[%zu]", i);

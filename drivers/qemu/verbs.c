@@ -122,6 +122,7 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
         vp_guest_begin(domain, op);
         break;
     default:
+        vp_qemu_reset_begin(domain);
         send_command(domain, op, "system_reset");
         break;
     }

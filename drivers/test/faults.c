@@ -98,9 +98,10 @@ VpError *vp_fault_of_guest(const PbDomain *domain, const char *what, VpFault *re
     return not_understood(key, value, "ignore or delay:MILLISECONDS");
 }
 
-VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault)
+VpError *vp_fault_of_end(const PbDomain *domain, const char *what, VpFault *ret_fault)
 {
-    const char *value = vp_label(domain, "test.crash_after");
+    g_autofree char *key = g_strdup_printf("test.%s_after", what);
+    const char *value = vp_label(domain, key);
     guint64 ms;
 
     if (!value) {
@@ -108,7 +109,7 @@ VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault)
         return NULL;
     }
     if (!parse_ms(value, &ms))
-        return not_understood("test.crash_after", value, "a number of milliseconds");
+        return not_understood(key, value, "a number of milliseconds");
     *ret_fault = (VpFault){.kind = VP_FAULT_DELAY, .delay_ms = ms};
     return NULL;
 }

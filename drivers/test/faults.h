@@ -29,5 +29,5 @@ VpError *vp_fault_of_verb(const PbDomain *domain, const char *verb, VpFault *ret
 /* How the guest takes what it is asked for ("shutdown", "reboot", or to "detach" a device), from `test.guest.<what>`: NONE (at once), DELAY or IGNORE. */
 VpError *vp_fault_of_guest(const PbDomain *domain, const char *what, VpFault *ret_fault);
 
-/* `test.crash_after`: DELAY, or NONE. */
-VpError *vp_fault_of_crash(const PbDomain *domain, VpFault *ret_fault);
+/* When it ends by itself: `test.<what>_after`, of "crash", "panic" and "poweroff": DELAY, or NONE. */
+VpError *vp_fault_of_end(const PbDomain *domain, const char *what, VpFault *ret_fault);

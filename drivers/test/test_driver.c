@@ -35,7 +35,7 @@ typedef struct TestDomain {
     char *uid;
     PbDomainState state;
     gint64 started_us;
-    VpTimer *crash;
+    VpTimer *ends[3];
     VpTestShutdown shutdown;
     VpTestDevices devices;
     VpTimer *letting_go;
@@ -73,7 +73,8 @@ static void domain_free(gpointer data)
 {
     TestDomain *domain = data;
 
-    vp_timer_cancel(domain->crash);
+    for (guint i = 0; i < G_N_ELEMENTS(domain->ends); i++)
+        vp_timer_cancel(domain->ends[i]);
     vp_test_shutdown_clear(&domain->shutdown);
     vp_timer_cancel(domain->letting_go);
     vp_test_devices_clear(&domain->devices);
@@ -129,6 +130,30 @@ static void on_crash(void *data)
     domain_end(data, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "PROCESS_EXITED",
                "the label test.crash_after asked for it");
 }
+
+/* As a real guest does, a panic is told first, and what comes of it by the spec. */
+static void on_panic(void *data)
+{
+    TestDomain *domain = data;
+    const PbLifecycleAction action = domain->devices.live->on_panic;
+
+    domain_set(domain, PB_EVENT_TYPE_DOMAIN_PANICKED, domain->state, "GUEST_PANICKED");
+    if (action == PB_LIFECYCLE_ACTION_PAUSE)
+        domain_set(domain, PB_EVENT_TYPE_DOMAIN_PAUSED, PB_DOMAIN_STATE_PAUSED, "GUEST_PANICKED");
+    else if (action != PB_LIFECYCLE_ACTION_IGNORE)
+        domain_end(domain, PB_EVENT_TYPE_DOMAIN_CRASHED, PB_DOMAIN_STATE_CRASHED, "GUEST_PANICKED", NULL);
+}
+
+static void on_poweroff(void *data)
+{
+    domain_end(data, PB_EVENT_TYPE_DOMAIN_SHUT_DOWN, PB_DOMAIN_STATE_SHUTOFF, "GUEST_REQUEST", NULL);
+}
+
+/* How a domain ends by itself, by its labels. */
+static const struct {
+    const char *what;
+    void (*fire)(void *data);
+} own_ends[] = {{"crash", on_crash}, {"panic", on_panic}, {"poweroff", on_poweroff}};
 
 static PbDomainState running_state(const TestDomain *domain)
 {
@@ -321,16 +346,19 @@ static void start_begin(TestOp *op)
         report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_SAVED_STATE_DISCARDED, PB_DOMAIN_STATE_SHUTOFF,
                "REQUESTED", NULL);
     op->starting = TRUE;
-    report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING, "REQUESTED", NULL);
+    report(op->driver, op_spec(op)->uid, PB_EVENT_TYPE_DOMAIN_STARTING, PB_DOMAIN_STATE_STARTING,
+           vp_task_reason(op->task), NULL);
 }
 
 static VpError *start_apply(TestOp *op)
 {
-    VpFault crash;
+    VpFault ends[G_N_ELEMENTS(own_ends)];
+    VpError *error = NULL;
 
     if (op_find(op))
         return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_RUNNING", "domain %s runs already", op_spec(op)->name);
-    VpError *error = vp_fault_of_crash(op_spec(op), &crash);
+    for (guint i = 0; i < G_N_ELEMENTS(own_ends) && !error; i++)
+        error = vp_fault_of_end(op_spec(op), own_ends[i].what, &ends[i]);
     if (error)
         return error;
 
@@ -345,9 +373,11 @@ static VpError *start_apply(TestOp *op)
     const PbSavedState *saved = restores ? op_spec(op)->status->saved : NULL;
     const gboolean paused = vp_task_paused(op->task) || (saved && saved->paused);
     domain_set(domain, restores ? PB_EVENT_TYPE_DOMAIN_RESTORED : PB_EVENT_TYPE_DOMAIN_STARTED,
-               paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, "REQUESTED");
-    if (crash.kind == VP_FAULT_DELAY)
-        domain->crash = vp_timer_start(op->driver->host->loop, crash.delay_ms, on_crash, domain);
+               paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING, vp_task_reason(op->task));
+    for (guint i = 0; i < G_N_ELEMENTS(own_ends); i++) {
+        if (ends[i].kind == VP_FAULT_DELAY)
+            domain->ends[i] = vp_timer_start(op->driver->host->loop, ends[i].delay_ms, own_ends[i].fire, domain);
+    }
     return NULL;
 }
 

@@ -126,6 +126,8 @@ static VpError *apply_create(VpRecord *record, PbDomain *draft, VpTxn *txn, void
     vp_pb_set(&draft->name, wanted->name);
     vp_pb_set(&draft->uid, record->uid);
     draft->spec = g_steal_pointer(&wanted->spec);
+    draft->autostart = wanted->autostart;
+    draft->autostart_order = wanted->autostart_order;
     draft->n_labels = wanted->n_labels;
     draft->labels = g_steal_pointer(&wanted->labels);
     wanted->n_labels = 0;
@@ -212,7 +214,8 @@ static VpError *check_revision(const VpChange *change, const PbDomain *domain)
     return vp_error_with(error, "revision", revision);
 }
 
-static void take_labels(PbDomain *draft, PbDomain *from)
+/* What is the domain's own, and not its spec's. */
+static void take_own(PbDomain *draft, PbDomain *from)
 {
     const size_t n_labels = draft->n_labels;
     PbDomain__LabelsEntry **labels = draft->labels;
@@ -221,6 +224,8 @@ static void take_labels(PbDomain *draft, PbDomain *from)
     draft->labels = from->labels;
     from->n_labels = n_labels;
     from->labels = labels;
+    draft->autostart = from->autostart;
+    draft->autostart_order = from->autostart_order;
 }
 
 /* Makes the change in a draft, or says why it cannot be made. */
@@ -238,7 +243,7 @@ static VpError *update_draft(const VpChange *change, PbDomain *draft)
     }
     if (error)
         return error;
-    take_labels(draft, stored);
+    take_own(draft, stored);
     vp_domain_set_spec(draft, g_steal_pointer(&stored->spec));
     return NULL;
 }
@@ -457,7 +462,7 @@ void vp_change_try(VpChange *change)
     if (draft && !error)
         error = vp_change_plan(change, draft, &plan);
     if (draft && !error && plan.stored) {
-        take_labels(draft, plan.stored);
+        take_own(draft, plan.stored);
         vp_domain_set_spec(draft, g_steal_pointer(&plan.stored->spec));
     }
     if (draft && !error && plan.live)

@@ -130,6 +130,7 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
     domains->by_name = g_tree_new_full(compare_names, NULL, NULL, (GDestroyNotify)vp_record_unref);
     domains->by_uid = g_hash_table_new(g_str_hash, g_str_equal);
     domains->off_waits = g_ptr_array_new();
+    domains->autostart_path = g_build_filename(options->state_dir, "autostart", NULL);
 
     VpError *failure = open_drivers(domains, options);
     if (!failure)
@@ -225,6 +226,8 @@ void vp_domains_adopt(VpDomains *domains, gint64 deadline_us)
             adopt(domains, record->uid);
     }
 
+    for (guint i = 0; i < records->len; i++)
+        vp_restart_arm(records->pdata[i]);
     gboolean in_time = TRUE;
     VP_LOCK(&domains->mutex);
     while (domains->adopting > 0 && in_time)
@@ -290,8 +293,11 @@ static void stop_retries(VpDomains *domains)
     pthread_mutex_lock(&domains->mutex);
     domains->stopping = TRUE;
     pthread_mutex_unlock(&domains->mutex);
-    for (guint i = 0; i < records->len; i++)
+    vp_domains_end_autostart(domains);
+    for (guint i = 0; i < records->len; i++) {
+        vp_restart_disarm(records->pdata[i]);
         vp_record_hurry(records->pdata[i]);
+    }
 }
 
 /* What was reported until now shall be in the store. Commits always end, well or not, and call back: so nothing is freed before. */
@@ -341,6 +347,7 @@ void vp_domains_free(VpDomains *domains)
     g_tree_unref(domains->by_name);
     g_hash_table_unref(domains->by_uid);
     g_ptr_array_unref(domains->off_waits);
+    g_free(domains->autostart_path);
     pthread_cond_destroy(&domains->idle);
     pthread_mutex_destroy(&domains->mutex);
     g_free(domains);

@@ -46,6 +46,10 @@ void vp_secret_names(const ProtobufCMessage *message, GPtrArray *names);
  * `deadline_us` of vp_now_us() has passed (it goes on then). Once, before any other call. */
 void vp_domains_adopt(VpDomains *domains, gint64 deadline_us);
 
+/* Starts the domains that are to be started with the host, if that was not done in this boot: `parallel` of them at a time (0: none). Goes on beside
+ * everything else. Once, after vp_domains_adopt(). */
+void vp_domains_autostart(VpDomains *domains, guint parallel);
+
 /* Closes the drivers (their domains run on) and frees. No job may run any more. NULL is let pass. */
 void vp_domains_free(VpDomains *domains);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpDomains, vp_domains_free)
@@ -152,6 +156,8 @@ typedef struct VpVerbRequest {
     gboolean paused;     /* of a start */
     guint64 timeout_ms;  /* 0: the verb's default */
     const void *message; /* the method's request, for the driver, or NULL; copied */
+    const char *reason;  /* of a start that nobody asked for, as events tell it; NULL: somebody did. Copied */
+    gboolean restart;    /* a start that is done only if status.restart still says so */
 } VpVerbRequest;
 
 void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpDomainCaller *caller, VpDomainDone done,

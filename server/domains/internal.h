@@ -45,6 +45,7 @@ struct VpRecord {
     GQueue mutations;              /* of VpMutation; the head is under way while busy */
     gboolean busy;
     VpTimer *retry;
+    VpTimer *restart;
 };
 
 struct VpDomains {
@@ -67,6 +68,9 @@ struct VpDomains {
     guint
         inside; /* questions and commits under way, and threads that tell of one: nothing is freed before they are out */
     gboolean stopping;    /* what the store does not take now is not tried again */
+    char *autostart_path; /* of the marker */
+    VpTimer *autostart_timer;
+    void *autostart_data; /* of the timer */
     GPtrArray *off_waits; /* of VpOffWait, each with a reference */
     GTree *by_name;       /* char * -> VpRecord (one reference) */
     GHashTable *by_uid;   /* char * -> VpRecord (none) */
@@ -171,6 +175,23 @@ void vp_operation_event(VpTxn *txn, const PbDomain *domain, const VpOperationEve
 
 /* Makes a retry that waits happen now. */
 void vp_record_hurry(VpRecord *record);
+
+/* ---- autostart.c ---- */
+
+/* If it has not begun it does not any more. */
+void vp_domains_end_autostart(VpDomains *domains);
+
+/* ---- restart.c ---- */
+
+/* Within the transaction that tells of `event`, after it: decides whether the domain is to be started again. `ran` is what it ran with until then. */
+void vp_restart_seen(PbDomain *draft, const PbDomainSpec *ran, PbEventType event, const char *reason, VpTxn *txn);
+gboolean vp_restart_is_pending(const PbDomain *domain);
+/* Waits for the time of the restart that is due, if there is one. */
+void vp_restart_arm(VpRecord *record);
+void vp_restart_disarm(VpRecord *record);
+/* Somebody has powered the domain off: FALSE if no restart was due; else it is called off, and the rest is as in VpMutation. */
+gboolean vp_restart_call_off(VpRecord *record, void (*done)(VpRecord *, void *, gint64, const VpError *), void *data,
+                             void (*destroy)(void *));
 
 /* ---- wait.c ---- */
 

@@ -174,6 +174,7 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
         return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
     if (!observation->state_stays)
         apply_state(draft, seen);
+    vp_pb_auto PbDomainSpec *ran = observation->state_stays ? NULL : vp_pb_dup(vp_domain_live_spec(draft));
     if (seen->agent)
         set_agent(draft->status, seen->agent);
     apply_devices(draft, seen);
@@ -187,7 +188,17 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
                         finding->message);
     }
     vp_domain_event(txn, draft, observation->event, seen->reason ? seen->reason : "", seen->detail);
+    if (ran)
+        vp_restart_seen(draft, ran, observation->event, seen->reason, txn);
     return NULL;
+}
+
+static void observation_told(VpRecord *record, void *data, gint64 revision, const VpError *error)
+{
+    (void)data;
+    (void)revision;
+    if (!error)
+        vp_restart_arm(record);
 }
 
 /* What a guest causes by itself must not pile up behind a disk that is full. */
@@ -214,7 +225,7 @@ void vp_domains_report(void *data, const char *uid, const VpObservation *observa
         .apply = apply_seen,
         .destroy = seen_free,
         .data = seen_new(observation),
-        .done = observation->notice ? notice_told : NULL,
+        .done = observation->notice ? notice_told : observation_told,
         .observed = !observation->notice,
         .event_only = observation->notice,
         .impatient = observation->notice,

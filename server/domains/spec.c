@@ -128,6 +128,31 @@ static VpError *check_labels(const PbDomain *domain, VpError *error)
     return add_violation(error, "domain.labels", "have more than 16384 bytes, keys and values together");
 }
 
+/* What may be done at such an end; nobody is asked for what the driver makes of it. */
+static VpError *check_actions(const PbDomainSpec *spec, VpError *error)
+{
+    const struct {
+        const char *field;
+        PbLifecycleAction action;
+        gboolean panic;
+    } ends[] = {
+        {"domain.spec.on_poweroff", spec->on_poweroff, FALSE},
+        {"domain.spec.on_reboot", spec->on_reboot, FALSE},
+        {"domain.spec.on_panic", spec->on_panic, TRUE},
+        {"domain.spec.on_crash", spec->on_crash, FALSE},
+    };
+    const Google__Protobuf__Duration *within = spec->restart_limit ? spec->restart_limit->within : NULL;
+
+    for (gsize i = 0; i < G_N_ELEMENTS(ends); i++) {
+        if ((guint)ends[i].action > (ends[i].panic ? PB_LIFECYCLE_ACTION_IGNORE : PB_LIFECYCLE_ACTION_RESTART))
+            error = add_violation(error, ends[i].field,
+                                  ends[i].panic ? "is no action that is known" : "must be POWER_OFF or RESTART");
+    }
+    if (within && (within->seconds < 1 || within->seconds > 30LL * 24 * 60 * 60 || within->nanos < 0))
+        error = add_violation(error, "domain.spec.restart_limit.within", "must be from 1 s to 30 days");
+    return error;
+}
+
 VpError *vp_spec_complete(PbDomain *domain)
 {
     unite_labels(domain);
@@ -149,6 +174,7 @@ VpError *vp_spec_complete(PbDomain *domain)
         spec->memory_bytes = DEFAULT_MEMORY_BYTES;
     if (spec->memory_bytes % MIB)
         error = add_violation(error, "domain.spec.memory_bytes", "must be a multiple of 1 MiB (1048576)");
+    error = check_actions(spec, error);
     error = complete_disks(spec, error);
     return complete_interfaces(spec, error);
 }
@@ -187,14 +213,17 @@ static VpError *unknown_path(const char *path)
 {
     VpError *error = vp_error_new(VP_INVALID_ARGUMENT, "UNKNOWN_FIELD",
                                   "update_mask names \"%s\", which is no field that can be changed; "
-                                  "\"labels\", \"spec\" and the fields of the spec, as in \"spec.vcpus\", can",
+                                  "\"labels\", \"autostart\", \"autostart_order\", \"spec\" and the fields of the "
+                                  "spec, as in \"spec.vcpus\", can",
                                   path);
     return vp_error_violation(error, "update_mask", "\"%s\" cannot be changed", path);
 }
 
 static const ProtobufCFieldDescriptor *find_field(const char *path)
 {
-    if (g_str_equal(path, "labels") || g_str_equal(path, "spec"))
+    static const char *const own[] = {"labels", "autostart", "autostart_order", "spec", NULL};
+
+    if (g_strv_contains(own, path))
         return protobuf_c_message_descriptor_get_field_by_name(&pb_domain__descriptor, path);
     /* The driver says whose domain it is. */
     if (!g_str_has_prefix(path, "spec.") || g_str_equal(path, "spec.driver"))
@@ -233,7 +262,7 @@ VpError *vp_spec_update(PbDomain *draft, const PbDomain *wanted, const Google__P
         const gboolean in_spec = g_str_has_prefix(path, "spec.");
 
         /* A note disturbs nobody. */
-        if (!g_str_equal(path, "labels") && !g_str_equal(path, "spec.description"))
+        if ((in_spec || g_str_equal(path, "spec")) && !g_str_equal(path, "spec.description"))
             spec_changed = TRUE;
         if (!in_spec)
             swap_field(&draft->base, &from->base, find_field(path));

@@ -57,8 +57,10 @@ typedef struct Work {
     const struct VerbRule *rule;
     VpVerb verb;
     gboolean paused;
+    gboolean restart;
     guint64 timeout_ms;
     void *message;
+    char *reason;
     VpJob *job;
     VpError *task_error;
     gboolean unrecorded; /* it is done, and will be recorded once the store takes it */
@@ -94,6 +96,7 @@ static void work_unref(void *data)
     vp_record_unref(work->record);
     vp_error_free(work->task_error);
     vp_pb_free(work->message);
+    g_free(work->reason);
     if (work->task)
         vp_task_unref(work->task);
     vp_progress_clear(&work->progress);
@@ -115,6 +118,20 @@ VpError *vp_domain_check_state(const PbDomain *domain, guint states, const char 
     return vp_error_with(vp_error_with(error, "name", domain->name), "state", state);
 }
 
+static void called_off(VpRecord *record, void *data, gint64 revision, const VpError *error)
+{
+    Work *work = data;
+    /* It was started, or the like, in between: there is nothing to call off. */
+    const gboolean superseded = error && g_strcmp0(error->reason, "SUPERSEDED") == 0;
+
+    (void)revision;
+    vp_job_finish(work->job,
+                  error && !superseded
+                      ? vp_error_prefix(vp_error_copy(error),
+                                        "the domain %s is off, but its restart could not be called off", record->name)
+                      : NULL);
+}
+
 /* All that the driver reported before has been committed, or the store refuses it for now: then it is done all the same, and recorded later. */
 static void observations_committed(VpRecord *record, void *data, gint64 revision, const VpError *error)
 {
@@ -127,7 +144,14 @@ static void observations_committed(VpRecord *record, void *data, gint64 revision
         task_error =
             vp_error_prefix(vp_error_copy(error), "the %s of the domain %s is done, but could not be recorded yet",
                             work->rule->type, record->name);
-    vp_job_finish(work->job, task_error);
+    if (task_error || work->verb != VP_VERB_POWER_OFF) {
+        vp_job_finish(work->job, task_error);
+        return;
+    }
+    if (!vp_restart_call_off(record, called_off, work_ref(work), work_unref)) {
+        work_unref(work);
+        vp_job_finish(work->job, NULL);
+    }
 }
 
 static void task_done(void *data, VpError *error)
@@ -179,6 +203,9 @@ static void run(VpJob *job, void *data)
     VpError *error =
         view ? vp_domain_check_state(view->domain, work->rule->from, work->rule->words)
              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
+    if (!error && work->restart && !vp_restart_is_pending(view->domain))
+        error = vp_error_new(VP_ABORTED, "RESTART_CALLED_OFF", "the domain %s is not to be started again any more",
+                             work->record->name);
     if (!error)
         error = check_backlog(work);
     if (!view || error) {
@@ -190,6 +217,7 @@ static void run(VpJob *job, void *data)
     vp_task_set_paused(task, work->paused);
     vp_task_set_progress_hook(task, task_progress, work);
     vp_task_set_request(task, work->message);
+    vp_task_set_reason(task, work->reason);
     pthread_mutex_lock(&work->mutex);
     work->task = vp_task_ref(task);
     pthread_mutex_unlock(&work->mutex);
@@ -331,6 +359,8 @@ void vp_domains_verb(VpDomains *domains, const VpVerbRequest *request, const VpD
     work->paused = request->paused;
     work->message = vp_pb_dup(request->message);
     work->timeout_ms = request->timeout_ms ? request->timeout_ms : default_timeout_ms(rule, record);
+    work->reason = g_strdup(request->reason);
+    work->restart = request->restart;
     work->done = request->no_wait ? NULL : done;
     work->data = data;
     pthread_mutex_init(&work->mutex, NULL);

@@ -219,6 +219,44 @@ static void test_guest_panics(void **state)
     bench_next(bench, E(CRASHED), S(CRASHED), "GUEST_PANICKED");
 }
 
+static void test_guest_panics_and_is_halted(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_panics);
+
+    domain->spec->on_panic = PB_LIFECYCLE_ACTION_PAUSE;
+    started(bench, domain);
+    bench_next(bench, E(PANICKED), S(RUNNING), "GUEST_PANICKED");
+    bench_next(bench, E(PAUSED), S(PAUSED), "GUEST_PANICKED");
+    power_off(bench, domain);
+    domain->spec->on_panic = PB_LIFECYCLE_ACTION_IGNORE;
+    started(bench, domain);
+    bench_next(bench, E(PANICKED), S(RUNNING), "GUEST_PANICKED");
+    bench_ok(bench, vp_qemu_driver.pause, domain);
+    bench_next(bench, E(PAUSED), S(PAUSED), "REQUESTED");
+    power_off(bench, domain);
+    bench_nothing_more(bench);
+}
+
+/* QEMU makes no difference between a guest's own reset and one that it is asked for; the driver does. */
+static void test_guest_resets_and_ends(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    vp_pb_auto PbDomain *other = GUEST(bench, 2, guest_resets);
+
+    domain->spec->on_reboot = PB_LIFECYCLE_ACTION_POWER_OFF;
+    other->spec->on_reboot = PB_LIFECYCLE_ACTION_POWER_OFF;
+    started(bench, domain);
+    bench_ok(bench, vp_qemu_driver.reset, domain);
+    bench_next(bench, E(RESET), S(RUNNING), "REQUESTED");
+    bench_ok(bench, vp_qemu_driver.reset, domain);
+    bench_next(bench, E(RESET), S(RUNNING), "REQUESTED");
+    power_off(bench, domain);
+    started(bench, other);
+    bench_next(bench, E(SHUT_DOWN), S(SHUTOFF), "GUEST_REBOOT");
+}
+
 static void test_all_buses(void **state)
 {
     Bench *bench = *state;
@@ -1066,6 +1104,8 @@ int main(int argc, char **argv)
         T(test_guest_shuts_down),
         T(test_guest_resets),
         T(test_guest_panics),
+        T(test_guest_panics_and_is_halted),
+        T(test_guest_resets_and_ends),
         T(test_all_buses),
         T(test_overlay_without_format),
         T(test_formats),
