@@ -47,6 +47,7 @@ typedef struct VpObservation {
     const PbGuestAgentStatus *agent; /* borrowed; kept until another is told, or pid is 0 */
     const PbPendingShutdown
         *shutdown; /* borrowed; what the guest was asked for and has not done: NULL, with a state: nothing */
+    const PbContainment *containment; /* borrowed; kept until another is told, or pid is 0 */
     gboolean
         notice; /* the event alone: the domain's state and status stay as they are. Is let go if the store does not take it */
     const PbSavedState *saved; /* borrowed; kept until the domain runs, or is shut off */

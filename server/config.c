@@ -54,7 +54,8 @@ static VpError *load_file(VpConfig *config, const char *path)
         {"state_dir",   "listen",       "rpc_threads",          "drain_ms",
          "socket_mode", "socket_group", "insecure_tcp",         "max_connections",
          "max_calls",   "max_streams",  "max_calls_per_second", "max_message_bytes",
-         "max_domains", "max_secrets",  "autostart_parallel",   NULL};
+         "max_domains", "max_secrets",  "autostart_parallel",   "sandbox",
+         NULL};
     static const char *const events_keys[] = {"max_count",  "max_bytes",        "max_age_seconds",
                                               "keep_count", "keep_age_seconds", "clients",
                                               NULL};
@@ -83,6 +84,16 @@ static VpError *read_uint(VpConfig *config, const char *key, guint most, guint *
         return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] %s: %s", key, why ? why->message : "is too large");
     *setting = (guint)value;
     return NULL;
+}
+
+static VpError *read_sandbox(VpConfig *config)
+{
+    g_autoptr(GError) why = NULL;
+
+    config->sandbox = TRUE;
+    if (g_key_file_has_key(config->file, "daemon", "sandbox", NULL))
+        config->sandbox = g_key_file_get_boolean(config->file, "daemon", "sandbox", &why);
+    return why ? vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] sandbox: %s", why->message) : NULL;
 }
 
 /* Large enough for whatever is meant, and small enough to be multiplied. */
@@ -168,6 +179,8 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
         error = vp_config_read_limits(config);
     if (!error)
         error = read_uint(config, "autostart_parallel", 64, &config->autostart_parallel);
+    if (!error)
+        error = read_sandbox(config);
     if (!error)
         error = read_events(config);
     if (!error)

@@ -53,6 +53,7 @@ typedef struct VpConfig {
     guint max_secrets;
     guint autostart_parallel;        /* domains that are started at a time with the host; 0: none are */
     gint64 limits[VP_POLICY_LIMITS]; /* [limits]: of each identity; -1: not set */
+    gboolean sandbox;                /* sandbox.h */
     GKeyFile *file;                  /* the whole configuration, for the drivers' groups */
 } VpConfig;
 

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "server/daemon.h"
+#include "server/sandbox.h"
 #include "server/services/services.h"
 
 typedef struct Options {
@@ -137,7 +138,9 @@ int main(int argc, char **argv)
                                          .insecure_tcp = options.insecure_tcp};
     g_autoptr(VpError) error = NULL;
     g_autoptr(VpConfig) config = vp_config_new(&arguments, &error);
-    VpDaemon *daemon = config ? vp_daemon_new(config, &error) : NULL;
+    if (config && config->sandbox)
+        error = vp_sandbox_enter();
+    VpDaemon *daemon = config && !error ? vp_daemon_new(config, &error) : NULL;
     if (!daemon) {
         fprintf(stderr, "virtplaned: %s\n", error->message);
         return 1;

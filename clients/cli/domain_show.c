@@ -190,6 +190,27 @@ static void line(const char *key, const char *format, ...)
         printf("%-14s%s\n", key, safe);
 }
 
+/* "user 2000000017; own root folder, mnt, net, ipc, uts; no capabilities, system calls filtered". */
+static void show_containment(const PbContainment *containment)
+{
+    g_autoptr(GString) out = g_string_new(NULL);
+
+    if (!containment)
+        return;
+    g_string_append_printf(out, "user %u; %s", containment->uid,
+                           containment->own_root ? "own root folder" : "the host's root folder");
+    for (size_t i = 0; i < containment->n_namespaces; i++)
+        g_string_append_printf(out, ", %s", containment->namespaces[i]);
+    g_string_append(out, containment->capabilities ? "; capabilities" : "; no capabilities");
+    if (containment->seccomp)
+        g_string_append(out, ", system calls filtered");
+    if (*containment->apparmor_profile)
+        g_string_append_printf(out, ", %s", containment->apparmor_profile);
+    line("contained", "%s", out->str);
+    for (size_t i = 0; i < containment->n_missing; i++)
+        line("not had", "%s", containment->missing[i]);
+}
+
 static const PbDiskStatus *disk_status(const PbDomain *domain, const char *target)
 {
     for (size_t i = 0; domain->status && i < domain->status->n_disks; i++) {
@@ -298,6 +319,8 @@ static void show_domain(const PbDomain *domain)
         show_restart(domain->status->restart);
     if (domain->status && domain->status->shutdown)
         show_shutdown(domain->status->shutdown);
+    if (domain->status)
+        show_containment(domain->status->containment);
     if (domain->status && domain->status->job) {
         const PbDomainJob *job = domain->status->job;
         g_autofree char *started = vp_text_time(job->start_time, /* fraction= */ FALSE);

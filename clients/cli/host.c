@@ -42,6 +42,15 @@ static void show_drivers(VpCli *cli, const PbGetCapabilitiesResponse *answer)
                      driver->binary, driver->detail);
     }
     vp_table_print(table);
+    for (size_t i = 0; i < answer->n_drivers; i++) {
+        const PbDriverCapabilities *driver = answer->drivers[i];
+
+        for (size_t j = 0; j < driver->n_containment_missing; j++) {
+            g_autofree char *what = vp_text_escape(driver->containment_missing[j]);
+
+            printf("%s%s: domains go without %s\n", i + j ? "" : "\n", driver->name, what);
+        }
+    }
 }
 
 static void show_host(const PbHost *host)

@@ -45,11 +45,14 @@ static void add_file_node(VpArguments *args, const PbDisk *disk, const char *nod
     vp_args_json(args, "-blockdev", file);
 }
 
-/* A remote layer is told by its parts: QEMU takes no name apart. It is read only. */
-static void add_nbd_node(VpArguments *args, const char *node, const VpNbd *nbd)
+/* A remote layer is told by its parts: QEMU takes no name apart. One on this host is a connection. It is read only. */
+static void add_nbd_node(VpArguments *args, const char *node, const VpLayerFds *layer)
 {
+    const VpNbd *nbd = layer->nbd;
+    g_autofree char *fd = g_strdup_printf("%d", layer->fd);
     json_t *server = nbd->host ? json_pack("{s:s, s:s, s:s}", "type", "inet", "host", nbd->host, "port", nbd->port)
-                               : json_pack("{s:s, s:s}", "type", "unix", "path", nbd->socket);
+                     : layer->fd >= 0 ? json_pack("{s:s, s:s}", "type", "fd", "str", fd)
+                                      : json_pack("{s:s, s:s}", "type", "unix", "path", nbd->socket);
 
     vp_args_json(args, "-blockdev",
                  json_pack("{s:s, s:s, s:o, s:s, s:b}", "driver", "nbd", "node-name", node, "server", server, "export",
@@ -98,7 +101,7 @@ static void set_key(json_t *node, const PbDisk *disk, const VpLayerFds *layer)
 static void add_secret(VpArguments *args, const PbDisk *disk, int fd)
 {
     g_autofree char *name = secret_name(disk);
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *path = g_strdup_printf("/dev/fd/%d", fd);
 
     vp_args_json(args, "-object", json_pack("{s:s, s:s, s:s}", "qom-type", "secret", "id", name, "file", path));
 }
@@ -142,7 +145,7 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
         set_key(format, spec, layer);
 
     if (layer->nbd)
-        add_nbd_node(args, file, layer->nbd);
+        add_nbd_node(args, file, layer);
     else
         add_file_node(args, spec, file, layer->fd, layer->block_device, read_only);
     if (layer->data_fd >= 0)

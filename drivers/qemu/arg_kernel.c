@@ -24,10 +24,10 @@ void vp_args_firmware(VpArguments *args)
     add_flash(args, "variables", firmware->variables_fd, FALSE);
 }
 
-/* QEMU reads these by their paths. Below /proc/self/fd that is the file that was opened, whatever has its name by now. */
+/* QEMU reads these by their paths. Below /dev/fd that is the file that was opened, whatever has its name by now. */
 static void add_file(VpArguments *args, const char *option, int fd)
 {
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *path = g_strdup_printf("/dev/fd/%d", fd);
 
     vp_args_add(args, option, path);
 }

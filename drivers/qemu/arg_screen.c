@@ -3,12 +3,11 @@
 #include "ids.h"
 #include "layout.h"
 
-/* The sockets' paths are short by way of the folder's descriptor, however long the folder's own is. */
 static void add_graphics(VpArguments *args, PbGraphicsType type)
 {
-    const int dir_fd = args->line->dir_fd;
-    g_autofree char *vnc = g_strdup_printf("unix:/proc/self/fd/%d/vnc.sock", dir_fd);
-    g_autofree char *spice = g_strdup_printf("unix=on,addr=/proc/self/fd/%d/spice.sock,disable-ticketing=on", dir_fd);
+    const char *folder = args->line->screen_path;
+    g_autofree char *vnc = g_strdup_printf("unix:%s/vnc.sock", folder);
+    g_autofree char *spice = g_strdup_printf("unix=on,addr=%s/spice.sock,disable-ticketing=on", folder);
 
     if (type == PB_GRAPHICS_TYPE_VNC)
         vp_args_add(args, "-vnc", vnc);

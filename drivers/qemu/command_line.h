@@ -21,7 +21,8 @@ typedef struct VpLayerFds {
     gboolean is_window; /* the layer is not the whole file, but `size` bytes from `offset` on */
     guint64 offset;
     guint64 size;
-    const VpNbd *nbd; /* a remote layer, which has no descriptor; NULL: a file of this host */
+    const VpNbd
+        *nbd; /* a remote layer: `fd` is a connection to a unix socket, or there is none; NULL: a file of this host */
 } VpLayerFds;
 
 typedef struct VpDiskFds {
@@ -70,8 +71,8 @@ typedef struct VpCommandLine {
     int kernel_fd;                 /* with a kernel in the spec */
     int initrd_fd;                 /* -1: none */
     VpFirmwareFds firmware;        /* with UEFI in the spec */
-    int dir_fd;                    /* with graphics in the spec: the domain's folder */
     gboolean incoming;             /* it waits to be told where its memory comes from */
+    const char *screen_path;       /* with graphics in the spec: the folder for their sockets, short */
     int tpm_fd;                    /* with a TPM in the spec: a connection to swtpm */
 } VpCommandLine;
 

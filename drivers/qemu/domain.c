@@ -71,6 +71,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);
+    vp_pb_free(domain->contained);
     g_ptr_array_unref(domain->ops);
     vp_error_free(domain->look_error);
     vp_error_free(domain->start_error);
@@ -133,6 +134,7 @@ void vp_qemu_domain_report(VpQemuDomain *domain, PbEventType event, PbDomainStat
         .accelerator = alive ? domain->accelerator : PB_ACCELERATOR_UNSPECIFIED,
         .shutdown = alive ? domain->asked : NULL,
         .tainted = started && domain->tainted,
+        .containment = started || event == PB_EVENT_TYPE_DOMAIN_ADOPTED ? domain->contained : NULL,
         .disks = started ? (PbDiskStatus *const *)domain->disks->pdata : NULL,
         .n_disks = started ? domain->disks->len : 0,
         .findings = started ? (PbFinding *const *)domain->findings->pdata : NULL,

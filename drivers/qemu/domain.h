@@ -8,6 +8,7 @@
 
 #include "agent.h"
 #include "capabilities.h"
+#include "contain.h"
 #include "drivers/driver.h"
 #include "folder.h"
 #include "notices.h"
@@ -33,6 +34,7 @@ typedef struct VpQemuDriver {
     guint64 save_bytes_per_second; /* [qemu] save_bytes_per_second=; 0: no limit */
     gboolean allow_arguments;      /* [qemu] allow_arguments= */
     char *cgroup;                  /* [qemu] cgroup= */
+    VpContain *contain;
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -120,11 +122,12 @@ struct VpQemuDomain {
     GArray *helpers;     /* of VpProcess: programs that serve QEMU and end with it; of this daemon's children alone */
     json_t *before_run;  /* what QEMU is told before the guest runs; see command_line.h */
     gboolean tainted;
-    VpQemuOp *first_op;     /* the start or the adoption, or the power off of a process that nobody has taken up */
-    VpError *look_error;    /* NOT_FOUND: there is no process to take up */
-    char *exit_log;         /* the last lines of stderr */
-    VpQemuSave *save;       /* NULL: none is under way */
-    VpQemuRestore *restore; /* NULL: it is no restore */
+    PbContainment *contained; /* as the kernel tells it; NULL: not known */
+    VpQemuOp *first_op;       /* the start or the adoption, or the power off of a process that nobody has taken up */
+    VpError *look_error;      /* NOT_FOUND: there is no process to take up */
+    char *exit_log;           /* the last lines of stderr */
+    VpQemuSave *save;         /* NULL: none is under way */
+    VpQemuRestore *restore;   /* NULL: it is no restore */
     /* Of an adoption (recover.h). */
     gboolean half_restored;    /* a restore whose CPUs never ran */
     gboolean was_saved;        /* the domain, before that */

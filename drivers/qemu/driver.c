@@ -209,6 +209,7 @@ static void find_process(VpQemuDomain *domain, const PbDomain *model)
         domain->paused = record.paused;
         domain->accelerator = record.accelerator;
         vp_qemu_recover(domain, model, &record);
+        domain->contained = vp_contain_look(process.pid, NULL);
     } else if (domain->look_error->code == VP_NOT_FOUND) {
         vp_qemu_recover(domain, model, NULL);
         domain->exit_log = vp_folder_log_tail(domain->dir, 5);
@@ -372,7 +373,11 @@ static VpDriver *qemu_open(const VpDriverHost *host, VpError **error)
     VpQemuDriver *driver = g_new0(VpQemuDriver, 1);
     g_autofree char *memory = g_build_filename(host->state_dir, "capabilities.json", NULL);
 
-    (void)error;
+    driver->contain = vp_contain_new(host->config, host->state_dir, host->run_dir, error);
+    if (!driver->contain) {
+        g_free(driver);
+        return NULL;
+    }
     driver->base.ops = &vp_qemu_driver;
     driver->host = host;
     driver->probe = vp_qemu_probe_new(host->config, memory);
@@ -421,6 +426,7 @@ static void qemu_close(VpDriver *base)
 
     g_hash_table_unref(driver->domains);
     vp_qemu_probe_free(driver->probe);
+    vp_contain_free(driver->contain);
     g_free(driver->cgroup);
     pthread_cond_destroy(&driver->changed);
     pthread_mutex_destroy(&driver->mutex);
@@ -430,6 +436,7 @@ static void qemu_close(VpDriver *base)
 static void qemu_capabilities(VpDriver *driver, PbDriverCapabilities *capabilities)
 {
     vp_qemu_probe_capabilities(((VpQemuDriver *)driver)->probe, capabilities);
+    vp_contain_capabilities(((VpQemuDriver *)driver)->contain, capabilities);
 }
 
 static void qemu_complete(VpDriver *driver, PbDomainSpec *spec)
@@ -447,9 +454,13 @@ static VpError *qemu_validate(VpDriver *driver, const PbDomainSpec *spec)
 
 static VpError *qemu_forget(VpDriver *driver, const char *uid)
 {
-    g_autofree char *dir = g_build_filename(((VpQemuDriver *)driver)->host->state_dir, uid, NULL);
+    VpQemuDriver *qemu = (VpQemuDriver *)driver;
+    g_autofree char *dir = g_build_filename(qemu->host->state_dir, uid, NULL);
+    VpError *error = vp_folder_remove(dir);
 
-    return vp_folder_remove(dir);
+    if (!error)
+        vp_contain_forget(qemu->contain, uid);
+    return error;
 }
 
 const VpDriverOps vp_qemu_driver = {

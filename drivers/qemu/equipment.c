@@ -34,7 +34,7 @@ void vp_equipment_init(VpEquipment *equipment)
     equipment->initrd_fd = -1;
     equipment->firmware = (VpFirmwareFds){-1, -1, FALSE};
     equipment->template_fd = -1;
-    equipment->dir_fd = -1;
+    equipment->screen_fd = -1;
     equipment->tpm_fd = -1;
 }
 
@@ -56,6 +56,7 @@ void vp_equipment_clear(VpEquipment *equipment)
     vp_helpers_end(equipment->helpers);
     g_array_unref(equipment->helpers);
     g_clear_pointer(&equipment->endpoints, g_ptr_array_unref);
+    g_clear_pointer(&equipment->screen_path, g_free);
 }
 
 static int keep(VpEquipment *equipment, int fd)
@@ -331,19 +332,30 @@ static VpError *make_variables(VpEquipment *equipment, const char *dir)
     return NULL;
 }
 
-/* QEMU makes these sockets itself. */
-static VpError *make_screens(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir)
+/* QEMU makes these sockets itself, in the one folder of the domain's that it can write to. Where that is not shown at its own place it is reached by its
+ * descriptor, by which a path is short, too. */
+static VpError *make_screens(VpEquipment *equipment, const PbDomainSpec *spec, const char *dir,
+                             const VpContainment *containment)
 {
-    const int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    g_autofree char *folder = g_build_filename(dir, "screen", NULL);
+    VpError *error = vp_containment_make_folder(containment, "screen", /* for_helper= */ FALSE);
 
-    if (fd < 0)
-        return vp_error_errno(errno, "STATE_DIR", "cannot open the folder %s", dir);
-    equipment->dir_fd = keep(equipment, fd);
+    if (error)
+        return error;
+    if (containment->own_root) {
+        equipment->screen_path = vp_containment_path(containment, "screen");
+    } else {
+        const int fd = open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+        if (fd < 0)
+            return vp_error_errno(errno, "STATE_DIR", "cannot open the folder %s", folder);
+        equipment->screen_fd = keep(equipment, fd);
+    }
     for (size_t i = 0; i < spec->n_graphics; i++) {
         if (spec->graphics[i] == PB_GRAPHICS_TYPE_VNC)
-            add_endpoint(equipment, "vnc", dir, "vnc.sock");
+            add_endpoint(equipment, "vnc", folder, "vnc.sock");
         else
-            add_endpoint(equipment, "spice", dir, "spice.sock");
+            add_endpoint(equipment, "spice", folder, "spice.sock");
     }
     return NULL;
 }
@@ -375,9 +387,15 @@ static void keep_all(VpEquipment *equipment, const VpNicFds *fds)
 }
 
 static VpError *make_nics(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
-                          const char *dir)
+                          const char *dir, const VpContainment *containment)
 {
-    const VpNicMaking making = {.accelerator = accelerator, .uid = uid, .dir = dir, .helpers = equipment->helpers};
+    const VpNicMaking making = {
+        .accelerator = accelerator,
+        .uid = uid,
+        .dir = dir,
+        .helpers = equipment->helpers,
+        .containment = containment,
+    };
 
     for (size_t i = 0; i < spec->n_interfaces; i++) {
         VpNicFds fds;
@@ -391,25 +409,39 @@ static VpError *make_nics(VpEquipment *equipment, const PbDomainSpec *spec, PbAc
     return NULL;
 }
 
-VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
-                           const char *dir)
+/* What QEMU opens by a path below /dev/fd. */
+static VpError *let_open(VpEquipment *equipment, const VpContainment *containment)
 {
-    VpError *error = make_serial_ports(equipment, spec, dir);
+    VpError *error = vp_containment_open_again(containment, &equipment->kernel_fd);
 
+    if (!error)
+        error = vp_containment_open_again(containment, &equipment->initrd_fd);
+    for (guint i = 0; i < equipment->secrets->len && !error; i++)
+        error = vp_containment_open_again(containment, &g_array_index(equipment->secrets, int, i));
+    return error;
+}
+
+VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
+                           const char *dir, const VpContainment *containment)
+{
+    VpError *error = let_open(equipment, containment);
+
+    if (!error)
+        error = make_serial_ports(equipment, spec, dir);
     if (!error && spec->guest_agent)
         error = make_agent(equipment, dir);
     if (!error && equipment->template_fd >= 0)
         error = make_variables(equipment, dir);
     if (!error && spec->n_graphics > 0)
-        error = make_screens(equipment, spec, dir);
+        error = make_screens(equipment, spec, dir, containment);
     if (!error)
-        error = make_nics(equipment, spec, accelerator, uid, dir);
+        error = make_nics(equipment, spec, accelerator, uid, dir, containment);
     if (!error)
         error = serve_folders(equipment, spec, dir);
     if (!error && spec->vsock)
         error = open_vsock(equipment, spec->vsock);
     if (!error && spec->tpm) {
-        error = vp_swtpm_start(dir, &equipment->tpm_fd);
+        error = vp_swtpm_start(dir, containment, &equipment->tpm_fd);
         if (!error)
             keep(equipment, equipment->tpm_fd);
     }
@@ -456,7 +488,9 @@ void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line)
     line->firmware = equipment->firmware;
     line->firmware.code_fd = give(fds, equipment->firmware.code_fd);
     line->firmware.variables_fd = give(fds, equipment->firmware.variables_fd);
-    line->dir_fd = give(fds, equipment->dir_fd);
+    if (equipment->screen_fd >= 0)
+        equipment->screen_path = g_strdup_printf("/dev/fd/%d", give(fds, equipment->screen_fd));
+    line->screen_path = equipment->screen_path;
     line->tpm_fd = give(fds, equipment->tpm_fd);
     line->kernel_fd = give(fds, equipment->kernel_fd);
     line->initrd_fd = give(fds, equipment->initrd_fd);

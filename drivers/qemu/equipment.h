@@ -5,6 +5,7 @@
 #pragma once
 
 #include "command_line.h"
+#include "contain.h"
 #include "drivers/driver.h"
 
 typedef struct VpEquipment {
@@ -20,7 +21,8 @@ typedef struct VpEquipment {
     int initrd_fd;
     VpFirmwareFds firmware;
     int template_fd; /* of the firmware's variables */
-    int dir_fd;
+    int screen_fd;   /* the folder of the screens' sockets */
+    char *screen_path;
     int tpm_fd;
     GPtrArray *endpoints; /* of PbDomainEndpoint: where the far ends are */
 } VpEquipment;
@@ -37,7 +39,7 @@ VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, con
 
 /* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, programs that serve QEMU. */
 VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
-                           const char *dir);
+                           const char *dir, const VpContainment *containment);
 
 /* Appends the descriptors to `fds`, the child's from VP_PROCESS_FIRST_FD on, and tells the command line their numbers there. */
 void vp_equipment_give(VpEquipment *equipment, GArray *fds, VpCommandLine *line);

@@ -39,7 +39,10 @@ static void remove_files(const char *dir, const char *suffix)
 
 void vp_folder_ended(const char *dir)
 {
+    g_autofree char *screen = g_build_filename(dir, "screen", NULL);
+
     remove_files(dir, ".sock");
+    remove_files(screen, "");
     remove_file(dir, "process");
     vp_cgroup_remove(dir);
 }
@@ -90,9 +93,13 @@ VpError *vp_folder_remove(const char *dir)
 
     if (error)
         return error;
-    g_autofree char *tpm = g_build_filename(dir, "tpm", NULL);
-    remove_files(tpm, "");
-    rmdir(tpm);
+    static const char *const folders[] = {"tpm", "screen"};
+    for (gsize i = 0; i < G_N_ELEMENTS(folders); i++) {
+        g_autofree char *folder = g_build_filename(dir, folders[i], NULL);
+
+        remove_files(folder, "");
+        rmdir(folder);
+    }
     remove_files(dir, "");
     rmdir(dir);
     return NULL;

@@ -54,9 +54,14 @@ char *vp_helper_last_words(const char *log)
     return g_utf8_make_valid(g_strdelimit(g_strstrip(text), "\n", ';'), -1);
 }
 
-static VpError *run(const char *const *argv, int fd, int output_fd, int timeout_ms, const char *reason)
+static VpError *run(const char *const *argv, int fd, const VpConfine *confine, int output_fd, int timeout_ms,
+                    const char *reason)
 {
-    const VpProcessSpec spec = {.argv = argv, .fds = &fd, .n_fds = fd >= 0 ? 1 : 0, .output_fd = output_fd};
+    const VpProcessSpec spec = {.argv = argv,
+                                .fds = &fd,
+                                .n_fds = fd >= 0 ? 1 : 0,
+                                .output_fd = output_fd,
+                                .confine = confine};
     VpProcess process;
     VpError *error = vp_process_spawn(&spec, &process);
 
@@ -72,13 +77,13 @@ static VpError *run(const char *const *argv, int fd, int output_fd, int timeout_
                         words[0] ? words : "it said nothing");
 }
 
-VpError *vp_helper_run(const char *const *argv, int fd, int timeout_ms, const char *reason)
+VpError *vp_helper_run(const char *const *argv, int fd, const VpConfine *confine, int timeout_ms, const char *reason)
 {
     const int output_fd = memfd_create("output", MFD_CLOEXEC);
 
     if (output_fd < 0)
         return vp_error_errno(errno, "SPAWN_FAILED", "cannot start %s", argv[0]);
-    VpError *error = run(argv, fd, output_fd, timeout_ms, reason);
+    VpError *error = run(argv, fd, confine, output_fd, timeout_ms, reason);
     close(output_fd);
     return error;
 }

@@ -3,9 +3,10 @@
 
 #include "process.h"
 
-/* Runs a program to its end, with nothing but `fd` (-1: nothing) as descriptor VP_PROCESS_FIRST_FD; FAILED_PRECONDITION, reason `reason`, with what it said
+/* Runs a program to its end, confined (NULL: it is not), with nothing but `fd` (-1: nothing) as descriptor
+ * VP_PROCESS_FIRST_FD; FAILED_PRECONDITION, reason `reason`, with what it said
  * if it does not end well within `timeout_ms`. */
-VpError *vp_helper_run(const char *const *argv, int fd, int timeout_ms, const char *reason);
+VpError *vp_helper_run(const char *const *argv, int fd, const VpConfine *confine, int timeout_ms, const char *reason);
 
 /* Starts one that stays until what it serves is closed, with `fds` from VP_PROCESS_FIRST_FD on. */
 VpError *vp_helper_start(const char *const *argv, const int *fds, gsize n_fds, int output_fd, VpProcess *ret_process);

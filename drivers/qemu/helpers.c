@@ -14,24 +14,24 @@
 /* ---- swtpm ---- */
 
 /* swtpm --daemon: the process that is made here ends once the one that it made is ready. */
-static VpError *run_swtpm(const char *binary, const char *state, const char *log, int fd)
+static VpError *run_swtpm(const char *binary, const char *dir, const VpContainment *containment, int fd)
 {
+    g_autoptr(VpConfinement) confinement = vp_containment_helper(containment, binary, "tpm");
+    g_autofree char *state = vp_containment_path(containment, "tpm");
     g_autofree char *tpm_state = g_strdup_printf("dir=%s,mode=0600", state);
-    g_autofree char *tpm_log = g_strdup_printf("file=%s", log);
+    g_autofree char *tpm_log = g_strdup_printf("file=%s/swtpm.log", state);
     const char *const argv[] = {
         binary,  "socket", "--tpm2",      "--tpmstate", tpm_state, "--ctrl", "type=unixio,clientfd=3",
         "--log", tpm_log,  "--terminate", "--daemon",   NULL,
     };
-    VpError *error = vp_helper_run(argv, fd, SWTPM_TIMEOUT_MS, "SWTPM");
+    VpError *error = vp_helper_run(argv, fd, &confinement->confine, SWTPM_TIMEOUT_MS, "SWTPM");
 
-    return error ? vp_error_prefix(error, "see %s", log) : NULL;
+    return error ? vp_error_prefix(error, "see %s/tpm/swtpm.log", dir) : NULL;
 }
 
-VpError *vp_swtpm_start(const char *dir, int *ret_fd)
+VpError *vp_swtpm_start(const char *dir, const VpContainment *containment, int *ret_fd)
 {
     g_autofree char *binary = g_find_program_in_path("swtpm");
-    g_autofree char *state = g_build_filename(dir, "tpm", NULL);
-    g_autofree char *log = g_build_filename(dir, "swtpm.log", NULL);
     int sockets[2];
 
     if (!binary)
@@ -39,11 +39,12 @@ VpError *vp_swtpm_start(const char *dir, int *ret_fd)
                                                "domain.spec.tpm: there is no swtpm in the daemon's PATH; install it: "
                                                "apt-get install swtpm"),
                                   "domain.spec.tpm", "swtpm is not installed");
-    if (mkdir(state, 0700) < 0 && errno != EEXIST)
-        return vp_error_errno(errno, "STATE_DIR", "cannot make the folder %s", state);
+    VpError *error = vp_containment_make_folder(containment, "tpm", /* for_helper= */ TRUE);
+    if (error)
+        return error;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) < 0)
         return vp_error_errno(errno, "SWTPM", "cannot make sockets for swtpm");
-    VpError *error = run_swtpm(binary, state, log, sockets[1]);
+    error = run_swtpm(binary, dir, containment, sockets[1]);
     close(sockets[1]);
     if (error) {
         close(sockets[0]);

@@ -33,7 +33,7 @@ static VpError *run_tc(const char *const *words)
     for (; *words; words++)
         g_ptr_array_add(argv, (char *)*words);
     g_ptr_array_add(argv, NULL);
-    return vp_helper_run((const char *const *)argv->pdata, -1, TC_TIMEOUT_MS, "BANDWIDTH");
+    return vp_helper_run((const char *const *)argv->pdata, -1, NULL, TC_TIMEOUT_MS, "BANDWIDTH");
 }
 
 static char *rate_of(const PbBandwidth *bandwidth)
@@ -181,7 +181,12 @@ static VpError *open_vhost(const PbInterface *interface, VpNicFds *fds)
 static VpError *run_passt(const VpNicMaking *making, const char *binary, size_t index, int fd)
 {
     g_autofree char *log = g_strdup_printf("passt%zu.log", index);
-    const char *const argv[] = {binary, "--quiet", "--foreground", "--stderr", "--fd", "3", NULL};
+    const VpContainment *containment = making->containment;
+    g_autofree char *user = g_strdup_printf("%u:%u", containment->uid, containment->gid);
+    /* It has to be root where it makes its namespaces, and is this user from then on; without, it were "nobody", as those of all domains. */
+    const char *const argv[] =
+        {binary, "--quiet", "--foreground", "--stderr", "--fd", "3", containment->change_user ? "--runas" : NULL,
+         user,   NULL};
     VpProcess process;
     int log_fd = -1;
     VpError *error = vp_folder_open_log_at(making->dir, log, &log_fd);

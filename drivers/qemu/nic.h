@@ -2,6 +2,7 @@
 #pragma once
 
 #include "command_line.h"
+#include "contain.h"
 #include "process.h"
 
 typedef struct VpNicMaking {
@@ -9,6 +10,7 @@ typedef struct VpNicMaking {
     const char *uid;           /* the domain's */
     const char *dir;           /* the domain's folder, for a log */
     GArray *helpers;           /* of VpProcess: what was started is added */
+    const VpContainment *containment;
 } VpNicMaking;
 
 /* Opens what interface number `index` of a spec needs; what is open is in `ret_fds` on an error too, and is the caller's to close. Errors name the field. */

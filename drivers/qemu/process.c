@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,13 +48,26 @@ typedef struct Child {
     int fail_fd;
 } Child;
 
-static G_GNUC_NORETURN void child_fail(int fail_fd)
-{
-    const int errnum = errno;
+/* What a child that fails says: why, and at which step of its confinement. */
+typedef struct Failure {
+    int errnum;
+    char step[92]; /* empty: at its exec, or before all that */
+} Failure;
 
-    if (write(fail_fd, &errnum, sizeof(errnum)) < 0)
+static G_GNUC_NORETURN void child_fail_at(int fail_fd, const char *step)
+{
+    Failure failure = {.errnum = errno};
+
+    if (step)
+        memcpy(failure.step, step, strnlen(step, sizeof(failure.step) - 1));
+    if (write(fail_fd, &failure, sizeof(failure)) < 0)
         _exit(126);
     _exit(127);
+}
+
+static G_GNUC_NORETURN void child_fail(int fail_fd)
+{
+    child_fail_at(fail_fd, NULL);
 }
 
 /* Moves what the program is to have to 0, 1, 2 and on, and closes all else: also the ends of pipes that other threads' children wait on. */
@@ -96,8 +110,31 @@ static void child_signals(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* While the parent writes down who it is. */
+static void child_separate(const Child *child)
+{
+    const char *step = child->spec->confine ? vp_confine_separate(child->spec->confine) : NULL;
+
+    if (step)
+        child_fail_at(child->fail_fd, step);
+}
+
+static void child_drop(const Child *child)
+{
+    if (child->spec->confine) {
+        const char *step = vp_confine_drop(child->spec->confine);
+
+        if (step)
+            child_fail_at(child->fail_fd, step);
+    } else if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+        child_fail_at(child->fail_fd, "no_new_privs");
+    }
+}
+
 static G_GNUC_NORETURN void child_run(Child *child, int null_fd)
 {
+    static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    char *const environment[] = {path, NULL};
     char go;
 
     child_descriptors(child, null_fd);
@@ -105,10 +142,12 @@ static G_GNUC_NORETURN void child_run(Child *child, int null_fd)
     setsid();
     if (chdir("/") < 0)
         child_fail(child->fail_fd);
+    child_separate(child);
     /* The end of the pipe without a byte: the daemon died or gave up. */
     if (read(child->go_fd, &go, 1) != 1)
         _exit(127);
-    execv(child->spec->argv[0], (char *const *)child->spec->argv);
+    child_drop(child);
+    execve(child->spec->argv[0], (char *const *)child->spec->argv, environment);
     child_fail(child->fail_fd);
 }
 
@@ -137,7 +176,7 @@ static VpError *wait_exec(const VpProcessSpec *spec, int fail_fd)
 {
     struct pollfd poll_fd = {.fd = fail_fd, .events = POLLIN};
     const gint64 deadline_us = vp_now_us() + EXEC_TIMEOUT_MS * 1000;
-    int errnum = 0;
+    Failure failure = {0};
 
     for (;;) {
         const gint64 left_ms = (deadline_us - vp_now_us()) / 1000;
@@ -150,21 +189,31 @@ static VpError *wait_exec(const VpProcessSpec *spec, int fail_fd)
         return vp_error_new(VP_DEADLINE_EXCEEDED, "EXEC_FAILED", "cannot execute %s: the file system does not answer",
                             spec->argv[0]);
     }
-    if (read(fail_fd, &errnum, sizeof(errnum)) != sizeof(errnum))
+    if (read(fail_fd, &failure, sizeof(failure)) != sizeof(failure))
         return NULL;
-    return vp_error_errno(errnum, "EXEC_FAILED", "cannot execute %s", spec->argv[0]);
+    if (!failure.step[0])
+        return vp_error_errno(failure.errnum, "EXEC_FAILED", "cannot execute %s", spec->argv[0]);
+    failure.step[sizeof(failure.step) - 1] = '\0';
+    return vp_error_new(VP_FAILED_PRECONDITION, "CONTAINMENT", "%s cannot be contained: %s: %s", spec->argv[0],
+                        failure.step, g_strerror(failure.errnum));
 }
 
 /* With the child waiting for its go. */
 static VpError *release_child(const VpProcessSpec *spec, VpProcess *process, int go_fd, int fail_fd)
 {
-    if (!read_start_ticks(process->pid, &process->start_ticks))
-        return vp_error_new(VP_INTERNAL, "SPAWN_FAILED", "cannot start %s: the new process ended at once",
-                            spec->argv[0]);
-    VpError *error = spec->record ? spec->record(spec->data, process->pid, process->start_ticks) : NULL;
+    VpError *error = NULL;
+
+    if (!read_start_ticks(process->pid, &process->start_ticks)) {
+        error = wait_exec(spec, fail_fd);
+        return error ? error
+                     : vp_error_new(VP_INTERNAL, "SPAWN_FAILED", "cannot start %s: the new process ended at once",
+                                    spec->argv[0]);
+    }
+    error = spec->record ? spec->record(spec->data, process->pid, process->start_ticks) : NULL;
     if (error)
         return error;
-    if (write(go_fd, "g", 1) != 1)
+    /* SIGPIPE is ignored: a child that has failed already tells why below. */
+    if (write(go_fd, "g", 1) != 1 && errno != EPIPE)
         return vp_error_errno(errno, "SPAWN_FAILED", "cannot start %s", spec->argv[0]);
     return wait_exec(spec, fail_fd);
 }

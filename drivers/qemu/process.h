@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "confine.h"
 
 typedef struct VpProcess {
     pid_t pid;
@@ -23,12 +24,14 @@ typedef struct VpProcessSpec {
      * returned leaves no process behind, one that dies later leaves one that was written down. NULL: nobody has to know. */
     VpError *(*record)(void *data, pid_t pid, guint64 start_ticks);
     void *data;
+    const VpConfine *confine; /* NULL: the daemon's rights, but for new ones */
 } VpProcessSpec;
 
 #define VP_PROCESS_FIRST_FD 3
 
-/* Returns once the program runs (exec was done). Blocks for a moment. NOT_FOUND or PERMISSION_DENIED, reason EXEC_FAILED, if it could not be
- * executed. */
+/* Returns once the program runs (exec was done). Its environment has a PATH and nothing else, and it gains no rights by what it executes. Blocks for a
+ * moment. NOT_FOUND or PERMISSION_DENIED, reason EXEC_FAILED, if it could not be executed; FAILED_PRECONDITION, reason CONTAINMENT, if it could not be
+ * confined. */
 VpError *vp_process_spawn(const VpProcessSpec *spec, VpProcess *ret_process);
 
 /* Takes up a process of an earlier daemon. NOT_FOUND, reason PROCESS_GONE, if that process has ended, whoever has its pid now. */

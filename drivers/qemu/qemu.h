@@ -11,6 +11,8 @@
  *     spec*.c         defaults and checks of a spec; layout.c: where its devices sit
  *     command_line.c  the arguments, a pure function; arg_*.c: those of a kind of device; before_run.c: what is told over QMP instead
  *     equipment.c     what a process is given besides its disks; helpers.c: tap devices, swtpm
+ *     contain.h       how a process is kept apart; confine.c: what the child gives up before its exec
+ *     remote.c        layers of images that a server has
  *     firmware.c      the UEFI that is installed here
  *     capabilities.c  what this host's QEMU and KVM can do; known.c: what QEMU tells of itself
  */

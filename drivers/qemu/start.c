@@ -11,11 +11,13 @@
 #include "base/pb.h"
 #include "cgroup.h"
 #include "command_line.h"
+#include "contain.h"
 #include "domain.h"
 #include "equipment.h"
 #include "helper_process.h"
 #include "pinning.h"
 #include "proof.h"
+#include "remote.h"
 #include "restore.h"
 #include "save_folder.h"
 
@@ -38,9 +40,12 @@ struct VpQemuStart {
     VpQemuFound found;
     PbDomainSpec *spec;     /* complete */
     VpQemuDomain *restored; /* a reference, if it is a restore; of it the thread has `restore` */
+    VpContainment *containment;
+    PbContainment *contained; /* as the kernel tells it */
     VpEquipment equipment;
     VpProof proof;
-    GArray *fds; /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
+    GArray *server_fds; /* of int; connections of QEMU's to servers on this host */
+    GArray *fds;        /* in the order of their numbers in the child, from VP_PROCESS_FIRST_FD on; owned elsewhere */
     int listen_fd;
     int log_fd;
     char **argv;
@@ -73,11 +78,19 @@ static VpQemuStart *start_new(VpQemuDomain *domain, VpTask *task)
     vp_equipment_init(&start->equipment);
     vp_proof_init(&start->proof, start->driver->host->images, &start->abort);
     start->fds = g_array_new(FALSE, FALSE, sizeof(int));
+    start->server_fds = g_array_new(FALSE, FALSE, sizeof(int));
     start->listen_fd = -1;
     start->log_fd = -1;
     start->process.pidfd = -1;
     vp_qemu_driver_live(start->driver, 1);
     return start;
+}
+
+static void close_servers(VpQemuStart *start)
+{
+    for (guint i = 0; i < start->server_fds->len; i++)
+        close(g_array_index(start->server_fds, int, i));
+    g_array_set_size(start->server_fds, 0);
 }
 
 static VpQemuStart *start_ref(VpQemuStart *start)
@@ -97,6 +110,10 @@ static void start_unref(VpQemuStart *start)
     vp_pb_free(start->spec);
     if (start->restored)
         vp_qemu_domain_unref(start->restored);
+    vp_containment_free(start->containment);
+    vp_pb_free(start->contained);
+    close_servers(start);
+    g_array_unref(start->server_fds);
     g_array_unref(start->fds);
     g_strfreev(start->argv);
     vp_qemu_found_clear(&start->found);
@@ -168,6 +185,7 @@ static VpError *make_command_line(VpQemuStart *start)
         .disks = disks,
         .incoming = start->restored != NULL,
     };
+    guint next_server = 0;
 
     vp_equipment_give(&start->equipment, start->fds, &line);
     for (guint i = 0; i < start->proof.chains->len; i++) {
@@ -176,6 +194,7 @@ static VpError *make_command_line(VpQemuStart *start)
             continue;
         VpLayerFds *layers = vp_proof_layers(chain, give_fd, start);
 
+        vp_remote_give(chain, layers, start->server_fds, &next_server, give_fd, start);
         g_ptr_array_add(owned, layers);
         disks[i] = (VpDiskFds){.layers = layers, .n_layers = chain->files->len};
     }
@@ -228,6 +247,8 @@ static VpError *make_process(VpQemuStart *start)
 
     if (error)
         return error;
+    g_autoptr(VpConfinement) confinement =
+        vp_containment_qemu(start->containment, start->found.binary, start->spec, start->found.accelerator);
     const VpProcessSpec spec = {
         .argv = (const char *const *)start->argv,
         .fds = (const int *)start->fds->data,
@@ -235,21 +256,28 @@ static VpError *make_process(VpQemuStart *start)
         .output_fd = start->log_fd,
         .record = record_process,
         .data = start,
+        .confine = &confinement->confine,
     };
     error = vp_process_spawn(&spec, &start->process);
     start->has_process = !error;
+    if (!error)
+        start->contained = vp_contain_look(start->process.pid, start->containment->missing);
     return error;
 }
 
 static VpError *make_in_folder(VpQemuStart *start)
 {
-    VpError *error = vp_folder_open_log(start->dir, &start->log_fd);
+    VpError *error =
+        vp_contain_domain(start->driver->contain, model_of(start)->uid, start->dir, start->found.accelerator,
+                          vp_remote_needs_network(start->spec, start->proof.chains), &start->containment);
 
+    if (!error)
+        error = vp_folder_open_log(start->dir, &start->log_fd);
     if (!error)
         error = vp_folder_listen(start->dir, &start->listen_fd);
     if (!error)
         error = vp_equipment_make(&start->equipment, start->spec, start->found.accelerator, model_of(start)->uid,
-                                  start->dir);
+                                  start->dir, start->containment);
     if (!error)
         error = make_cgroup(start);
     if (!error)
@@ -283,6 +311,8 @@ static void start_end(VpQemuStart *start, VpError *error)
         domain->has_process = TRUE;
         domain->accelerator = start->found.accelerator;
         start->process.pidfd = -1;
+        vp_pb_free(domain->contained);
+        domain->contained = g_steal_pointer(&start->contained);
         g_array_append_vals(domain->helpers, start->equipment.helpers->data, start->equipment.helpers->len);
         g_array_set_size(start->equipment.helpers, 0);
         g_ptr_array_extend_and_steal(domain->disks, g_steal_pointer(&start->proof.disks));
@@ -318,6 +348,7 @@ static void make(void *data)
     /* QEMU has its own descriptors now. Ours must go: the image locks hang on them, and the end of its socket is seen by them. */
     close_fd(&start->listen_fd);
     close_fd(&start->log_fd);
+    close_servers(start);
     g_ptr_array_set_size(start->proof.chains, 0);
     vp_equipment_close(&start->equipment);
     if (!start->has_process)
@@ -376,6 +407,8 @@ static void prove(void *data)
         start->error = prove_disks(start);
     if (!start->error && start->restored)
         start->error = vp_qemu_restore_check(start->restored->restore, start->spec, &start->proof);
+    if (!start->error)
+        start->error = vp_remote_connect(start->proof.chains, start->server_fds);
     if (!start->error)
         start->error =
             vp_equipment_open(&start->equipment, start->spec, start->found.architecture, start->driver->host);

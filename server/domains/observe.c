@@ -19,6 +19,7 @@ typedef struct Seen {
     PbGuestAgentStatus *agent;
     PbPendingShutdown *shutdown;
     PbSavedState *saved;
+    PbContainment *containment;
     gint64 wall_us;
 } Seen;
 
@@ -57,6 +58,8 @@ static Seen *seen_new(const VpObservation *observation)
     seen->shutdown = vp_pb_dup(observation->shutdown);
     if (observation->saved)
         seen->saved = vp_pb_dup(observation->saved);
+    if (observation->containment)
+        seen->containment = vp_pb_dup(observation->containment);
     seen->wall_us = vp_wall_us();
     return seen;
 }
@@ -73,6 +76,7 @@ static void seen_free(void *data)
     vp_pb_free(seen->agent);
     vp_pb_free(seen->shutdown);
     vp_pb_free(seen->saved);
+    vp_pb_free(seen->containment);
     g_free(seen->reason);
     g_free(seen->detail);
     g_free(seen);
@@ -117,6 +121,12 @@ static void set_saved(PbDomainStatus *status, const PbSavedState *saved)
     status->saved = saved ? vp_pb_dup(saved) : NULL;
 }
 
+static void set_containment(PbDomainStatus *status, const PbContainment *containment)
+{
+    vp_pb_free(status->containment);
+    status->containment = containment ? vp_pb_dup(containment) : NULL;
+}
+
 static void apply_state(PbDomain *draft, const Seen *seen)
 {
     const VpObservation *observation = &seen->observation;
@@ -142,6 +152,8 @@ static void apply_state(PbDomain *draft, const Seen *seen)
     status->shutdown = vp_pb_dup(seen->shutdown);
     if (seen->saved || ends_saved(observation->state))
         set_saved(status, seen->saved);
+    if (observation->pid == 0 || seen->containment)
+        set_containment(status, seen->containment);
 }
 
 /* The devices that there are now. */

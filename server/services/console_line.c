@@ -500,12 +500,15 @@ static VpError *connect_to(const char *path, int *ret_fd)
     const int dir_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
         return vp_error_errno(errno, "CONSOLE_SOCKET", "cannot open the folder %s", folder);
-    const int length = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir_fd, name);
-    const int fd =
-        length < (int)sizeof(address.sun_path) ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+    /* The hypervisor may write to some of these folders: a link that leads to another's socket is not followed. */
+    const int file_fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", file_fd);
+    const int fd = file_fd < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     const int r = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&address, sizeof(address));
     const int errnum = errno;
     close(dir_fd);
+    if (file_fd >= 0)
+        close(file_fd);
     if (r == 0) {
         *ret_fd = fd;
         return NULL;

@@ -114,6 +114,8 @@ def test_devices(daemon, client):
         interfaces=[pb.Interface(), pb.Interface(model=pb.INTERFACE_MODEL_E1000, mac="52:54:00:aa:bb:cc"), pb.Interface(type=pb.INTERFACE_TYPE_NONE)])
     with guest.shell(client, "vm", kernel="full", memory_mib=256, **fields) as shell:
         domain = get(client, "vm")
+        user = domain.status.containment.uid
+        assert swtpm_runs(user)
         assert sorted(endpoint.device for endpoint in domain.status.endpoints) == ["serial0", "serial1", "spice", "vnc"]
         # The machine.
         assert shell.run("nproc") == "2"
@@ -162,11 +164,12 @@ def test_devices(daemon, client):
         assert events.until("DOMAIN_WATCHDOG", "vm").reason == "PAUSE"
     act(client, "PowerOff", "vm")
     pid = domain.status.pid
-    wait_until(lambda: not swtpm_runs(daemon.folder), f"the end of swtpm (of {pid})")
+    wait_until(lambda: not swtpm_runs(user), f"the end of swtpm (of {pid})")
 
 
-def swtpm_runs(folder):
-    return subprocess.run(["pgrep", "-f", f"^[^ ]*swtpm .*{folder}/"], check=False, stdout=subprocess.DEVNULL).returncode == 0
+def swtpm_runs(user):
+    """As the user of the domain that it serves."""
+    return subprocess.run(["pgrep", "-u", str(user), "-x", "swtpm"], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_uefi_with_secure_boot(daemon, client):

@@ -1,7 +1,6 @@
 """QEMU in trouble, and a daemon that dies beside it: a clear error or a clean recovery, each time."""
 import os
 import signal
-import stat
 import time
 
 import pytest
@@ -20,7 +19,7 @@ def fake_qemu(daemon, script):
     path = daemon.path("fake-qemu")
     with open(path, "w", encoding="utf-8") as file:
         file.write("#!/bin/sh\n" + script)
-    os.chmod(path, stat.S_IRWXU)
+    os.chmod(path, 0o755)
     return path
 
 

@@ -174,7 +174,7 @@ static void test_formats_that_are_refused(void **state)
     assert_null(argv);
 }
 
-/* A remote base is told by its parts, and has no descriptor. */
+/* A remote base is told by its parts, or is a connection. */
 static void test_remote_base(void **state)
 {
     VpNbd by_host = {.host = (char *)"::1", .port = (char *)"10809", .name = (char *)"a,b"};
@@ -184,12 +184,16 @@ static void test_remote_base(void **state)
          {.format = PB_IMAGE_FORMAT_RAW, .fd = -1, .data_fd = -1, .nbd = &by_host}},
         {{.format = PB_IMAGE_FORMAT_QCOW2, .fd = 4, .data_fd = -1},
          {.format = PB_IMAGE_FORMAT_RAW, .fd = -1, .data_fd = -1, .nbd = &by_socket}},
+        {{.format = PB_IMAGE_FORMAT_QCOW2, .fd = 4, .data_fd = -1},
+         {.format = PB_IMAGE_FORMAT_RAW, .fd = 5, .data_fd = -1, .nbd = &by_socket}},
     };
     static const char *const nodes[] = {
         "{\"driver\":\"nbd\",\"node-name\":\"pci1-1-file\",\"server\":{\"type\":\"inet\",\"host\":\"::1\",\"port\":"
         "\"10809\"},"
         "\"export\":\"a,b\",\"read-only\":true}",
         "{\"driver\":\"nbd\",\"node-name\":\"pci1-1-file\",\"server\":{\"type\":\"unix\",\"path\":\"/run/s\"},"
+        "\"export\":\"\",\"read-only\":true}",
+        "{\"driver\":\"nbd\",\"node-name\":\"pci1-1-file\",\"server\":{\"type\":\"fd\",\"str\":\"5\"},"
         "\"export\":\"\",\"read-only\":true}",
     };
 

@@ -1008,6 +1008,8 @@ static void test_daemon_killed_while_starting(void **state)
             execl("/proc/self/exe", "qemu_test", "--daemon", bench->state_dir, image, NULL);
             _exit(127);
         }
+        for (guint wait = 0; i >= 20 && !any_process_names(domain->uid) && wait < 30000; wait++)
+            g_usleep(1000);
         g_usleep(i < 20 ? i * 8000 : 500000);
         kill(daemon, SIGKILL);
         waitpid(daemon, NULL, 0);

@@ -52,7 +52,7 @@ static char *arguments_of(PbDomain *domain)
         .kernel_fd = 50,
         .initrd_fd = 51,
         .firmware = {60, 61, TRUE},
-        .dir_fd = 70,
+        .screen_path = "/screen",
         .tpm_fd = 80,
         .folder_fds = folders,
         .vsock_fd = 38,
@@ -184,7 +184,7 @@ static void test_machine(void **state)
         " -smp cpus=2,maxcpus=8,sockets=2,cores=2,threads=2 ", " -rtc base=localtime ",
         " -global driver=cfi.pflash01,property=secure,value=on ", " -add-fd fd=60,set=1,opaque=firmware-file ",
         "{\"driver\":\"raw\",\"node-name\":\"variables\",\"file\":\"variables-file\",\"read-only\":false}",
-        " -kernel /proc/self/fd/50 -initrd /proc/self/fd/51 -append quiet ", " -no-hpet ");
+        " -kernel /dev/fd/50 -initrd /dev/fd/51 -append quiet ", " -no-hpet ");
     g_autofree char *arguments = arguments_of(domain);
     assert_null(strstr(arguments, "virtio-balloon"));
 }
@@ -238,8 +238,7 @@ static void test_devices(void **state)
            "{\"driver\":\"virtserialport\",\"id\":\"agent\",\"bus\":\"vserial.0\",\"chardev\":\"agent\",\"name\":\"org."
            "qemu.guest_agent."
            "0\"}",
-           " -vnc unix:/proc/self/fd/70/vnc.sock ",
-           " -spice unix=on,addr=/proc/self/fd/70/spice.sock,disable-ticketing=on ",
+           " -vnc unix:/screen/vnc.sock ", " -spice unix=on,addr=/screen/spice.sock,disable-ticketing=on ",
            "{\"driver\":\"VGA\",\"id\":\"video0\",\"bus\":\"pcie.0\",\"addr\":\"2.0\"}",
            "{\"driver\":\"usb-tablet\",\"id\":\"usb0\",\"bus\":\"usb.0\",\"port\":\"1\"}",
            " -chardev socket,id=tpm,fd=80 -tpmdev emulator,id=tpm0,chardev=tpm ",
