@@ -267,6 +267,36 @@ def test_how_exposed_the_unit_is(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+# ---- AppArmor ----
+
+def test_the_profile_is_well_formed():
+    """By AppArmor's own compiler, without the kernel's part: the name is that which the daemon asks for, and nothing in it gives a capability or an exec."""
+    if not shutil.which("apparmor_parser"):
+        pytest.skip("no apparmor_parser here")
+    profile = os.path.join(TOP, "packaging/apparmor/virtplane-qemu")
+    for arguments in ([], ["--names"]):
+        done = subprocess.run(["apparmor_parser", "--skip-kernel-load", "--skip-cache", *arguments, profile], check=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True)
+    with open(os.path.join(TOP, "drivers/qemu/contain.c"), encoding="utf-8") as file:
+        assert f'#define PROFILE "{done.stdout.strip()}"' in file.read()
+    with open(profile, encoding="utf-8") as file:
+        rules = [line.split("#")[0].strip() for line in file if line.strip() and not line.lstrip().startswith("#")]
+    assert not [rule for rule in rules if re.match(r"(capability|mount|pivot_root|change_profile)\b", rule) or re.search(r" \w*x\w*,$", rule)]
+
+
+@needs_root
+def test_a_host_without_apparmor_is_told(daemon, client):
+    enabled = "/sys/module/apparmor/parameters/enabled"
+    if os.path.exists(enabled):
+        pytest.skip("this host has AppArmor")
+    create(client, "vm", driver="qemu")
+    missing = list(act(client, "Start", "vm", timeout_seconds=60).domain.status.containment.missing)
+    assert missing == ["an AppArmor profile: this host has no AppArmor"]
+    [driver] = [driver for driver in client.host.GetCapabilities(pb.GetCapabilitiesRequest()).drivers if driver.name == "qemu"]
+    assert list(driver.containment_missing) == missing
+    act(client, "PowerOff", "vm")
+
+
 # ---- what the settings say ----
 
 def test_settings_of_containment(make_daemon):
