@@ -69,9 +69,31 @@ const VpCommand vp_commands[] = {
      "  vpctl domain autostart web on --order 10\n  vpctl domain autostart web off\n", vp_domain_autostart},
     {"domain", "update", "NAME", 1, 1, "Change a domain",
      "  vpctl domain update web --vcpus 4 --memory 2G\n"
+     "  vpctl domain update web --memory 1G --scope live --timeout 30s\n"
      "  vpctl domain update web --disk web.qcow2,format=qcow2 --disk more.qcow2,format=qcow2\n"
      "  vpctl domain update web --label tier=front --remove-label old\n",
      vp_domain_update},
+    {"domain", "attach-disk", "NAME DISK", 2, 2, "Add a disk to a domain, while it runs too",
+     "  vpctl domain attach-disk web data.qcow2,format=qcow2\n"
+     "  vpctl domain attach-disk web data.qcow2,format=qcow2,target=vdx,bus=scsi --scope live\n",
+     vp_domain_attach},
+    {"domain", "attach-interface", "NAME INTERFACE", 2, 2, "Add a network interface to a domain, while it runs too",
+     "  vpctl domain attach-interface web user\n  vpctl domain attach-interface web bridge,bridge=br0,queues=2\n",
+     vp_domain_attach},
+    {"domain", "detach", "NAME DEVICE", 2, 2, "Take a disk (by target) or an interface (by MAC address) away",
+     "  vpctl domain detach web vdb --timeout 30s\n  vpctl domain detach web 52:54:00:12:34:56 --scope live\n",
+     vp_domain_detach},
+    {"domain", "change-media", "NAME TARGET MEDIUM", 3, 3, "Put another medium into a cd-rom drive",
+     "  vpctl domain change-media web sr0 tools.iso,format=raw\n"
+     "  vpctl domain change-media web sr0 tools.iso,format=raw --force --scope live\n",
+     vp_domain_medium},
+    {"domain", "eject", "NAME TARGET", 2, 2, "Take the medium out of a cd-rom drive",
+     "  vpctl domain eject web sr0\n  vpctl domain eject web sr0 --force\n", vp_domain_medium},
+    {"domain", "throttle", "NAME TARGET LIMIT...", 3, ANY, "Limit the speed of a disk, or no longer",
+     "  vpctl domain throttle web vda bytes=50M requests=2000\n"
+     "  vpctl domain throttle web vda write-bytes=10M group=slow --scope live\n"
+     "  vpctl domain throttle web vda none\n",
+     vp_domain_throttle},
     {"domain", "delete", NAMES, 1, ANY, "Delete domains that are shut off; their images stay",
      "  vpctl domain delete web\n  vpctl domain delete web --discard-saved\n", vp_domain_delete},
 

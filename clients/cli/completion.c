@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "base/pb.h"
+#include "clients/cli/device_option.h"
 #include "clients/cli/event_line.h"
 #include "clients/cli/explain.h"
+#include "clients/cli/message.h"
 #include "clients/cli/text.h"
 #include "virtplane/v1/admin_service.pb-c.h"
 #include "virtplane/v1/auth_service.pb-c.h"
@@ -30,7 +32,9 @@ typedef struct Place {
     VpCli *cli;
     const char *group;
     const VpCommand *command;
-    char **options; /* of vp_completion_add_options(), of the command or the global ones */
+    const char *first; /* of the command's arguments; NULL: it comes yet */
+    guint n_arguments; /* before the word */
+    char **options;    /* of vp_completion_add_options(), of the command or the global ones */
     const char *word;
     const char *prefix; /* of the word, which the candidates go on: "--output=" */
     char *prefix_text;
@@ -203,6 +207,8 @@ static void offer_value(const Place *place, const char *option, const char *argu
         offer_enum(place, "", &pb_panic_model__descriptor);
     else if (g_str_equal(argument, "MODE"))
         offer_enum(place, "", &pb_shutdown_mode__descriptor);
+    else if (g_str_equal(argument, "SCOPE"))
+        offer_enum(place, "", &pb_change_scope__descriptor);
     else if (g_str_equal(argument, "FIRMWARE"))
         offer_words(place, (const char *const[]){"bios", "uefi", "uefi-secure", NULL});
     else if (g_str_equal(option, "filter"))
@@ -215,12 +221,48 @@ static void offer_value(const Place *place, const char *option, const char *argu
         puts(g_str_has_prefix(place->word, "unix:") ? ":files" : "unix:");
 }
 
+/* Disks by their targets and interfaces by their MAC addresses, of the domain that was named before. */
+static void offer_devices(const Place *place, gboolean interfaces)
+{
+    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
+    VpError *error = NULL;
+
+    vp_message_set_who(request, place->first);
+    vp_pb_auto PbGetDomainResponse *answer =
+        vp_cli_call(place->cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_error_free(error);
+    const PbDomain *domain = answer ? answer->domain : NULL;
+    const PbDomainSpec *spec = !domain                                       ? NULL
+                               : domain->status && domain->status->live_spec ? domain->status->live_spec
+                                                                             : domain->spec;
+    for (size_t i = 0; spec && i < spec->n_disks; i++)
+        offer(place, spec->disks[i]->target, spec->disks[i]->path);
+    for (size_t i = 0; spec && interfaces && i < spec->n_interfaces; i++)
+        offer(place, spec->interfaces[i]->mac, "");
+}
+
+/* The word for the argument that comes next, in the command's usage; the last one may stand for several. */
+static const char *word_for(const Place *place)
+{
+    const char *at = place->command->arguments;
+
+    for (guint i = 0; i < place->n_arguments && strchr(at, ' '); i++)
+        at = strchr(at, ' ') + 1;
+    return at;
+}
+
 /* What a command takes, by the word for it in its usage. */
 static void offer_argument(const Place *place)
 {
-    const char *arguments = place->command->arguments;
+    const char *arguments = word_for(place);
 
-    if (g_str_has_prefix(arguments, "NAME") || g_str_has_prefix(arguments, "[PATTERN")) {
+    if (g_str_has_prefix(arguments, "DEVICE") || g_str_has_prefix(arguments, "TARGET")) {
+        offer_devices(place, arguments[0] == 'D');
+    } else if (g_str_has_prefix(arguments, "INTERFACE")) {
+        offer_enum(place, "", &pb_interface_type__descriptor);
+    } else if (g_str_has_prefix(arguments, "LIMIT")) {
+        offer_words(place, vp_throttle_words);
+    } else if (g_str_has_prefix(arguments, "NAME") || g_str_has_prefix(arguments, "[PATTERN")) {
         if (g_strcmp0(place->group, "domain") == 0 || g_strcmp0(place->group, "guest") == 0)
             offer_domains(place, "");
         if (g_str_has_suffix(arguments, "on|off"))
@@ -233,7 +275,8 @@ static void offer_argument(const Place *place)
         offer_findings(place);
     } else if (g_str_equal(arguments, "SHELL")) {
         offer_words(place, (const char *const[]){"bash", "zsh", NULL});
-    } else if (g_str_has_prefix(arguments, "PATH") || g_str_has_prefix(arguments, "FILE")) {
+    } else if (g_str_has_prefix(arguments, "PATH") || g_str_has_prefix(arguments, "FILE") ||
+               g_str_has_prefix(arguments, "DISK") || g_str_has_prefix(arguments, "MEDIUM")) {
         puts(":files");
     } else if (g_str_has_prefix(arguments, "FOLDER")) {
         puts(":folders");
@@ -290,6 +333,8 @@ static char **find_option(const Place *place, const char *word)
 /* A word that is no option: the group, the command, or one of its arguments. FALSE: there is no such command. */
 static gboolean take_word(Place *place, const char *word)
 {
+    if (place->command && place->n_arguments++ == 0)
+        place->first = word;
     if (place->command || (!place->group && g_str_equal(word, "help")))
         return TRUE;
     if (!place->group && vp_cli_is_group(word)) {

@@ -168,6 +168,37 @@ PbInterface *vp_interface_parse(const char *text, VpError **error)
     return g_steal_pointer(&interface);
 }
 
+const char *const vp_throttle_words[] = {"bytes=",    "read-bytes=",    "write-bytes=",
+                                         "requests=", "read-requests=", "write-requests=",
+                                         "group=",    "none",           NULL};
+
+VpError *vp_throttle_parse(PbDisk *disk, const char *text)
+{
+    if (g_str_equal(text, "none")) {
+        g_clear_pointer(&disk->throttle, vp_pb_free);
+        return NULL;
+    }
+    if (!disk->throttle)
+        disk->throttle = vp_pb_new(&pb_throttle__descriptor);
+    PbThrottle *throttle = disk->throttle;
+    guint64 *const fields[] = {&throttle->total_bytes_per_second,   &throttle->read_bytes_per_second,
+                               &throttle->write_bytes_per_second,   &throttle->total_requests_per_second,
+                               &throttle->read_requests_per_second, &throttle->write_requests_per_second};
+
+    if (g_str_has_prefix(text, "group=")) {
+        vp_pb_set(&throttle->group, strchr(text, '=') + 1);
+        return NULL;
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(fields); i++) {
+        if (g_str_has_prefix(text, vp_throttle_words[i]) && vp_text_parse_size(strchr(text, '=') + 1, fields[i]))
+            return NULL;
+    }
+    return vp_error_new(VP_INVALID_ARGUMENT, "BAD_OPTION",
+                        "a limit is bytes=, read-bytes= or write-bytes=SIZE, requests=, read-requests= or "
+                        "write-requests=N, group=NAME or none, not \"%s\"",
+                        text);
+}
+
 void vp_label_remove(PbDomain *domain, const char *key)
 {
     size_t kept = 0;

@@ -15,6 +15,11 @@ void vp_disk_name_targets(PbDomainSpec *spec);
 /* "TYPE[,bridge=B][,model=M][,mac=A]": an interface, owned by the caller. */
 PbInterface *vp_interface_parse(const char *text, VpError **error);
 
+/* "bytes=10M", "read-requests=500", "group=slow", ...; "none" takes all limits away. Set in the disk's throttle. */
+VpError *vp_throttle_parse(PbDisk *disk, const char *text);
+/* What there is to say, NULL at the end. */
+extern const char *const vp_throttle_words[];
+
 /* "KEY=VALUE", set in the domain's labels. */
 VpError *vp_label_parse(PbDomain *domain, const char *text);
 /* Takes a label away; nothing if it is not there. */

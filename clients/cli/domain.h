@@ -17,6 +17,12 @@ int vp_domain_console(VpCli *cli, const VpCommand *command, int argc, char **arg
 int vp_domain_screen(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_screenshot(VpCli *cli, const VpCommand *command, int argc, char **argv);
 int vp_domain_stats(VpCli *cli, const VpCommand *command, int argc, char **argv);
+/* attach-disk and attach-interface: by the command's name. */
+int vp_domain_attach(VpCli *cli, const VpCommand *command, int argc, char **argv);
+int vp_domain_detach(VpCli *cli, const VpCommand *command, int argc, char **argv);
+/* change-media and eject: by the command's name. */
+int vp_domain_medium(VpCli *cli, const VpCommand *command, int argc, char **argv);
+int vp_domain_throttle(VpCli *cli, const VpCommand *command, int argc, char **argv);
 /* start, shutdown, poweroff, reboot, reset, pause, resume: by the command's name. */
 int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv);
 

@@ -7,6 +7,7 @@
 #include "clients/cli/limit_option.h"
 #include "clients/cli/machine_option.h"
 #include "clients/cli/message.h"
+#include "clients/cli/scope_option.h"
 #include "clients/cli/text.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 
@@ -304,7 +305,7 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
 
 /* Labels and disks are replaced as a whole by an update: the ones that stay, and the revision that they were read at,
  * come from the daemon. */
-static VpError *fetch_lists(VpCli *cli, const char *who, PbDomain *domain)
+static VpError *fetch_lists(VpCli *cli, const char *who, PbChangeScope scope, PbDomain *domain)
 {
     vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
@@ -320,10 +321,12 @@ static VpError *fetch_lists(VpCli *cli, const char *who, PbDomain *domain)
     domain->n_labels = answer->domain->n_labels;
     domain->labels = g_steal_pointer(&answer->domain->labels);
     answer->domain->n_labels = 0;
-    if (answer->domain->spec) {
-        domain->spec->n_disks = answer->domain->spec->n_disks;
-        domain->spec->disks = g_steal_pointer(&answer->domain->spec->disks);
-        answer->domain->spec->n_disks = 0;
+    PbDomainSpec *live = answer->domain->status ? answer->domain->status->live_spec : NULL;
+    PbDomainSpec *spec = scope == PB_CHANGE_SCOPE_LIVE && live ? live : answer->domain->spec;
+    if (spec) {
+        domain->spec->n_disks = spec->n_disks;
+        domain->spec->disks = g_steal_pointer(&spec->disks);
+        spec->n_disks = 0;
     }
     return NULL;
 }
@@ -382,6 +385,7 @@ static void add_path(PbUpdateDomainRequest *request, const char *path)
 int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     g_auto(Wish) wish = {.vcpus = NOT_GIVEN};
+    g_autofree char *scope = NULL;
     const GOptionEntry entries[] = {
         {"vcpus", 0, 0, G_OPTION_ARG_INT, &wish.vcpus, "Virtual CPUs", "N"},
         {"memory", 'm', 0, G_OPTION_ARG_FILENAME, &wish.memory, "Memory, as in 512M or 2GiB", "SIZE"},
@@ -390,6 +394,7 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"label", 'l', 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.labels, "Set a label", "KEY=VALUE"},
         {"remove-label", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &wish.unlabels, "Take a label away", "KEY"},
         {"description", 0, 0, G_OPTION_ARG_FILENAME, &wish.description, "A note", "TEXT"},
+        VP_SCOPE_ENTRY(&scope),
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     int code;
@@ -397,12 +402,15 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
     if (!vp_cli_parse(cli, command, entries, &argc, &argv, &code))
         return code;
     vp_pb_auto PbUpdateDomainRequest *request = vp_pb_new(&pb_update_domain_request__descriptor);
+    VpError *error = vp_scope_parse(scope, &request->scope);
+    if (error)
+        return vp_cli_usage_error(command, error);
     request->domain = vp_pb_new(&pb_domain__descriptor);
     request->domain->spec = vp_pb_new(&pb_domain_spec__descriptor);
     request->update_mask = vp_pb_new(&google__protobuf__field_mask__descriptor);
     vp_message_set_who(request->domain, argv[1]);
 
-    VpError *error = apply_sizes(request->domain->spec, &wish);
+    error = apply_sizes(request->domain->spec, &wish);
     if (error)
         return vp_cli_usage_error(command, error);
     if (wish.vcpus != NOT_GIVEN)
@@ -414,7 +422,7 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
         add_path(request, "spec.description");
     }
     if (wish.labels || wish.unlabels || wish.disks) {
-        error = fetch_lists(cli, argv[1], request->domain);
+        error = fetch_lists(cli, argv[1], request->scope, request->domain);
         if (error)
             return vp_cli_fail(cli, error, "update domain \"%s\"", argv[1]);
         error = apply_labels(request->domain, &wish);
@@ -429,6 +437,7 @@ int vp_domain_update(VpCli *cli, const VpCommand *command, int argc, char **argv
     }
     if (request->update_mask->n_paths == 0)
         return vp_cli_usage(command, "nothing to change was named");
+    request->timeout = vp_scope_job_timeout(cli);
 
     vp_pb_auto PbUpdateDomainResponse *answer =
         vp_cli_call(cli, &pb_domain_service__descriptor, "UpdateDomain", request, &error);

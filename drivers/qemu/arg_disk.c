@@ -5,6 +5,7 @@
 #include "ids.h"
 #include "image_format.h"
 #include "layout.h"
+#include "live_commands.h"
 
 /* ---- nodes ---- */
 
@@ -81,15 +82,10 @@ static void add_window_node(VpArguments *args, const PbDisk *disk, const char *n
     vp_args_json(args, "-blockdev", raw);
 }
 
-static char *secret_name(const PbDisk *disk)
-{
-    return g_strdup_printf("secret-%s", disk->target);
-}
-
 /* Of LUKS, alone or within qcow2. */
 static void set_key(json_t *node, const PbDisk *disk, const VpLayerFds *layer)
 {
-    g_autofree char *secret = secret_name(disk);
+    g_autofree char *secret = vp_id_secret(disk);
 
     if (layer->format == PB_IMAGE_FORMAT_LUKS)
         json_object_set_new(node, "key-secret", json_string(secret));
@@ -100,7 +96,14 @@ static void set_key(json_t *node, const PbDisk *disk, const VpLayerFds *layer)
 /* QEMU reads the value out of a pipe, once: it is in no file, on no command line, and nobody else can read it there afterwards. */
 static void add_secret(VpArguments *args, const PbDisk *disk, int fd)
 {
-    g_autofree char *name = secret_name(disk);
+    g_autofree char *name = vp_id_secret(disk);
+
+    if (args->commands) {
+        g_autofree char *set = vp_args_fd_set(args, fd, name);
+
+        vp_live_secret(args->commands, name, args->fd_sets);
+        return;
+    }
     g_autofree char *path = g_strdup_printf("/dev/fd/%d", fd);
 
     vp_args_json(args, "-object", json_pack("{s:s, s:s, s:s}", "qom-type", "secret", "id", name, "file", path));
@@ -123,7 +126,7 @@ static VpError *add_layer(VpArguments *args, guint disk, gsize depth)
                                       spec->target, depth);
         return vp_error_with(error, "disk", spec->target);
     }
-    g_autofree char *nodes = vp_id_disk_nodes(spec);
+    g_autofree char *nodes = vp_id_disk_nodes(spec, disk_fds->side);
     g_autofree char *node = g_strdup_printf("%s-%" G_GSIZE_FORMAT, nodes, depth);
     g_autofree char *file = g_strdup_printf("%s-file", node);
     g_autofree char *data = g_strdup_printf("%s-data", node);
@@ -273,26 +276,43 @@ static void set_serial(VpArguments *args, json_t *device, const PbDisk *disk)
         json_object_set_new(device, "serial", json_string(made));
 }
 
-VpError *vp_args_disk(VpArguments *args, guint index)
+/* Where none is named they are tried in their order; one that comes later is not tried, as its place may be taken. */
+static guint boot_index_of(const VpArguments *args, guint index)
 {
-    const PbDisk *disk = args->line->spec->disks[index];
-    const gsize n_layers = args->line->disks[index].n_layers;
-    const guint boot_index = any_boot_index(args->line->spec) ? disk->boot_index : index + 1;
-    g_autofree char *id = vp_id_disk(disk);
-    g_autofree char *top = vp_id_disk_top(disk);
+    const PbDomainSpec *spec = args->line->spec;
 
-    if (disk->secret[0])
-        add_secret(args, disk, args->line->secret_fds[index]);
+    return any_boot_index(spec) || args->commands ? spec->disks[index]->boot_index : index + 1;
+}
+
+VpError *vp_args_disk_nodes(VpArguments *args, guint index)
+{
     /* A node is named by the one above it, so the base comes first. */
-    for (gsize depth = n_layers; depth-- > 0;) {
+    for (gsize depth = args->line->disks[index].n_layers; depth-- > 0;) {
         VpError *error = add_layer(args, index, depth);
 
         if (error)
             return error;
     }
+    return NULL;
+}
+
+VpError *vp_args_disk(VpArguments *args, guint index)
+{
+    const PbDisk *disk = args->line->spec->disks[index];
+    const VpDiskFds *fds = &args->line->disks[index];
+    const guint boot_index = boot_index_of(args, index);
+    g_autofree char *id = vp_id_disk(disk);
+    g_autofree char *nodes = vp_id_disk_nodes(disk, fds->side);
+    g_autofree char *top = g_strconcat(nodes, "-0", NULL);
+
+    if (disk->secret[0])
+        add_secret(args, disk, args->line->secret_fds[index]);
+    VpError *error = vp_args_disk_nodes(args, index);
+    if (error)
+        return error;
     json_t *device = disk_device(args, disk);
     json_object_set_new(device, "id", json_string(id));
-    if (n_layers > 0)
+    if (fds->n_layers > 0)
         json_object_set_new(device, "drive", json_string(top));
     if (boot_index)
         json_object_set_new(device, "bootindex", json_integer(boot_index));

@@ -2,45 +2,58 @@
 #include "arguments.h"
 #include "ids.h"
 
-/* "3:4" */
-static char *numbers(const int *fds, guint n)
+/* "3:4", or with names. */
+static json_t *names(VpArguments *args, const char *id, const char *kind, const int *fds, guint n)
 {
-    GString *text = g_string_new(NULL);
+    g_autoptr(GString) text = g_string_new(NULL);
 
-    for (guint i = 0; i < n; i++)
-        g_string_append_printf(text, "%s%d", i ? ":" : "", fds[i]);
-    return g_string_free(text, FALSE);
+    for (guint i = 0; i < n; i++) {
+        g_autofree char *name = g_strdup_printf("%s-%s%u", id, kind, i);
+        g_autofree char *known = vp_args_fd_name(args, fds[i], name);
+
+        g_string_append_printf(text, "%s%s", i ? ":" : "", known);
+    }
+    return json_string(text->str);
 }
 
-static char *tap(const char *id, const VpNicFds *fds)
+static json_t *tap(VpArguments *args, const char *id, const VpNicFds *fds)
 {
     const gboolean many = fds->n_queues > 1;
-    g_autofree char *taps = numbers(fds->tap_fds, fds->n_queues);
-    g_autofree char *vhosts = numbers(fds->vhost_fds, fds->n_queues);
-    GString *text = g_string_new(NULL);
+    json_t *netdev = json_pack("{s:s, s:s, s:o}", "type", "tap", "id", id, many ? "fds" : "fd",
+                               names(args, id, "tap", fds->tap_fds, fds->n_queues));
 
-    g_string_append_printf(text, "tap,id=%s,%s=%s", id, many ? "fds" : "fd", taps);
-    if (fds->vhost_fds[0] >= 0)
-        g_string_append_printf(text, ",vhost=on,%s=%s", many ? "vhostfds" : "vhostfd", vhosts);
-    return g_string_free(text, FALSE);
+    if (fds->vhost_fds[0] >= 0) {
+        json_object_set_new(netdev, "vhost", json_true());
+        json_object_set_new(netdev, many ? "vhostfds" : "vhostfd",
+                            names(args, id, "vhost", fds->vhost_fds, fds->n_queues));
+    }
+    return netdev;
 }
 
-static char *backend(const VpArguments *args, guint index)
+static json_t *passt(VpArguments *args, const char *id, int fd)
+{
+    g_autofree char *name = g_strdup_printf("%s-passt", id);
+    g_autofree char *known = vp_args_fd_name(args, fd, name);
+
+    return json_pack("{s:s, s:s, s:b, s:{s:s, s:s}}", "type", "stream", "id", id, "server", 0, "addr", "type", "fd",
+                     "str", known);
+}
+
+static json_t *backend(VpArguments *args, guint index)
 {
     const PbInterface *interface = args->line->spec->interfaces[index];
     g_autofree char *id = vp_id_netdev(interface);
 
     switch (interface->type) {
     case PB_INTERFACE_TYPE_NONE:
-        /* A hub with one port leads nowhere; the link itself is taken down over QMP before the guest runs. */
-        return g_strdup_printf("hubport,id=%s,hubid=%u", id, interface->slot);
+        /* A hub with one port leads nowhere; the link itself is taken down over QMP. */
+        return json_pack("{s:s, s:s, s:i}", "type", "hubport", "id", id, "hubid", (int)interface->slot);
     case PB_INTERFACE_TYPE_BRIDGE:
-        return tap(id, &args->line->nics[index]);
+        return tap(args, id, &args->line->nics[index]);
     case PB_INTERFACE_TYPE_PASST:
-        return g_strdup_printf("stream,id=%s,server=off,addr.type=fd,addr.str=%d", id,
-                               args->line->nics[index].stream_fd);
+        return passt(args, id, args->line->nics[index].stream_fd);
     default:
-        return g_strdup_printf("user,id=%s", id);
+        return json_pack("{s:s, s:s}", "type", "user", "id", id);
     }
 }
 
@@ -49,7 +62,6 @@ void vp_args_interface(VpArguments *args, guint index)
     const PbInterface *interface = args->line->spec->interfaces[index];
     g_autofree char *netdev = vp_id_netdev(interface);
     g_autofree char *id = vp_id_nic(interface);
-    g_autofree char *behind = backend(args, index);
     json_t *device = json_pack("{s:s, s:s, s:s}", "driver",
                                interface->model == PB_INTERFACE_MODEL_E1000 ? "e1000" : "virtio-net-pci", "id", id,
                                "netdev", netdev);
@@ -67,6 +79,6 @@ void vp_args_interface(VpArguments *args, guint index)
     if (interface->mac[0])
         json_object_set_new(device, "mac", json_string(interface->mac));
     vp_args_slot(args, device, interface->slot);
-    vp_args_add(args, "-netdev", behind);
+    vp_args_netdev(args, backend(args, index));
     vp_args_json(args, "-device", device);
 }

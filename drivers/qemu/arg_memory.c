@@ -1,13 +1,13 @@
 /* The arguments of memory and of the nodes that it is divided into. See arguments.h. */
 #include "arguments.h"
+#include "ids.h"
 #include "pinning.h"
 
-#define DEFAULT_MEMORY_MIB 512
 #define MIB G_GUINT64_CONSTANT(1048576)
 
 static guint64 memory_mib(const PbDomainSpec *spec)
 {
-    return spec->memory_bytes ? spec->memory_bytes / MIB : DEFAULT_MEMORY_MIB;
+    return spec->memory_bytes ? spec->memory_bytes / MIB : VP_DEFAULT_MEMORY_BYTES / MIB;
 }
 
 /* What serves a device from another process (virtiofsd) reads and writes the guest's memory. */
@@ -59,6 +59,15 @@ void vp_args_memory(VpArguments *args)
     g_string_free(size, TRUE);
     if (vp_args_has_one_backend(args))
         vp_args_json(args, "-object", make_backend(spec, "ram", mib * MIB));
+}
+
+void vp_args_dimm(VpArguments *args, guint index, guint64 bytes)
+{
+    g_autofree char *memory = vp_id_dimm_memory(index);
+    g_autofree char *id = vp_id_dimm(index);
+
+    vp_args_json(args, "-object", make_backend(args->line->spec, memory, bytes));
+    vp_args_json(args, "-device", json_pack("{s:s, s:s, s:s}", "driver", "pc-dimm", "id", id, "memdev", memory));
 }
 
 /* ---- nodes ---- */

@@ -10,8 +10,16 @@ static void take_link_down(json_t *commands, const PbInterface *interface)
                           json_pack("{s:s, s:{s:s, s:b}}", "execute", "set_link", "arguments", "name", id, "up", 0));
 }
 
-static void set_throttle(json_t *commands, const PbDisk *disk)
+void vp_commands_for_interface(json_t *commands, const PbInterface *interface)
 {
+    if (interface->type == PB_INTERFACE_TYPE_NONE)
+        take_link_down(commands, interface);
+}
+
+void vp_commands_for_disk(json_t *commands, const PbDisk *disk)
+{
+    if (!disk->throttle)
+        return;
     const PbThrottle *t = disk->throttle;
     g_autofree char *id = vp_id_disk_backend(disk);
     json_t *arguments =
@@ -30,13 +38,9 @@ json_t *vp_commands_before_run(const PbDomainSpec *spec)
 {
     json_t *commands = json_array();
 
-    for (size_t i = 0; i < spec->n_interfaces; i++) {
-        if (spec->interfaces[i]->type == PB_INTERFACE_TYPE_NONE)
-            take_link_down(commands, spec->interfaces[i]);
-    }
-    for (size_t i = 0; i < spec->n_disks; i++) {
-        if (spec->disks[i]->throttle)
-            set_throttle(commands, spec->disks[i]);
-    }
+    for (size_t i = 0; i < spec->n_interfaces; i++)
+        vp_commands_for_interface(commands, spec->interfaces[i]);
+    for (size_t i = 0; i < spec->n_disks; i++)
+        vp_commands_for_disk(commands, spec->disks[i]);
     return commands;
 }

@@ -28,6 +28,7 @@ typedef struct VpLayerFds {
 typedef struct VpDiskFds {
     const VpLayerFds *layers; /* the top first */
     gsize n_layers;
+    guint side; /* 0, or 1 for a medium that comes to a drive whose own has the names of side 0; see ids.h */
 } VpDiskFds;
 
 /* A port by the numbers of its descriptors in the QEMU process. */
@@ -85,3 +86,6 @@ const char *vp_action_of_reboot(const PbDomainSpec *spec);
 /* What QEMU is to be told over QMP before the guest runs, as it has no arguments for it: an array of commands, each with "execute" and "arguments".
  * Owned by the caller. */
 json_t *vp_commands_before_run(const PbDomainSpec *spec);
+/* The same for one device that has to be told something: appends to the array. */
+void vp_commands_for_interface(json_t *commands, const PbInterface *interface);
+void vp_commands_for_disk(json_t *commands, const PbDisk *disk);

@@ -5,6 +5,7 @@
 
 #include "base/pb.h"
 #include "command_line.h"
+#include "devices.h"
 #include "guest.h"
 #include "restore.h"
 #include "save.h"
@@ -24,7 +25,9 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->name = g_strdup(model->name);
     domain->dir = g_build_filename(driver->host->state_dir, model->uid, NULL);
     domain->phase = phase;
-    domain->live = vp_pb_dup(model->spec);
+    domain->live =
+        vp_pb_dup(phase == VP_PHASE_ADOPTING && model->status && model->status->live_spec ? model->status->live_spec
+                                                                                          : model->spec);
     vp_spec_complete_qemu(domain->live);
     pb_guest_agent_status__init(&domain->agent_told);
     if (phase == VP_PHASE_ADOPTING && model->status && model->status->agent)
@@ -39,6 +42,9 @@ VpQemuDomain *vp_qemu_domain_new(VpQemuDriver *driver, const PbDomain *model, Vp
     domain->disks = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->findings = g_ptr_array_new_with_free_func(vp_pb_free);
     domain->endpoints = g_ptr_array_new_with_free_func(vp_pb_free);
+    for (size_t i = 0; phase == VP_PHASE_ADOPTING && model->status && i < model->status->n_disks; i++)
+        g_ptr_array_add(domain->disks, vp_pb_dup(model->status->disks[i]));
+    domain->devices = vp_qemu_devices_new(model);
     domain->ops = g_ptr_array_new();
     vp_qemu_driver_live(driver, 1);
     return domain;
@@ -68,6 +74,7 @@ void vp_qemu_domain_unref(VpQemuDomain *domain)
     vp_qemu_restore_free(domain->restore);
     vp_pb_free(domain->found_saved);
     vp_pb_free(domain->agent_told.thaw_time);
+    vp_qemu_devices_free(domain->devices);
     g_ptr_array_unref(domain->disks);
     g_ptr_array_unref(domain->findings);
     g_ptr_array_unref(domain->endpoints);
@@ -110,6 +117,7 @@ void vp_qemu_domain_unwatch(VpQemuDomain *domain)
         return;
     domain->watched = FALSE;
     vp_qemu_shutdown_free(domain);
+    vp_qemu_devices_stop(domain);
     vp_qemu_domain_free_agent(domain);
     vp_qmp_close(g_steal_pointer(&domain->qmp));
     uv_close((uv_handle_t *)&domain->exit_poll, handle_closed);

@@ -24,6 +24,7 @@ typedef struct VpQemuAsking VpQemuAsking;
 typedef struct VpQemuSave VpQemuSave;
 typedef struct VpQemuRestore VpQemuRestore;
 typedef struct VpQemuGuest VpQemuGuest;
+typedef struct VpQemuDevices VpQemuDevices;
 
 typedef struct VpQemuDriver {
     VpDriver base;
@@ -70,6 +71,7 @@ typedef enum VpOpKind {
     VP_OP_SAVE,
     VP_OP_RESTORE,
     VP_OP_GUEST,
+    VP_OP_CHANGE,
 } VpOpKind;
 
 /* A task in the driver's hands. */
@@ -140,7 +142,7 @@ struct VpQemuDomain {
     VpQemuStart *start; /* NULL: no process is to be made */
     gboolean watched;   /* the handles below are open */
     gboolean responsive;
-    GPtrArray *disks;     /* of PbDiskStatus; of a start, until it is told */
+    GPtrArray *disks;     /* of PbDiskStatus: as they were opened */
     GPtrArray *findings;  /* of PbFinding */
     GPtrArray *endpoints; /* of PbDomainEndpoint; the same */
     GPtrArray *ops;
@@ -153,6 +155,7 @@ struct VpQemuDomain {
     gboolean killed;        /* a power off was asked for */
     gboolean pause_asked;
     gboolean resume_asked;
+    VpQemuDevices *devices;
     VpQemuStats *stats;           /* NULL: nobody has asked for counters yet */
     VpQemuScreenshot *screenshot; /* the same for pictures */
     char *io_error;               /* the device whose error will stop the guest */

@@ -4,6 +4,7 @@
 #include "base/pb.h"
 #include "base/thread.h"
 #include "command_line.h"
+#include "devices.h"
 #include "domain.h"
 #include "qemu.h"
 #include "recover.h"
@@ -210,6 +211,7 @@ static void find_process(VpQemuDomain *domain, const PbDomain *model)
         domain->accelerator = record.accelerator;
         vp_qemu_recover(domain, model, &record);
         domain->contained = vp_contain_look(process.pid, NULL);
+        vp_qemu_devices_read(domain);
     } else if (domain->look_error->code == VP_NOT_FOUND) {
         vp_qemu_recover(domain, model, NULL);
         domain->exit_log = vp_folder_log_tail(domain->dir, 5);
@@ -358,6 +360,11 @@ static void qemu_guest(VpDriver *driver, VpTask *task)
     begin(driver, task, VP_OP_GUEST);
 }
 
+static void qemu_change(VpDriver *driver, VpTask *task)
+{
+    begin(driver, task, VP_OP_CHANGE);
+}
+
 /* ---- the driver ---- */
 
 /* A setting in milliseconds, at least 10. */
@@ -470,6 +477,7 @@ const VpDriverOps vp_qemu_driver = {
     .capabilities = qemu_capabilities,
     .complete = qemu_complete,
     .validate = qemu_validate,
+    .check_change = vp_qemu_check_change,
     .find_running = qemu_find_running,
     .adopt = qemu_adopt,
     .start = qemu_start,
@@ -486,4 +494,5 @@ const VpDriverOps vp_qemu_driver = {
     .stats = qemu_stats,
     .screenshot = qemu_screenshot,
     .guest = qemu_guest,
+    .change = qemu_change,
 };

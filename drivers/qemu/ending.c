@@ -190,7 +190,7 @@ static void on_exit_told(void *data)
             g_autofree char *said = g_steal_pointer(&domain->exit_log);
 
             domain->exit_log =
-                vp_qemu_name_fdsets(said, (PbDiskStatus *const *)domain->disks->pdata, domain->disks->len);
+                vp_qemu_name_fdsets(said, (PbDiskStatus *const *)domain->disks->pdata, domain->disks->len, 1);
             error = exit_error_of_start(domain);
         }
         /* A start that the end of the daemon broke off, and that has fallen apart by itself since. */

@@ -232,21 +232,31 @@ static VpError *fill_pipe(void *data, const void *value, gsize length)
                         "a pipe has no room for a secret of %" G_GSIZE_FORMAT " bytes", length);
 }
 
+VpError *vp_secret_pipe(const VpDriverHost *host, const char *secret, int *ret_fd)
+{
+    int ends[2] = {-1, -1};
+    VpError *error = host->secret(host->data, secret, fill_pipe, ends);
+
+    if (!error)
+        *ret_fd = ends[0];
+    return error;
+}
+
 static VpError *open_secrets(VpEquipment *equipment, const PbDomainSpec *spec, const VpDriverHost *host)
 {
     for (size_t i = 0; i < spec->n_disks; i++) {
         g_autofree char *field = g_strdup_printf("domain.spec.disks[%zu].secret", i);
-        int ends[2] = {-1, -1};
+        int fd = -1;
 
         if (spec->disks[i]->secret[0]) {
-            VpError *error = host->secret(host->data, spec->disks[i]->secret, fill_pipe, ends);
+            VpError *error = vp_secret_pipe(host, spec->disks[i]->secret, &fd);
 
             if (error)
                 return vp_error_violation(vp_error_prefix(error, "%s", field), field, "%s cannot be used",
                                           spec->disks[i]->secret);
-            keep(equipment, ends[0]);
+            keep(equipment, fd);
         }
-        g_array_append_val(equipment->secrets, ends[0]);
+        g_array_append_val(equipment->secrets, fd);
     }
     return NULL;
 }

@@ -37,6 +37,9 @@ void vp_equipment_clear(VpEquipment *equipment);
 VpError *vp_equipment_open(VpEquipment *equipment, const PbDomainSpec *spec, const char *architecture,
                            const VpDriverHost *host);
 
+/* The reading end of a pipe that has the value of the secret of this name. */
+VpError *vp_secret_pipe(const VpDriverHost *host, const char *secret, int *ret_fd);
+
 /* Makes what lies in the domain's own folder, which exists, and what else is made anew at each start: tap devices, programs that serve QEMU. */
 VpError *vp_equipment_make(VpEquipment *equipment, const PbDomainSpec *spec, PbAccelerator accelerator, const char *uid,
                            const char *dir, const VpContainment *containment);

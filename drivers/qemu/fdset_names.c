@@ -25,7 +25,7 @@ static GPtrArray *paths_of_sets(PbDiskStatus *const *disks, size_t n_disks)
     return paths;
 }
 
-char *vp_qemu_name_fdsets(const char *text, PbDiskStatus *const *disks, size_t n_disks)
+char *vp_qemu_name_fdsets(const char *text, PbDiskStatus *const *disks, size_t n_disks, guint64 first)
 {
     g_autoptr(GPtrArray) paths = paths_of_sets(disks, n_disks);
 
@@ -42,8 +42,8 @@ char *vp_qemu_name_fdsets(const char *text, PbDiskStatus *const *disks, size_t n
         const guint64 set = g_ascii_strtoull(found + strlen(FDSET), &end, 10);
 
         g_string_append_len(named, at, found - at);
-        if (set > 0 && set <= paths->len)
-            g_string_append(named, paths->pdata[set - 1]);
+        if (set >= first && set - first < paths->len)
+            g_string_append(named, paths->pdata[set - first]);
         else
             g_string_append_len(named, found, end - found);
         at = end;

@@ -18,6 +18,7 @@
 #define TAIL_BYTES 4096
 #define QMP_SOCKET "qmp.sock"
 #define LOG "qemu.log"
+#define INTENT "change"
 
 static void remove_file(const char *dir, const char *name)
 {
@@ -44,6 +45,7 @@ void vp_folder_ended(const char *dir)
     remove_files(dir, ".sock");
     remove_files(screen, "");
     remove_file(dir, "process");
+    remove_file(dir, INTENT);
     vp_cgroup_remove(dir);
 }
 
@@ -211,6 +213,28 @@ VpRestorePhase vp_folder_restore_phase(const char *dir)
     if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, NULL))
         return VP_RESTORE_NONE;
     return (VpRestorePhase)g_key_file_get_integer(file, GROUP, "restore", NULL);
+}
+
+VpError *vp_folder_write_intent(const char *dir, GBytes *bytes)
+{
+    g_autofree char *path = g_build_filename(dir, INTENT, NULL);
+    g_autoptr(GError) failure = NULL;
+    gsize length = 0;
+    const char *text = g_bytes_get_data(bytes, &length);
+
+    if (!g_file_set_contents_full(path, text, (gssize)length, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &failure))
+        return vp_error_new(failure->code == G_FILE_ERROR_NOSPC ? VP_RESOURCE_EXHAUSTED : VP_INTERNAL, "STATE_DIR",
+                            "cannot write down the change: %s", failure->message);
+    return NULL;
+}
+
+GBytes *vp_folder_read_intent(const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, INTENT, NULL);
+    char *text = NULL;
+    gsize length = 0;
+
+    return g_file_get_contents(path, &text, &length, NULL) ? g_bytes_new_take(text, length) : NULL;
 }
 
 /* ---- the socket ---- */

@@ -39,6 +39,10 @@ VpError *vp_folder_note_loaded(const char *dir);
 /* What a record says of that, whether its process lives or not. */
 VpRestorePhase vp_folder_restore_phase(const char *dir);
 
+/* What a later daemon has to know of a change of the devices that is about to be made; until the next one, or the process' end. NULL: there is none. */
+VpError *vp_folder_write_intent(const char *dir, GBytes *bytes);
+GBytes *vp_folder_read_intent(const char *dir);
+
 /* Removes sockets, record and control groups after the process has ended; the rest stays. */
 void vp_folder_ended(const char *dir);
 

@@ -10,7 +10,7 @@ char *vp_id_disk(const PbDisk *disk)
     return g_strconcat(VP_ID_DISK, disk->target, NULL);
 }
 
-char *vp_id_disk_nodes(const PbDisk *disk)
+char *vp_id_disk_nodes(const PbDisk *disk, guint side)
 {
     static const char *const buses[] = {
         [VP_SLOT_BUS_PCI] = "pci",
@@ -19,21 +19,32 @@ char *vp_id_disk_nodes(const PbDisk *disk)
         [VP_SLOT_BUS_USB] = "usb",
     };
 
-    return g_strdup_printf("%s%u", buses[vp_layout_disk_bus(disk)], disk->slot);
+    return g_strdup_printf("%s%u%s", buses[vp_layout_disk_bus(disk)], disk->slot, side ? "b" : "");
 }
 
-char *vp_id_disk_top(const PbDisk *disk)
+static gboolean is_on_side(const PbDisk *disk, const char *node, guint side)
 {
-    g_autofree char *nodes = vp_id_disk_nodes(disk);
+    g_autofree char *nodes = vp_id_disk_nodes(disk, side);
+    const gsize length = strlen(nodes);
 
-    return g_strconcat(nodes, "-0", NULL);
+    return strncmp(node, nodes, length) == 0 && node[length] == '-';
+}
+
+guint vp_id_disk_side(const PbDisk *disk, const char *node)
+{
+    return is_on_side(disk, node, 1) ? 1 : 0;
+}
+
+char *vp_id_secret(const PbDisk *disk)
+{
+    return g_strconcat("secret-", disk->target, NULL);
 }
 
 char *vp_id_disk_written(const PbDisk *disk, gboolean has_data_file)
 {
-    g_autofree char *top = vp_id_disk_top(disk);
+    g_autofree char *nodes = vp_id_disk_nodes(disk, 0);
 
-    return g_strconcat(top, has_data_file ? "-data" : "-file", NULL);
+    return g_strconcat(nodes, has_data_file ? "-0-data" : "-0-file", NULL);
 }
 
 char *vp_id_disk_backend(const PbDisk *disk)
@@ -48,10 +59,7 @@ char *vp_id_disk_backend(const PbDisk *disk)
 const PbDisk *vp_id_disk_of_node(const PbDomainSpec *spec, const char *node)
 {
     for (size_t i = 0; i < spec->n_disks; i++) {
-        g_autofree char *nodes = vp_id_disk_nodes(spec->disks[i]);
-        const gsize length = strlen(nodes);
-
-        if (strncmp(node, nodes, length) == 0 && node[length] == '-')
+        if (is_on_side(spec->disks[i], node, 0) || is_on_side(spec->disks[i], node, 1))
             return spec->disks[i];
     }
     return NULL;
@@ -65,4 +73,14 @@ char *vp_id_nic(const PbInterface *interface)
 char *vp_id_netdev(const PbInterface *interface)
 {
     return g_strdup_printf("net%u", interface->slot);
+}
+
+char *vp_id_dimm(guint index)
+{
+    return g_strdup_printf(VP_ID_DIMM "%u", index);
+}
+
+char *vp_id_dimm_memory(guint index)
+{
+    return g_strdup_printf("dimm-memory%u", index);
 }

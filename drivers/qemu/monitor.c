@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "devices.h"
 #include "ids.h"
 #include "nodes.h"
 #include "recover.h"
@@ -38,7 +39,6 @@ static void on_started(VpQemuDomain *domain)
                              domain->paused ? PB_DOMAIN_STATE_PAUSED : PB_DOMAIN_STATE_RUNNING,
                              op->task ? vp_task_reason(op->task) : "REQUESTED", NULL);
     vp_qemu_restore_done(domain);
-    g_ptr_array_set_size(domain->disks, 0);
     g_ptr_array_set_size(domain->findings, 0);
     vp_qemu_op_finish(op, NULL);
 }
@@ -235,6 +235,7 @@ static void on_ready(void *data)
         vp_qemu_domain_look_for_agent(domain);
         vp_qemu_save_on_ready(domain);
         vp_qemu_domain_look_for_thresholds(domain);
+        vp_qemu_devices_look(domain, domain->phase == VP_PHASE_ADOPTING ? "WHILE_DAEMON_DOWN" : "WHILE_DISCONNECTED");
     }
 }
 
@@ -344,6 +345,8 @@ static void on_event(void *data, const char *name, json_t *arguments)
     }
     /* What happens before the start or the adoption is through is told as its outcome. */
     if (domain->phase != VP_PHASE_UP)
+        return;
+    if (vp_qemu_devices_on_event(domain, name, arguments))
         return;
     name_disk(domain, arguments);
     on_notice(domain, name, arguments);

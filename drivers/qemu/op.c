@@ -16,6 +16,7 @@ static const char *const verbs[] = {
     [VP_OP_SAVE] = "save",
     [VP_OP_RESTORE] = "restore",
     [VP_OP_GUEST] = "question to the guest",
+    [VP_OP_CHANGE] = "change",
 };
 
 const char *vp_qemu_op_verb(const VpQemuOp *op)

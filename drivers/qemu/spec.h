@@ -10,6 +10,9 @@ void vp_spec_complete_qemu(PbDomainSpec *spec);
 /* INVALID_ARGUMENT with violations for what can be told to be wrong without looking at any file. `spec` is complete. */
 VpError *vp_spec_validate(const PbDomainSpec *spec);
 
+/* Of a spec that does not say. */
+#define VP_DEFAULT_MEMORY_BYTES (G_GUINT64_CONSTANT(512) << 20)
+
 /* ---- between the files of the checks ---- */
 
 typedef struct VpSpecCheck {

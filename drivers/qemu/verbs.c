@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include "devices.h"
 #include "guest.h"
 #include "save.h"
 #include "screenshot.h"
@@ -121,6 +122,9 @@ void vp_qemu_domain_begin(VpQemuDomain *domain, VpQemuOp *op)
     case VP_OP_GUEST:
         vp_guest_begin(domain, op);
         break;
+    case VP_OP_CHANGE:
+        vp_qemu_change_begin(domain, op);
+        break;
     default:
         vp_qemu_reset_begin(domain);
         send_command(domain, op, "system_reset");
@@ -150,6 +154,9 @@ void vp_qemu_domain_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error
         break;
     case VP_OP_SAVE:
         vp_qemu_save_end_early(domain, op, error);
+        break;
+    case VP_OP_CHANGE:
+        vp_qemu_change_end_early(domain, op, error);
         break;
     default:
         vp_qemu_op_finish(op, error);

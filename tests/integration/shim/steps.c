@@ -125,6 +125,8 @@ SYNC(fdatasync)
         return real arguments;                                                                                         \
     }
 STEP(ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size), int, const void *, size_t)
+STEP(ssize_t, send, (int fd, const void *data, size_t size, int flags), (fd, data, size, flags), int, const void *,
+     size_t, int)
 STEP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags), int,
      const struct msghdr *, int)
 STEP(int, rename, (const char *from, const char *to), (from, to), const char *, const char *)

@@ -87,7 +87,7 @@ static void test_golden(void **state)
         {.format = PB_IMAGE_FORMAT_RAW, .fd = 6, .data_fd = -1, .block_device = TRUE},
     };
     const VpLayerFds sda[] = {{.format = PB_IMAGE_FORMAT_QCOW2, .fd = 7, .data_fd = -1}};
-    const VpDiskFds disks[] = {{vda, 2}, {sda, 1}};
+    const VpDiskFds disks[] = {{vda, 2, 0}, {sda, 1, 0}};
     vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
     g_auto(GStrv) argv = NULL;
 
@@ -126,7 +126,7 @@ static void test_golden(void **state)
 /* The arguments of a domain with one disk of these layers. */
 static VpError *with_layers(const VpLayerFds *layers, gsize n, char ***argv)
 {
-    const VpDiskFds disks[] = {{layers, n}};
+    const VpDiskFds disks[] = {{layers, n, 0}};
     vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
     VpCommandLine line = {
         .binary = "qemu",

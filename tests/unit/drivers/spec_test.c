@@ -35,7 +35,7 @@ static char *arguments_of(PbDomain *domain)
     g_autoptr(VpError) wrong = vp_spec_validate(domain->spec);
     assert_null(wrong);
     for (size_t i = 0; i < domain->spec->n_disks; i++)
-        disks[i] = (VpDiskFds){&layer, domain->spec->disks[i]->path[0] ? 1 : 0};
+        disks[i] = (VpDiskFds){.layers = &layer, .n_layers = domain->spec->disks[i]->path[0] ? 1 : 0};
     const VpCommandLine line = {
         .binary = "qemu",
         .uid = domain->uid,
