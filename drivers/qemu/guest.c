@@ -155,6 +155,12 @@ static void on_done(void *data, json_t *result, VpError *error)
     g_autofree char *command = sent->command;
     VpGuestWork *work = sent->work;
 
+    if (error && work->heard && g_strcmp0(error->reason, "AGENT_NOT_CONNECTED") == 0) {
+        vp_error_free(error);
+        error = vp_error_new(VP_UNAVAILABLE, "AGENT_DISCONNECTED", "the guest's agent went away before it answered %s",
+                             command);
+    }
+    work->heard |= !error;
     if (!work->op) {
         if (!error)
             put_away(work, command, result);

@@ -27,6 +27,7 @@ struct VpGuestWork {
     VpTask *task;         /* a reference; its request and stream */
     const void *request;  /* borrowed from the task */
     void *answer;    /* of a method that asks several things; goes to the task with vp_guest_reply(), or is freed */
+    gboolean heard;  /* the agent has answered it: one that is not there any more has gone in the midst */
     GArray *handles; /* of gint64: files that are open in the guest, closed at the end */
     VpTimer *timer;
     VpGuestStep then; /* what the timer, or the program that is waited for, leads to */

@@ -185,12 +185,12 @@ def reset(daemon):
             for command in ("qmp_capabilities", "system_reset"):
                 lines.write(json.dumps({"execute": command}) + "\n")
                 lines.flush()
-                while "return" not in json.loads(lines.readline()):
-                    pass
-            while True:
-                event = json.loads(lines.readline())
-                if event.get("event") == "DEVICE_DELETED" and event["data"].get("device"):
-                    return
+            # The device's end may come before the answer.
+            answers, gone = 0, False
+            while answers < 2 or not gone:
+                message = json.loads(lines.readline())
+                answers += "return" in message
+                gone |= message.get("event") == "DEVICE_DELETED" and "device" in message["data"]
 
 
 @fault("detach", "QEMU is stopped (SIGSTOP)", told="DEADLINE_EXCEEDED in the time asked for; it stays pending")
