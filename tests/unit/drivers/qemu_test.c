@@ -959,10 +959,18 @@ static void settle_at_once(void *data, const char *uid, void (*done)(void *done_
     done(done_data, NULL);
 }
 
-static void ignore_end(void *data, VpError *error)
+/* `data`: the file that says so. */
+static void tell_end(void *data, VpError *error)
 {
-    (void)data;
+    if (error)
+        fprintf(stderr, "the start has failed: %s\n", error->message);
     vp_error_free(error);
+    g_file_set_contents(data, "", 0, NULL);
+}
+
+static char *end_of_start(const char *state_dir)
+{
+    return g_build_filename(state_dir, "start-has-ended", NULL);
 }
 
 /* This program as a daemon that starts one domain and is to be killed. */
@@ -975,6 +983,8 @@ static G_GNUC_NORETURN void daemon_main(const char *state_dir, const char *image
         .pool = vp_pool_new("daemon-pool", 1, 10, &error),
         .slow_pool = vp_pool_new("daemon-slow", 1, 10, &error),
         .state_dir = state_dir,
+        .run_dir = state_dir,
+        .config = g_key_file_new(),
         .report = ignore_report,
         .settle = settle_at_once,
     };
@@ -982,7 +992,8 @@ static G_GNUC_NORETURN void daemon_main(const char *state_dir, const char *image
 
     bench_disk(domain, "vda", image, PB_IMAGE_FORMAT_RAW);
     domain->spec->accelerator = PB_ACCELERATOR_TCG;
-    vp_qemu_driver.start(driver, vp_task_new(domain, vp_now_us() + 60 * G_USEC_PER_SEC, ignore_end, NULL));
+    vp_qemu_driver.start(driver,
+                         vp_task_new(domain, vp_now_us() + 60 * G_USEC_PER_SEC, tell_end, end_of_start(state_dir)));
     for (;;)
         pause();
 }
@@ -992,6 +1003,7 @@ static void test_daemon_killed_while_starting(void **state)
     Bench *bench = *state;
     vp_pb_auto PbDomain *domain = bench_domain("qemu", 1);
     g_autofree char *image = make_guest(bench, "guest.raw", guest_halts, sizeof(guest_halts));
+    g_autofree char *ended = end_of_start(bench->state_dir);
     const Seen starting = {.state = S(STARTING)};
     guint adopted = 0;
     guint failed = 0;
@@ -1008,11 +1020,13 @@ static void test_daemon_killed_while_starting(void **state)
             execl("/proc/self/exe", "qemu_test", "--daemon", bench->state_dir, image, NULL);
             _exit(127);
         }
-        for (guint wait = 0; i >= 20 && !any_process_names(domain->uid) && wait < 30000; wait++)
+        if (i < 20)
+            g_usleep(i * 8000);
+        for (guint wait = 0; i >= 20 && !g_file_test(ended, G_FILE_TEST_EXISTS) && wait < 30000; wait++)
             g_usleep(1000);
-        g_usleep(i < 20 ? i * 8000 : 500000);
         kill(daemon, SIGKILL);
         waitpid(daemon, NULL, 0);
+        unlink(ended);
 
         bench_store_status(domain, &starting);
         bench_ok(bench, vp_qemu_driver.adopt, domain);
