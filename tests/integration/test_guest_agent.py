@@ -389,7 +389,7 @@ def check_hostile(client, shell):
     write(client, "/tmp/hostile", HOSTILE.encode())
     shell.run("kill $(pidof qemu-ga)")
     wait_until(lambda: not connected(client), "the agent's going")
-    shell.run("(setsid sh /tmp/hostile >/dev/null 2>&1 &)")
+    shell.run("(setsid sh -c 'echo $$ >/tmp/liar; exec sh /tmp/hostile' >/dev/null 2>&1 &)")
     wait_until(lambda: connected(client), "the one that lies")
     request = pb.GetGuestInfoRequest(name=NAME)
     request.timeout.FromMilliseconds(1500)
@@ -457,6 +457,9 @@ def test_agent(daemon, client, tmp_path):
         check_vpctl(daemon, tmp_path)
         check_faults(client, shell)
         check_hostile(client, shell)
+        shell.run("kill -9 $(cat /tmp/liar)")
+        wait_until(lambda: not connected(client), "the liar's end")
+        shell.run(QEMU_GA)
         # A later daemon finds it again.
         daemon.kill()
         daemon.start()

@@ -182,7 +182,8 @@ def test_a_save_that_is_given_up(make_daemon):
 @fault("save", "the daemon is killed, at any step, or stopped")
 def test_the_daemon_ends_during_a_save(make_daemon):
     """Killed, or stopped, while QEMU writes: the next one lets the guest go on."""
-    daemon = make_daemon(config=SLOW).start()
+    # A daemon that waits longer for the calls under way sees the save through.
+    daemon = make_daemon(config="[daemon]\ndrain_ms=100\n" + SLOW).start()
     client = daemon.client()
     domain = start_vm(daemon, client)
     for how in (daemon.kill, daemon.stop):
@@ -206,7 +207,9 @@ def wrapped(daemon, script):
     path = daemon.path("qemu-system-x86_64")
     with open(path, "w", encoding="utf-8") as file:
         file.write(f'#!/bin/sh\ncase "$*" in *-incoming*)\n{script}\n;; esac\nexec {shutil.which("qemu-system-x86_64")} "$@"\n')
-    os.chmod(path, 0o700)
+    # The domain's user runs it.
+    os.chmod(path, 0o755)
+    os.chmod(daemon.folder, 0o711)
     return f"[qemu]\nbinary={path}\nping_interval_ms=50\n"
 
 

@@ -1,4 +1,6 @@
 """Short ways to make domains and to move them about."""
+import grpc
+
 from .client import pb
 
 VERBS = ("Start", "Shutdown", "PowerOff", "Reboot", "Reset", "Pause", "Resume")
@@ -24,6 +26,14 @@ def get(client, name):
 def state(client, name):
     """The state's name without its prefix: "RUNNING"."""
     return pb.DomainState.Name(get(client, name).status.state)[len("DOMAIN_STATE_"):]
+
+
+def answers(daemon, name="vm"):
+    """Whether a daemon that may be dying tells of this domain now."""
+    try:
+        return state(daemon.client(), name)
+    except grpc.RpcError:
+        return None
 
 
 def act(client, verb, name, timeout_seconds=None, **fields):
