@@ -96,6 +96,23 @@ static void write_marker(const Autostart *autostart, gboolean done)
                error->message);
 }
 
+/* Runs `work` on the pool; the daemon's end waits for it, which calls vp_domains_leave(). Takes the reference. */
+static void hand_over(Autostart *autostart, void (*work)(void *data))
+{
+    VpDomains *domains = autostart->domains;
+
+    pthread_mutex_lock(&domains->mutex);
+    const gboolean enters = !domains->stopping;
+    if (enters)
+        domains->inside++;
+    pthread_mutex_unlock(&domains->mutex);
+    if (enters && vp_pool_submit(domains->pool, work, autostart))
+        return;
+    autostart_unref(autostart);
+    if (enters)
+        vp_domains_leave(domains);
+}
+
 /* ---- what is told ---- */
 
 static VpError *apply_failed(VpRecord *record, PbDomain *draft, VpTxn *txn, void *data)
@@ -142,10 +159,12 @@ static void pump(Autostart *autostart);
 static void mark_done(void *data)
 {
     Autostart *autostart = data;
+    VpDomains *domains = autostart->domains;
 
     write_marker(autostart, /* done= */ TRUE);
     vp_log(VP_LOG_INFO, "%u domains had their turn to be started with the host", autostart->items->len);
     autostart_unref(autostart);
+    vp_domains_leave(domains);
 }
 
 /* Whether somebody else has started it, or it was deleted. */
@@ -206,8 +225,7 @@ static void pump(Autostart *autostart)
     if (!through)
         return;
     g_atomic_int_inc(&autostart->refs);
-    if (!vp_pool_submit(autostart->domains->pool, mark_done, autostart))
-        autostart_unref(autostart);
+    hand_over(autostart, mark_done);
 }
 
 /* ---- whose turn it is ---- */
@@ -252,6 +270,7 @@ static void begin(void *data)
     write_marker(autostart, /* done= */ FALSE);
     pump(autostart);
     autostart_unref(autostart);
+    vp_domains_leave(domains);
 }
 
 /* On the loop: which domains run is known once all that run were taken up. */
@@ -267,8 +286,8 @@ static void look(void *data)
         domains->autostart_timer = vp_timer_start(domains->loop, ADOPTING_MS, look, autostart);
     pthread_mutex_unlock(&domains->mutex);
     vp_timer_cancel(timer);
-    if (!wait && !vp_pool_submit(domains->pool, begin, autostart))
-        autostart_unref(autostart);
+    if (!wait)
+        hand_over(autostart, begin);
 }
 
 void vp_domains_autostart(VpDomains *domains, guint parallel)

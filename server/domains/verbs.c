@@ -203,7 +203,7 @@ static void run(VpJob *job, void *data)
     VpError *error =
         view ? vp_domain_check_state(view->domain, work->rule->from, work->rule->words)
              : vp_error_new(VP_NOT_FOUND, "DOMAIN_NOT_FOUND", "the domain %s was deleted", work->record->name);
-    if (!error && work->restart && !vp_restart_is_pending(view->domain))
+    if (view && !error && work->restart && !vp_restart_is_pending(view->domain))
         error = vp_error_new(VP_ABORTED, "RESTART_CALLED_OFF", "the domain %s is not to be started again any more",
                              work->record->name);
     if (!error)
