@@ -823,6 +823,32 @@ static void settle_soon(void *bench)
     bench_settle(bench, NULL);
 }
 
+static void test_no_process_before_the_disk_knows(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+
+    bench->slow_store = TRUE;
+    Running *running = bench_begin(bench, vp_qemu_driver.start, domain, 30000);
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    /* Long enough for a QEMU that is not waited for. */
+    g_usleep(300000);
+    assert_false(any_process_names(domain->uid));
+    bench_settle(bench, NULL);
+    assert_null(bench_end(running));
+    bench_next(bench, E(STARTED), S(RUNNING), "REQUESTED");
+    power_off(bench, domain);
+
+    /* Refused: nothing is started. */
+    running = bench_begin(bench, vp_qemu_driver.start, domain, 30000);
+    bench_settle(bench, vp_error_new(VP_RESOURCE_EXHAUSTED, "STORE_FULL", "the disk is full"));
+    g_autoptr(VpError) full = bench_end(running);
+    check_error(full, VP_RESOURCE_EXHAUSTED, "STORE_FULL");
+    bench_next(bench, E(STARTING), S(STARTING), "REQUESTED");
+    bench_next(bench, E(START_FAILED), S(SHUTOFF), "START_FAILED");
+    assert_false(any_process_names(domain->uid));
+}
+
 /* A start that waits for the disk is given up at once: at its deadline, by a cancellation, by a power off, at the daemon's end. */
 static void test_given_up_before_there_is_a_process(void **state)
 {
@@ -1117,6 +1143,7 @@ int main(int argc, char **argv)
         T(test_adopt_stopped_process),
         T(test_adopt_without_folder),
         T(test_close_while_starting),
+        T(test_no_process_before_the_disk_knows),
         T(test_given_up_before_there_is_a_process),
         T(test_a_process_that_the_store_does_not_know),
         T(test_daemon_killed_while_starting),
