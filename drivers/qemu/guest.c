@@ -103,6 +103,14 @@ void vp_guest_garbage(VpGuestWork *work, const char *command)
     vp_guest_finish(work, vp_guest_garbage_error(command));
 }
 
+void vp_guest_reply_read(VpGuestWork *work, void *response, const char *command)
+{
+    if (response)
+        vp_guest_reply(work, response);
+    else
+        vp_guest_garbage(work, command);
+}
+
 void vp_guest_opened(VpGuestWork *work, gint64 handle)
 {
     g_array_append_val(work->handles, handle);

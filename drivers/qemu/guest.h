@@ -60,6 +60,8 @@ void vp_guest_finish(VpGuestWork *work, VpError *error);
 void vp_guest_reply(VpGuestWork *work, void *answer);
 /* Ends it: `command` was answered with something else than the agent's answer to it. */
 void vp_guest_garbage(VpGuestWork *work, const char *command);
+/* Ends it with what was read of the command's answer (consumed); NULL: that was garbage. */
+void vp_guest_reply_read(VpGuestWork *work, void *response, const char *command);
 VpError *vp_guest_garbage_error(const char *command);
 /* Notes a file that is open in the guest, and forgets it once it is closed. */
 void vp_guest_opened(VpGuestWork *work, gint64 handle);

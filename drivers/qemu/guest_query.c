@@ -126,12 +126,7 @@ void vp_guest_info(VpGuestWork *work)
 
 static void on_interfaces(VpGuestWork *work, json_t *result)
 {
-    PbListGuestInterfacesResponse *response = vp_guest_read_interfaces(result);
-
-    if (response)
-        vp_guest_reply(work, response);
-    else
-        vp_guest_garbage(work, "guest-network-get-interfaces");
+    vp_guest_reply_read(work, vp_guest_read_interfaces(result), "guest-network-get-interfaces");
 }
 
 void vp_guest_interfaces(VpGuestWork *work)
@@ -141,12 +136,7 @@ void vp_guest_interfaces(VpGuestWork *work)
 
 static void on_users(VpGuestWork *work, json_t *result)
 {
-    PbListGuestUsersResponse *response = vp_guest_read_users(result);
-
-    if (response)
-        vp_guest_reply(work, response);
-    else
-        vp_guest_garbage(work, "guest-get-users");
+    vp_guest_reply_read(work, vp_guest_read_users(result), "guest-get-users");
 }
 
 void vp_guest_users(VpGuestWork *work)

@@ -116,12 +116,7 @@ void vp_guest_set_password(VpGuestWork *work)
 
 static void on_trimmed(VpGuestWork *work, json_t *result)
 {
-    PbTrimGuestFilesystemsResponse *response = vp_guest_read_trim(result);
-
-    if (response)
-        vp_guest_reply(work, response);
-    else
-        vp_guest_garbage(work, "guest-fstrim");
+    vp_guest_reply_read(work, vp_guest_read_trim(result), "guest-fstrim");
 }
 
 void vp_guest_trim(VpGuestWork *work)

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/pb.h"
 #include "domain_parts.h"
+#include "restore.h"
 #include "save.h"
 #include "save_folder.h"
 
@@ -102,32 +103,13 @@ static void on_cont(void *data, json_t *result, VpError *error)
     vp_qemu_domain_unref(domain);
 }
 
-/* On a pool's thread. */
-static void remove_used(void *data)
-{
-    VpQemuDomain *domain = data;
-
-    vp_save_remove_used(domain->dir);
-    vp_qemu_domain_unref(domain);
-}
-
-static void on_settled(void *data, VpError *error)
-{
-    VpQemuDomain *domain = data;
-
-    if (error || !vp_pool_submit(domain->driver->host->slow_pool, remove_used, domain))
-        vp_qemu_domain_unref(domain);
-}
-
 void vp_qemu_recover_adopted(VpQemuDomain *domain)
 {
-    const VpDriverHost *host = domain->driver->host;
-
     if (domain->lets_run && domain->state == PB_DOMAIN_STATE_PAUSED && domain->qmp)
         vp_qmp_execute(domain->qmp, "cont", NULL, 0, on_cont, vp_qemu_domain_ref(domain));
     domain->lets_run = FALSE;
     if (domain->found_used)
-        host->settle(host->data, domain->uid, on_settled, vp_qemu_domain_ref(domain));
+        vp_qemu_restore_remove_used(domain);
     domain->found_used = FALSE;
 }
 

@@ -351,15 +351,21 @@ static void on_settled(void *data, VpError *error)
         vp_qemu_domain_unref(domain);
 }
 
-void vp_qemu_restore_done(VpQemuDomain *domain)
+void vp_qemu_restore_remove_used(VpQemuDomain *domain)
 {
     const VpDriverHost *host = domain->driver->host;
+
+    host->settle(host->data, domain->uid, on_settled, vp_qemu_domain_ref(domain));
+}
+
+void vp_qemu_restore_done(VpQemuDomain *domain)
+{
     VpQemuRestore *restore = g_steal_pointer(&domain->restore);
 
     if (restore && vp_timer_cancel(g_steal_pointer(&restore->poll)))
         vp_qemu_domain_unref(domain);
     if (restore && restore->managed)
-        host->settle(host->data, domain->uid, on_settled, vp_qemu_domain_ref(domain));
+        vp_qemu_restore_remove_used(domain);
     vp_qemu_restore_free(restore);
 }
 

@@ -29,6 +29,8 @@ void vp_qemu_restore_begin(VpQemuDomain *domain, void (*loaded)(VpQemuDomain *do
 void vp_qemu_restore_runs(VpQemuDomain *domain);
 /* QEMU refused: it has not. */
 void vp_qemu_restore_refused(VpQemuDomain *domain);
+/* Removes the file that was put aside once what was reported is in the store; else a later daemon does, which finds that it runs. */
+void vp_qemu_restore_remove_used(VpQemuDomain *domain);
 /* It runs, and that was reported. */
 void vp_qemu_restore_done(VpQemuDomain *domain);
 

@@ -270,6 +270,19 @@ static gboolean is_decided(const VpQemuAsking *asking)
     return !asking->op || asking->domain->phase == VP_PHASE_ENDED;
 }
 
+/* Whether QEMU's answer leads on; an `error` (consumed) does not. */
+static gboolean leads_on(VpQemuAsking *asking, VpError *error)
+{
+    /* On the heels of a lost connection comes the end of the process, and tells more; else the deadline ends it. */
+    if (is_decided(asking) || (error && error->code == VP_UNAVAILABLE)) {
+        vp_error_free(error);
+        return FALSE;
+    }
+    if (error)
+        decide(asking, error);
+    return !error;
+}
+
 static void take_on(VpQemuAsking *asking, PbShutdownMode mode)
 {
     if (asking->domain->asked == asking->asked)
@@ -282,12 +295,7 @@ static void on_acpi(void *data, json_t *result, VpError *error)
     VpQemuAsking *asking = data;
 
     (void)result;
-    /* On the heels of a lost connection comes the end of the process, and tells more; else the deadline ends it. */
-    if (is_decided(asking) || (error && error->code == VP_UNAVAILABLE))
-        vp_error_free(error);
-    else if (error)
-        decide(asking, error);
-    else
+    if (leads_on(asking, error))
         take_on(asking, PB_SHUTDOWN_MODE_ACPI);
     asking_unref(asking);
 }
@@ -343,11 +351,7 @@ static void on_actions(void *data, json_t *result, VpError *error)
     VpQemuAsking *asking = data;
 
     (void)result;
-    if (is_decided(asking) || (error && error->code == VP_UNAVAILABLE))
-        vp_error_free(error);
-    else if (error)
-        decide(asking, error);
-    else
+    if (leads_on(asking, error))
         ask(asking);
     asking_unref(asking);
 }

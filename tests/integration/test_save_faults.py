@@ -52,6 +52,15 @@ def run_until_death(daemon, client, steps, number, verb):
     return not daemon.running
 
 
+def state_after(daemon, client, steps, number, verb, outcomes):
+    """What the next daemon makes of a verb whose daemon dies at this step; noted in `outcomes`."""
+    died = run_until_death(daemon, client, steps, number, verb)
+    client, now = next_daemon(daemon)
+    outcome = pb.DomainState.Name(now.status.state)[len("DOMAIN_STATE_"):]
+    outcomes.append(f"{number}{'' if died else '-'}{outcome}")
+    return client, now, outcome
+
+
 @fault("save", "the daemon is killed, at any step, or stopped", told="the domain goes on, or is saved; there is no half file")
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_killed_at_each_step_of_a_save(make_daemon, shard):
@@ -63,10 +72,7 @@ def test_killed_at_each_step_of_a_save(make_daemon, shard):
     act(client, "Start", "vm")
     outcomes = []
     for number in range(1 + shard, total + 1, SHARDS):
-        died = run_until_death(daemon, client, steps, number, "Save")
-        client, now = next_daemon(daemon)
-        outcome = pb.DomainState.Name(now.status.state)[len("DOMAIN_STATE_"):]
-        outcomes.append(f"{number}{'' if died else '-'}{outcome}")
+        client, now, outcome = state_after(daemon, client, steps, number, "Save", outcomes)
         if outcome == "RUNNING":
             wait_until(lambda: files(daemon, domain) == [], f"no half file (step {number})", timeout=10)
         else:
@@ -89,10 +95,7 @@ def test_killed_at_each_step_of_a_restore(make_daemon, shard):
     act(client, "Save", "vm")
     outcomes = []
     for number in range(1 + shard, total + 1, SHARDS):
-        died = run_until_death(daemon, client, steps, number, "Start")
-        client, now = next_daemon(daemon)
-        outcome = pb.DomainState.Name(now.status.state)[len("DOMAIN_STATE_"):]
-        outcomes.append(f"{number}{'' if died else '-'}{outcome}")
+        client, _, outcome = state_after(daemon, client, steps, number, "Start", outcomes)
         if outcome == "RUNNING":
             wait_until(lambda: files(daemon, domain) == [], f"the end of the file (step {number})", timeout=10)
             act(client, "Save", "vm")
