@@ -8,6 +8,7 @@
 
 #include "base/pb.h"
 #include "clients/cli/device_option.h"
+#include "clients/cli/domain.h"
 #include "clients/cli/event_line.h"
 #include "clients/cli/explain.h"
 #include "clients/cli/message.h"
@@ -224,12 +225,8 @@ static void offer_value(const Place *place, const char *option, const char *argu
 /* Disks by their targets and interfaces by their MAC addresses, of the domain that was named before. */
 static void offer_devices(const Place *place, gboolean interfaces)
 {
-    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
-
-    vp_message_set_who(request, place->first);
-    vp_pb_auto PbGetDomainResponse *answer =
-        vp_cli_call(place->cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_pb_auto PbGetDomainResponse *answer = vp_domain_fetch(place->cli, place->first, &error);
     vp_error_free(error);
     const PbDomain *domain = answer ? answer->domain : NULL;
     const PbDomainSpec *spec = !domain                                       ? NULL

@@ -29,5 +29,11 @@ int vp_domain_verb(VpCli *cli, const VpCommand *command, int argc, char **argv);
 /* "running (requested), pid 4711, kvm". */
 char *vp_domain_state_line(const PbDomain *domain);
 
+/* The daemon's answer about a domain by its name or uid; one with no domain in it is an error. */
+PbGetDomainResponse *vp_domain_fetch(VpCli *cli, const char *who, VpError **error);
+
+/* Says what has become of a domain: `operation` may be NULL, and so may `domain` of which `who` is the name then. */
+void vp_domain_tell(const char *who, const PbDomain *domain, const PbOperation *operation);
+
 /* All pages as one answer; `request` is changed. */
 PbListDomainsResponse *vp_domain_list_all(VpCli *cli, PbListDomainsRequest *request, VpError **error);

@@ -307,16 +307,10 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
  * come from the daemon. */
 static VpError *fetch_lists(VpCli *cli, const char *who, PbChangeScope scope, PbDomain *domain)
 {
-    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
-
-    vp_message_set_who(request, who);
-    vp_pb_auto PbGetDomainResponse *answer =
-        vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_pb_auto PbGetDomainResponse *answer = vp_domain_fetch(cli, who, &error);
     if (!answer)
         return error;
-    if (!answer->domain)
-        return vp_error_new(VP_INTERNAL, VP_CLIENT_BAD_ANSWER, "the answer holds no domain");
     domain->revision = answer->domain->revision;
     domain->n_labels = answer->domain->n_labels;
     domain->labels = g_steal_pointer(&answer->domain->labels);

@@ -31,18 +31,13 @@ static void take_targets(PbDomainSpec *spec, const PbDomainSpec *from)
 /* The first target that is free both in what is stored and in what runs. */
 static VpError *name_target(VpCli *cli, const char *who, PbDisk *disk)
 {
-    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     vp_pb_auto PbDomainSpec *spec = vp_pb_new(&pb_domain_spec__descriptor);
     VpError *error = NULL;
-
-    vp_message_set_who(request, who);
-    vp_pb_auto PbGetDomainResponse *answer =
-        vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_pb_auto PbGetDomainResponse *answer = vp_domain_fetch(cli, who, &error);
     if (!answer)
         return error;
-    if (answer->domain)
-        take_targets(spec, answer->domain->spec);
-    if (answer->domain && answer->domain->status)
+    take_targets(spec, answer->domain->spec);
+    if (answer->domain->status)
         take_targets(spec, answer->domain->status->live_spec);
     vp_pb_append(&spec->n_disks, &spec->disks, vp_pb_dup(disk));
     vp_disk_name_targets(spec);

@@ -60,12 +60,8 @@ static VpError *send_update(Change *change, const PbDomain *domain, PbDomainSpec
 /* Where what runs is not what is stored, each keeps what the other does not have. */
 static VpError *apply(Change *change, PbChangeScope scope)
 {
-    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
-
-    vp_message_set_who(request, change->who);
-    vp_pb_auto PbGetDomainResponse *answer =
-        vp_cli_call(change->cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_pb_auto PbGetDomainResponse *answer = vp_domain_fetch(change->cli, change->who, &error);
     if (!answer)
         return error;
     PbDomain *domain = answer->domain;

@@ -26,16 +26,9 @@ typedef struct Wish {
 
 static void tell(VpCli *cli, const char *who, const PbDomain *domain, const PbOperation *operation)
 {
-    g_autofree char *name = vp_text_escape(domain ? domain->name : who);
-
-    if (operation && operation->state != PB_OPERATION_STATE_SUCCEEDED) {
-        g_autofree char *uid = vp_text_escape(operation->uid);
-        g_autofree char *state = vp_text_enum(&pb_operation_state__descriptor, (int)operation->state);
-        printf("domain \"%s\": operation %s is %s\n", name, uid, state);
+    vp_domain_tell(who, domain, operation);
+    if (operation && operation->state != PB_OPERATION_STATE_SUCCEEDED)
         return;
-    }
-    g_autofree char *state = domain ? vp_domain_state_line(domain) : g_strdup("done");
-    printf("domain \"%s\" %s\n", name, state);
     if (domain && domain->status && domain->status->saved && cli->output == VP_OUTPUT_TABLE) {
         g_autofree char *path = vp_text_escape(domain->status->saved->path);
 
@@ -165,9 +158,7 @@ static int run_shown(VpCli *cli, const Wish *wish, const char *who, VpInterrupt 
         error = operation_error(ended);
     if (error)
         return vp_cli_fail(cli, error, "%s domain \"%s\"", wish->doing, who);
-    vp_pb_auto PbGetDomainRequest *get = vp_pb_new(&pb_get_domain_request__descriptor);
-    vp_message_set_who(get, who);
-    vp_pb_auto PbGetDomainResponse *now = vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", get, &error);
+    vp_pb_auto PbGetDomainResponse *now = vp_domain_fetch(cli, who, &error);
     if (!now)
         return vp_cli_fail(cli, error, "%s domain \"%s\"", wish->doing, who);
     tell(cli, who, now->domain, NULL);

@@ -297,12 +297,8 @@ static void clear(Session *session)
 /* That there is a screen is to be said before a viewer is started. */
 static VpError *check_screen(VpCli *cli, const char *who, const char *device)
 {
-    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
     VpError *error = NULL;
-
-    vp_message_set_who(request, who);
-    vp_pb_auto PbGetDomainResponse *answer =
-        vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+    vp_pb_auto PbGetDomainResponse *answer = vp_domain_fetch(cli, who, &error);
     if (!answer)
         return error;
     const PbDomainStatus *status = answer->domain->status;

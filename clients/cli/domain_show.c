@@ -334,6 +334,20 @@ static void show_domain(const PbDomain *domain)
     line("revision", "%" G_GINT64_FORMAT, domain->revision);
 }
 
+PbGetDomainResponse *vp_domain_fetch(VpCli *cli, const char *who, VpError **error)
+{
+    vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
+
+    vp_message_set_who(request, who);
+    vp_pb_auto PbGetDomainResponse *answer =
+        vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, error);
+    if (answer && !answer->domain) {
+        *error = vp_error_new(VP_INTERNAL, VP_CLIENT_BAD_ANSWER, "the answer holds no domain");
+        return NULL;
+    }
+    return g_steal_pointer(&answer);
+}
+
 int vp_domain_show(VpCli *cli, const VpCommand *command, int argc, char **argv)
 {
     int code;
@@ -341,17 +355,13 @@ int vp_domain_show(VpCli *cli, const VpCommand *command, int argc, char **argv)
     if (!vp_cli_parse(cli, command, NULL, &argc, &argv, &code))
         return code;
     for (int i = 1; i < argc; i++) {
-        vp_pb_auto PbGetDomainRequest *request = vp_pb_new(&pb_get_domain_request__descriptor);
         VpError *error = NULL;
-
-        vp_message_set_who(request, argv[i]);
-        vp_pb_auto PbGetDomainResponse *answer =
-            vp_cli_call(cli, &pb_domain_service__descriptor, "GetDomain", request, &error);
+        vp_pb_auto PbGetDomainResponse *answer = vp_domain_fetch(cli, argv[i], &error);
         if (!answer) {
             code = vp_cli_fail(cli, error, "show domain \"%s\"", argv[i]);
             continue;
         }
-        if (vp_cli_print(cli, answer, /* stream= */ argc > 2) || !answer->domain)
+        if (vp_cli_print(cli, answer, /* stream= */ argc > 2))
             continue;
         if (cli->output == VP_OUTPUT_NAME) {
             g_autofree char *safe = vp_text_escape(answer->domain->name);

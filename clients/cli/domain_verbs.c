@@ -36,7 +36,7 @@ static const Verb *find_verb(const char *command)
     g_assert_not_reached();
 }
 
-static void tell(const char *who, const PbDomain *domain, const PbOperation *operation)
+void vp_domain_tell(const char *who, const PbDomain *domain, const PbOperation *operation)
 {
     g_autofree char *name = vp_text_escape(domain ? domain->name : who);
 
@@ -60,8 +60,8 @@ static int run_one(VpCli *cli, const Verb *verb, void *request, const char *who,
     if (cli->output == VP_OUTPUT_NAME)
         puts(who);
     else if (!vp_cli_print(cli, answer, stream))
-        tell(who, *(PbDomain **)vp_message_field(answer, "domain"),
-             *(PbOperation **)vp_message_field(answer, "operation"));
+        vp_domain_tell(who, *(PbDomain **)vp_message_field(answer, "domain"),
+                       *(PbOperation **)vp_message_field(answer, "operation"));
     return VP_EXIT_DONE;
 }
 
