@@ -73,27 +73,45 @@ static VpError *load_file(VpConfig *config, const char *path)
     return error ? error : check_keys(config, path, "events", events_keys);
 }
 
-static VpError *read_uint(VpConfig *config, const char *key, guint most, guint *setting)
+VpError *vp_config_wrong(const char *group, const char *key, const char *what)
+{
+    return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[%s] %s: %s", group, key, what);
+}
+
+VpError *vp_config_read_number(const VpConfig *config, const char *group, const char *key, guint64 most,
+                               guint64 *setting)
 {
     g_autoptr(GError) why = NULL;
 
-    if (!g_key_file_has_key(config->file, "daemon", key, NULL))
+    if (!g_key_file_has_key(config->file, group, key, NULL))
         return NULL;
-    const guint64 value = g_key_file_get_uint64(config->file, "daemon", key, &why);
+    const guint64 value = g_key_file_get_uint64(config->file, group, key, &why);
     if (why || value > most)
-        return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] %s: %s", key, why ? why->message : "is too large");
-    *setting = (guint)value;
+        return vp_config_wrong(group, key, why ? why->message : "is too large");
+    *setting = value;
     return NULL;
 }
 
-static VpError *read_sandbox(VpConfig *config)
+VpError *vp_config_read_boolean(const VpConfig *config, const char *group, const char *key, gboolean *setting)
 {
     g_autoptr(GError) why = NULL;
 
-    config->sandbox = TRUE;
-    if (g_key_file_has_key(config->file, "daemon", "sandbox", NULL))
-        config->sandbox = g_key_file_get_boolean(config->file, "daemon", "sandbox", &why);
-    return why ? vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[daemon] sandbox: %s", why->message) : NULL;
+    if (!g_key_file_has_key(config->file, group, key, NULL))
+        return NULL;
+    const gboolean value = g_key_file_get_boolean(config->file, group, key, &why);
+    if (why)
+        return vp_config_wrong(group, key, "is true or false");
+    *setting = value;
+    return NULL;
+}
+
+static VpError *read_uint(VpConfig *config, const char *key, guint most, guint *setting)
+{
+    guint64 value = *setting;
+    VpError *error = vp_config_read_number(config, "daemon", key, most, &value);
+
+    *setting = (guint)value;
+    return error;
 }
 
 /* Large enough for whatever is meant, and small enough to be multiplied. */
@@ -111,14 +129,10 @@ static VpError *read_events(VpConfig *config)
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(settings); i++) {
-        g_autoptr(GError) why = NULL;
+        VpError *error = vp_config_read_number(config, "events", settings[i].key, EVENTS_MOST, settings[i].setting);
 
-        if (!g_key_file_has_key(config->file, "events", settings[i].key, NULL))
-            continue;
-        *settings[i].setting = g_key_file_get_uint64(config->file, "events", settings[i].key, &why);
-        if (why || *settings[i].setting > EVENTS_MOST)
-            return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[events] %s: %s", settings[i].key,
-                                why ? why->message : "is too large");
+        if (error)
+            return error;
     }
     return NULL;
 }
@@ -180,7 +194,7 @@ static VpError *fill(VpConfig *config, const VpConfigArguments *arguments)
     if (!error)
         error = read_uint(config, "autostart_parallel", 64, &config->autostart_parallel);
     if (!error)
-        error = read_sandbox(config);
+        error = vp_config_read_boolean(config, "daemon", "sandbox", &config->sandbox);
     if (!error)
         error = read_events(config);
     if (!error)
@@ -216,6 +230,7 @@ VpConfig *vp_config_new(const VpConfigArguments *arguments, VpError **error)
     config->file = g_key_file_new();
     config->drain_ms = DEFAULT_DRAIN_MS;
     config->autostart_parallel = DEFAULT_AUTOSTART_PARALLEL;
+    config->sandbox = TRUE;
     VpError *failure = fill(config, arguments);
     if (failure) {
         *error = failure;

@@ -70,6 +70,13 @@ typedef struct VpConfigArguments {
 VpConfig *vp_config_new(const VpConfigArguments *arguments, VpError **error);
 void vp_config_free(VpConfig *config);
 
+/* INVALID_ARGUMENT: a setting that cannot be used. */
+VpError *vp_config_wrong(const char *group, const char *key, const char *what);
+/* A setting that is not there is left as it is. */
+VpError *vp_config_read_number(const VpConfig *config, const char *group, const char *key, guint64 most,
+                               guint64 *setting);
+VpError *vp_config_read_boolean(const VpConfig *config, const char *group, const char *key, gboolean *setting);
+
 /* config_security.c; after the folders are known. */
 VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *arguments, const char *path);
 /* config_limits.c: the limits of all clients together, and [limits]. */

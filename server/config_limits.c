@@ -11,26 +11,6 @@ static const char *const limits_keys[] = {
     [VP_POLICY_SECRETS] = "secrets",
 };
 
-static VpError *wrong(const char *group, const char *key, const char *what)
-{
-    return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[%s] %s: %s", group, key, what);
-}
-
-/* -1 if it is not set. */
-static VpError *read_number(const VpConfig *config, const char *group, const char *key, guint64 most, gint64 *setting)
-{
-    g_autoptr(GError) why = NULL;
-
-    *setting = -1;
-    if (!g_key_file_has_key(config->file, group, key, NULL))
-        return NULL;
-    const guint64 value = g_key_file_get_uint64(config->file, group, key, &why);
-    if (why || value > most)
-        return wrong(group, key, why ? why->message : "is too large");
-    *setting = (gint64)value;
-    return NULL;
-}
-
 static VpError *read_of_all(VpConfig *config)
 {
     const struct {
@@ -48,12 +28,12 @@ static VpError *read_of_all(VpConfig *config)
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(settings); i++) {
-        gint64 value = -1;
-        VpError *error = read_number(config, "daemon", settings[i].key, settings[i].most, &value);
+        guint64 value = 0;
+        VpError *error = vp_config_read_number(config, "daemon", settings[i].key, settings[i].most, &value);
 
         if (error)
             return error;
-        *settings[i].setting = value < 0 ? 0 : (guint)value;
+        *settings[i].setting = (guint)value;
     }
     return NULL;
 }
@@ -74,9 +54,13 @@ VpError *vp_config_read_limits(VpConfig *config)
 
     for (char **key = keys; !error && key && *key; key++) {
         if (!is_known(*key))
-            error = wrong("limits", *key, "there is no such setting");
+            error = vp_config_wrong("limits", *key, "there is no such setting");
     }
-    for (gsize i = 0; !error && i < G_N_ELEMENTS(limits_keys); i++)
-        error = read_number(config, "limits", limits_keys[i], VP_POLICY_MOST, &config->limits[i]);
+    for (gsize i = 0; !error && i < G_N_ELEMENTS(limits_keys); i++) {
+        guint64 value = G_MAXUINT64; /* -1: not set */
+
+        error = vp_config_read_number(config, "limits", limits_keys[i], VP_POLICY_MOST, &value);
+        config->limits[i] = (gint64)value;
+    }
     return error;
 }

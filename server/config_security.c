@@ -9,11 +9,6 @@
 #define DEFAULT_AUDIT_KEEP 10
 #define MAX_LOOKUP_BYTES (1024 * 1024)
 
-static VpError *wrong(const char *group, const char *key, const char *what)
-{
-    return vp_error_new(VP_INVALID_ARGUMENT, "CONFIG", "[%s] %s: %s", group, key, what);
-}
-
 static VpError *check_keys(const VpConfig *config, const char *path)
 {
     static const struct {
@@ -50,33 +45,7 @@ static VpError *read_path(const VpConfig *config, const char *group, const char 
 {
     *setting = text(config, group, key);
     /* A path in a file would start wherever the daemon is started from. */
-    return *setting && (*setting)[0] != '/' ? wrong(group, key, "is no absolute path") : NULL;
-}
-
-static VpError *read_number(const VpConfig *config, const char *group, const char *key, guint64 most, guint64 *setting)
-{
-    g_autoptr(GError) why = NULL;
-
-    if (!g_key_file_has_key(config->file, group, key, NULL))
-        return NULL;
-    const guint64 value = g_key_file_get_uint64(config->file, group, key, &why);
-    if (why || value > most)
-        return wrong(group, key, why ? why->message : "is too large");
-    *setting = value;
-    return NULL;
-}
-
-static VpError *read_boolean(const VpConfig *config, const char *group, const char *key, gboolean *setting)
-{
-    g_autoptr(GError) why = NULL;
-
-    if (!g_key_file_has_key(config->file, group, key, NULL))
-        return NULL;
-    const gboolean value = g_key_file_get_boolean(config->file, group, key, &why);
-    if (why)
-        return wrong(group, key, "is true or false");
-    *setting = value;
-    return NULL;
+    return *setting && (*setting)[0] != '/' ? vp_config_wrong(group, key, "is no absolute path") : NULL;
 }
 
 /* ---- the socket ---- */
@@ -97,7 +66,7 @@ static VpError *read_group(const VpConfig *config, gint64 *setting)
     }
     getgrnam_r(name, &entry, buffer, MAX_LOOKUP_BYTES, &found);
     if (!found)
-        return wrong("daemon", "socket_group", "there is no such group on this host");
+        return vp_config_wrong("daemon", "socket_group", "there is no such group on this host");
     *setting = entry.gr_gid;
     return NULL;
 }
@@ -110,7 +79,7 @@ static VpError *read_socket(VpConfig *config, VpSecurityConfig *security)
     security->socket_mode = 0600;
     if (mode) {
         if (!g_ascii_string_to_unsigned(mode, 8, 0, 0777, &number, NULL) || (number & 0600) != 0600)
-            return wrong("daemon", "socket_mode", "is an octal number as 0660, with 0600 in it");
+            return vp_config_wrong("daemon", "socket_mode", "is an octal number as 0660, with 0600 in it");
         security->socket_mode = (guint)number;
     }
     return read_group(config, &security->socket_group);
@@ -127,10 +96,10 @@ static VpError *read_identity_kinds(const VpConfig *config, VpSecurityConfig *se
     if (!security->identity_kinds)
         security->identity_kinds = g_strdupv((char **)all);
     if (!security->identity_kinds[0])
-        return wrong("tls", "identity", "names no kind");
+        return vp_config_wrong("tls", "identity", "names no kind");
     for (char **kind = security->identity_kinds; *kind; kind++) {
         if (!g_strv_contains(known, *kind))
-            return wrong("tls", "identity", "is a list of uri, dns and cn");
+            return vp_config_wrong("tls", "identity", "is a list of uri, dns and cn");
     }
     return NULL;
 }
@@ -151,7 +120,7 @@ static VpError *read_tls(const VpConfig *config, VpSecurityConfig *security)
         return error;
     const gboolean any = security->certificate || security->key || security->ca || security->crl;
     if (any && !(security->certificate && security->key && security->ca))
-        return wrong("tls", "certificate, key, ca", "all three are needed");
+        return vp_config_wrong("tls", "certificate, key, ca", "all three are needed");
     return NULL;
 }
 
@@ -166,9 +135,9 @@ static VpError *read_tokens(const VpConfig *config, VpSecurityConfig *security)
     security->groups = text(config, "tokens", "groups");
     const gboolean any = security->jwks || security->issuer || security->audience || security->groups;
     if (any && !(security->jwks && security->issuer && security->audience))
-        return wrong("tokens", "jwks, issuer, audience", "all three are needed");
+        return vp_config_wrong("tokens", "jwks, issuer, audience", "all three are needed");
     if (any && !security->certificate)
-        return wrong("tokens", "jwks", "tokens are taken over TLS alone; set [tls] up");
+        return vp_config_wrong("tokens", "jwks", "tokens are taken over TLS alone; set [tls] up");
     return NULL;
 }
 
@@ -182,7 +151,7 @@ static VpError *read_audit_places(const VpConfig *config, gboolean *ret_file, gb
         else if (g_str_equal(*place, "journal"))
             *ret_journal = TRUE;
         else
-            return wrong("audit", "to", "is file, journal or both");
+            return vp_config_wrong("audit", "to", "is file, journal or both");
     }
     *ret_file = *ret_file || !places || !places[0];
     return NULL;
@@ -196,7 +165,7 @@ static VpError *read_audit(const VpConfig *config, VpSecurityConfig *security)
     VpError *error = read_path(config, "audit", "file", &security->audit_file);
 
     if (!error)
-        error = read_boolean(config, "audit", "enabled", &enabled);
+        error = vp_config_read_boolean(config, "audit", "enabled", &enabled);
     if (!error)
         error = read_audit_places(config, &file, &security->audit_journal);
     security->audit_journal = security->audit_journal && enabled;
@@ -206,9 +175,9 @@ static VpError *read_audit(const VpConfig *config, VpSecurityConfig *security)
         security->audit_file = g_build_filename(config->state_dir, "audit.jsonl", NULL);
     security->audit_max_bytes = DEFAULT_AUDIT_BYTES;
     if (!error)
-        error = read_number(config, "audit", "max_bytes", G_MAXINT64, &security->audit_max_bytes);
+        error = vp_config_read_number(config, "audit", "max_bytes", G_MAXINT64, &security->audit_max_bytes);
     if (!error)
-        error = read_number(config, "audit", "keep", 1000, &keep);
+        error = vp_config_read_number(config, "audit", "keep", 1000, &keep);
     security->audit_keep = (guint)keep;
     return error;
 }
@@ -242,7 +211,7 @@ VpError *vp_config_read_security(VpConfig *config, const VpConfigArguments *argu
     if (!error)
         error = read_path(config, "secrets", "key_file", &security->secrets_key);
     if (!error)
-        error = read_boolean(config, "daemon", "insecure_tcp", &insecure);
+        error = vp_config_read_boolean(config, "daemon", "insecure_tcp", &insecure);
     if (error)
         return error;
     config->sockets = g_new0(int, sockets + 1);
