@@ -26,6 +26,7 @@ struct VpTask {
     pthread_mutex_t mutex;
     pthread_cond_t hook_returned;
     gboolean cancelled;
+    gboolean expired;
     guint calling; /* hooks that are being called now */
     pthread_t caller;
     void (*hook)(void *data);
@@ -182,14 +183,33 @@ static void call_hook(VpTask *task)
     pthread_cond_broadcast(&task->hook_returned);
 }
 
-void vp_task_cancel(VpTask *task)
+static void end_early(VpTask *task, gboolean expired)
 {
     VP_LOCK(&task->mutex);
     if (task->cancelled)
         return;
     task->cancelled = TRUE;
+    task->expired = expired;
     if (task->hook)
         call_hook(task);
+}
+
+void vp_task_cancel(VpTask *task)
+{
+    end_early(task, FALSE);
+}
+
+void vp_task_expire(VpTask *task)
+{
+    end_early(task, TRUE);
+}
+
+gboolean vp_task_expired(const VpTask *task)
+{
+    VpTask *mutable = (VpTask *)task;
+
+    VP_LOCK(&mutable->mutex);
+    return task->expired;
 }
 
 gboolean vp_task_cancelled(const VpTask *task)

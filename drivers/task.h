@@ -62,6 +62,10 @@ void vp_task_finish(VpTask *task, VpError *error);
 void vp_task_cancel(VpTask *task);
 gboolean vp_task_cancelled(const VpTask *task);
 
+/* The same, since its job's time is over: nobody has changed his mind. What is then seen to by other means goes on. */
+void vp_task_expire(VpTask *task);
+gboolean vp_task_expired(const VpTask *task);
+
 /* The driver's hook for vp_task_cancel(); called at once if the task was cancelled before. It must not block; NULL removes it. Once
  * this returns the former hook is not called any more. */
 void vp_task_set_cancel_hook(VpTask *task, void (*cancel)(void *data), void *data);

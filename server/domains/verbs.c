@@ -193,6 +193,14 @@ static VpError *check_backlog(const Work *work)
                           1000);
 }
 
+static void give_up(const VpJob *job, VpTask *task)
+{
+    if (vp_job_expired(job))
+        vp_task_expire(task);
+    else
+        vp_task_cancel(task);
+}
+
 static void run(VpJob *job, void *data)
 {
     Work *work = data;
@@ -223,7 +231,7 @@ static void run(VpJob *job, void *data)
     pthread_mutex_unlock(&work->mutex);
     /* A cancellation that came before there was a task. */
     if (vp_job_cancelled(job))
-        vp_task_cancel(task);
+        give_up(job, task);
     driver_op(driver, work->rule)(driver, task);
 }
 
@@ -231,12 +239,11 @@ static void cancel(VpJob *job, void *data)
 {
     Work *work = data;
 
-    (void)job;
     pthread_mutex_lock(&work->mutex);
     g_autoptr(VpTask) task = work->task ? vp_task_ref(work->task) : NULL;
     pthread_mutex_unlock(&work->mutex);
     if (task)
-        vp_task_cancel(task);
+        give_up(job, task);
 }
 
 static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error,

@@ -58,6 +58,8 @@ void vp_job_finish(VpJob *job, VpError *error);
 
 void vp_job_progress(VpJob *job, guint percent, const char *message);
 gboolean vp_job_cancelled(const VpJob *job);
+/* Whether it is cancelled since its deadline has passed. Any thread. */
+gboolean vp_job_expired(const VpJob *job);
 const char *vp_job_uid(const VpJob *job);
 
 /* The running job of a resource: fills in type, caller, operation uid (owned by the caller), start and how many wait. FALSE if none runs. */

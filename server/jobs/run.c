@@ -263,6 +263,12 @@ gboolean vp_job_cancelled(const VpJob *job)
     return atomic_load(&job->cancelled);
 }
 
+gboolean vp_job_expired(const VpJob *job)
+{
+    VP_LOCK(&job->jobs->lock);
+    return job->expired;
+}
+
 const char *vp_job_uid(const VpJob *job)
 {
     return job->operation->uid;

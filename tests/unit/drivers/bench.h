@@ -58,8 +58,11 @@ typedef void (*Operation)(VpDriver *driver, VpTask *task);
 
 /* Begins an operation, with `timeout_ms` to its deadline, and waits for its end; the error is the caller's. */
 Running *bench_begin(Bench *bench, Operation operation, const PbDomain *domain, guint64 timeout_ms);
+/* The same with 30 s, and a message of the method's that says more. */
+Running *bench_begin_request(Bench *bench, Operation operation, const PbDomain *domain, const void *request);
 VpError *bench_end(Running *running);
 void bench_cancel(Running *running);
+void bench_expire(Running *running);
 VpError *bench_run(Bench *bench, Operation operation, const PbDomain *domain);
 /* The same and has to go well. */
 void bench_ok(Bench *bench, Operation operation, const PbDomain *domain);

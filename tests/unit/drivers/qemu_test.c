@@ -21,6 +21,7 @@
 #include "drivers/qemu/folder.h"
 #include "drivers/qemu/process.h"
 #include "drivers/qemu/qemu.h"
+#include "virtplane/v1/domain_service.pb-c.h"
 
 #define E(name) PB_EVENT_TYPE_DOMAIN_##name
 #define S(name) PB_DOMAIN_STATE_##name
@@ -633,6 +634,34 @@ static void test_stopped_process(void **state)
     assert_false(process_lives(pid));
 }
 
+/* Whose shutdown is given up since its time is over is powered off all the same, as was asked for; whose is cancelled is not. */
+static void test_shutdown_given_up(void **state)
+{
+    Bench *bench = *state;
+    vp_pb_auto PbDomain *domain = GUEST(bench, 1, guest_halts);
+    Google__Protobuf__Duration soon = GOOGLE__PROTOBUF__DURATION__INIT;
+    PbShutdownDomainRequest request = PB_SHUTDOWN_DOMAIN_REQUEST__INIT;
+
+    soon.nanos = 500000000;
+    request.fallback_after = &soon;
+    const gint32 pid = started(bench, domain)->pid;
+    kill(pid, SIGSTOP);
+    bench_next(bench, E(UNRESPONSIVE), S(UNRESPONSIVE), "NO_ANSWER");
+    Running *cancelled = bench_begin_request(bench, vp_qemu_driver.shutdown, domain, &request);
+    bench_cancel(cancelled);
+    g_autoptr(VpError) error = bench_end(cancelled);
+    check_error(error, VP_CANCELLED, "CANCELLED");
+    /* Long enough for a fallback that was kept. */
+    g_usleep(700000);
+    bench_nothing_more(bench);
+    Running *late = bench_begin_request(bench, vp_qemu_driver.shutdown, domain, &request);
+    bench_expire(late);
+    g_autoptr(VpError) expired = bench_end(late);
+    check_error(expired, VP_CANCELLED, "CANCELLED");
+    bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "FALLBACK");
+    assert_false(process_lives(pid));
+}
+
 /* ---- the daemon's restart ---- */
 
 static void test_adopt_running(void **state)
@@ -1136,6 +1165,7 @@ int main(int argc, char **argv)
         T(test_silent_binary),
         T(test_killed),
         T(test_stopped_process),
+        T(test_shutdown_given_up),
         T(test_adopt_running),
         T(test_adopt_gone),
         T(test_adopt_pid_of_another),
