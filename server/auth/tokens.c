@@ -2,12 +2,12 @@
 #include "server/auth/tokens.h"
 
 #include <pthread.h>
-#include <rhonabwy.h>
 #include <string.h>
 
 #include "base/thread.h"
 #include "server/auth/cache.h"
 #include "server/auth/file.h"
+#include "server/auth/jwt_library.h"
 
 #define MAX_JWKS_BYTES (1024 * 1024)
 #define MAX_TOKEN_BYTES 8192
@@ -24,21 +24,12 @@ struct VpTokens {
     char *audience;
     char *groups;
     VpIdentityCache *known;
+    VpJwtLibrary jwt;
     pthread_mutex_t mutex; /* the library says nothing of threads */
     jwks_t *keys;
 };
 
-static void jwt_freep(jwt_t **jwt)
-{
-    r_jwt_free(*jwt);
-}
-
 /* ---- loading ---- */
-
-static void start_library(void)
-{
-    r_global_init();
-}
 
 static VpError *invalid(const char *path, const char *what)
 {
@@ -47,14 +38,14 @@ static VpError *invalid(const char *path, const char *what)
 
 static VpError *check_keys(const VpTokens *tokens, const char *path)
 {
-    if (r_jwks_size(tokens->keys) == 0)
+    if (tokens->jwt.r_jwks_size(tokens->keys) == 0)
         return invalid(path, "has no keys");
-    for (size_t i = 0; i < r_jwks_size(tokens->keys); i++) {
-        jwk_t *key = r_jwks_get_at(tokens->keys, i);
+    for (size_t i = 0; i < tokens->jwt.r_jwks_size(tokens->keys); i++) {
+        jwk_t *key = tokens->jwt.r_jwks_get_at(tokens->keys, i);
         unsigned int bits = 0;
-        const int type = r_jwk_key_type(key, &bits, R_FLAG_IGNORE_REMOTE);
+        const int type = tokens->jwt.r_jwk_key_type(key, &bits, R_FLAG_IGNORE_REMOTE);
 
-        r_jwk_free(key);
+        tokens->jwt.r_jwk_free(key);
         if (!(type & R_KEY_TYPE_PUBLIC) || !(type & (R_KEY_TYPE_RSA | R_KEY_TYPE_EC | R_KEY_TYPE_EDDSA)))
             return invalid(path, "has a key that is no public RSA, EC or Ed25519 key; secrets do not belong there");
         if ((type & R_KEY_TYPE_RSA) && bits < MIN_RSA_BITS)
@@ -65,19 +56,20 @@ static VpError *check_keys(const VpTokens *tokens, const char *path)
 
 VpTokens *vp_tokens_new(const VpTokenOptions *options, VpError **error)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     g_autoptr(VpTokens) tokens = g_new0(VpTokens, 1);
     g_autofree char *text = NULL;
 
-    pthread_once(&once, start_library);
     tokens->refs = 1;
     tokens->issuer = g_strdup(options->issuer);
     tokens->audience = g_strdup(options->audience);
     tokens->groups = g_strdup(options->groups);
     tokens->known = vp_identity_cache_new();
     pthread_mutex_init(&tokens->mutex, NULL);
-    VpError *failure = vp_file_read(options->jwks, MAX_JWKS_BYTES, VP_FILE_RULES, "TOKENS_INVALID", &text, NULL);
-    if (!failure && (r_jwks_init(&tokens->keys) != RHN_OK || r_jwks_import_from_json_str(tokens->keys, text) != RHN_OK))
+    VpError *failure = vp_jwt_library(&tokens->jwt);
+    if (!failure)
+        failure = vp_file_read(options->jwks, MAX_JWKS_BYTES, VP_FILE_RULES, "TOKENS_INVALID", &text, NULL);
+    if (!failure && (tokens->jwt.r_jwks_init(&tokens->keys) != RHN_OK ||
+                     tokens->jwt.r_jwks_import_from_json_str(tokens->keys, text) != RHN_OK))
         failure = invalid(options->jwks, "is no JWK set, or has a damaged key");
     if (!failure)
         failure = check_keys(tokens, options->jwks);
@@ -98,7 +90,8 @@ void vp_tokens_unref(VpTokens *tokens)
 {
     if (!tokens || !g_atomic_int_dec_and_test(&tokens->refs))
         return;
-    r_jwks_free(tokens->keys);
+    if (tokens->keys)
+        tokens->jwt.r_jwks_free(tokens->keys);
     vp_identity_cache_free(tokens->known);
     pthread_mutex_destroy(&tokens->mutex);
     g_free(tokens->issuer);
@@ -130,26 +123,26 @@ static int key_type_for(jwa_alg algorithm)
     }
 }
 
-static gboolean is_signed_by(jwt_t *jwt, jwk_t *key, int type, const char *kid)
+static gboolean is_signed_by(const VpTokens *tokens, jwt_t *jwt, jwk_t *key, int type, const char *kid)
 {
-    const char *own = r_jwk_get_property_str(key, "kid");
+    const char *own = tokens->jwt.r_jwk_get_property_str(key, "kid");
 
-    return (r_jwk_key_type(key, NULL, R_FLAG_IGNORE_REMOTE) & type) && (!kid || g_strcmp0(kid, own) == 0) &&
-           r_jwt_verify_signature(jwt, key, R_FLAG_IGNORE_REMOTE) == RHN_OK;
+    return (tokens->jwt.r_jwk_key_type(key, NULL, R_FLAG_IGNORE_REMOTE) & type) && (!kid || g_strcmp0(kid, own) == 0) &&
+           tokens->jwt.r_jwt_verify_signature(jwt, key, R_FLAG_IGNORE_REMOTE) == RHN_OK;
 }
 
 static VpError *check_signature(const VpTokens *tokens, jwt_t *jwt)
 {
-    const int type = key_type_for(r_jwt_get_sign_alg(jwt));
-    const char *kid = r_jwt_get_header_str_value(jwt, "kid");
+    const int type = key_type_for(tokens->jwt.r_jwt_get_sign_alg(jwt));
+    const char *kid = tokens->jwt.r_jwt_get_header_str_value(jwt, "kid");
 
     if (!type)
         return refused("it is not signed with RS256, ES256 or EdDSA");
-    for (size_t i = 0; i < r_jwks_size(tokens->keys); i++) {
-        jwk_t *key = r_jwks_get_at(tokens->keys, i);
-        const gboolean signed_by = is_signed_by(jwt, key, type, kid);
+    for (size_t i = 0; i < tokens->jwt.r_jwks_size(tokens->keys); i++) {
+        jwk_t *key = tokens->jwt.r_jwks_get_at(tokens->keys, i);
+        const gboolean signed_by = is_signed_by(tokens, jwt, key, type, kid);
 
-        r_jwk_free(key);
+        tokens->jwt.r_jwk_free(key);
         if (signed_by)
             return NULL;
     }
@@ -229,26 +222,32 @@ static VpIdentity *identity_of(const VpTokens *tokens, const json_t *claims, VpE
                            time_claim(claims, "exp") * G_USEC_PER_SEC);
 }
 
-static VpIdentity *check_token(VpTokens *tokens, const char *token, gint64 now_wall_us, VpError **error)
+static VpIdentity *check_jwt(const VpTokens *tokens, jwt_t *jwt, gint64 now_wall_us, VpError **error)
 {
-    __attribute__((cleanup(jwt_freep))) jwt_t *jwt = NULL;
-    VpIdentity *identity = NULL;
-
-    VP_LOCK(&tokens->mutex);
-    if (r_jwt_init(&jwt) != RHN_OK || r_jwt_advanced_parse(jwt, token, R_PARSE_NONE, R_FLAG_IGNORE_REMOTE) != RHN_OK ||
-        r_jwt_get_type(jwt) != R_JWT_TYPE_SIGN) {
-        *error = refused("it is no signed JWT");
-        return NULL;
-    }
     VpError *failure = check_signature(tokens, jwt);
-    json_t *claims = failure ? NULL : r_jwt_get_full_claims_json_t(jwt);
+    json_t *claims = failure ? NULL : tokens->jwt.r_jwt_get_full_claims_json_t(jwt);
     if (!failure)
         failure = check_claims(tokens, claims, now_wall_us);
-    if (!failure)
-        identity = identity_of(tokens, claims, &failure);
+    VpIdentity *identity = failure ? NULL : identity_of(tokens, claims, &failure);
     json_decref(claims);
     if (failure)
         *error = failure;
+    return identity;
+}
+
+static VpIdentity *check_token(VpTokens *tokens, const char *token, gint64 now_wall_us, VpError **error)
+{
+    VpIdentity *identity = NULL;
+    jwt_t *jwt = NULL;
+
+    VP_LOCK(&tokens->mutex);
+    if (tokens->jwt.r_jwt_init(&jwt) != RHN_OK ||
+        tokens->jwt.r_jwt_advanced_parse(jwt, token, R_PARSE_NONE, R_FLAG_IGNORE_REMOTE) != RHN_OK ||
+        tokens->jwt.r_jwt_get_type(jwt) != R_JWT_TYPE_SIGN)
+        *error = refused("it is no signed JWT");
+    else
+        identity = check_jwt(tokens, jwt, now_wall_us, error);
+    tokens->jwt.r_jwt_free(jwt);
     return identity;
 }
 

@@ -51,6 +51,8 @@ void vp_connection_unref(VpConnection *connection)
     g_free(connection->address);
     g_free(connection->identity);
     vp_account_unref(connection->account);
+    if (connection->kept)
+        connection->kept_destroy(connection->kept);
     g_free(connection);
 }
 

@@ -41,6 +41,8 @@ typedef struct VpConnection {
 
     char *identity; /* of its first call by anybody who is somebody; this and the next under the table's mutex */
     VpAccount *account;
+    void *kept; /* the gate's; set once, atomic */
+    void (*kept_destroy)(void *kept);
     gboolean closing; /* it made room for another; the core still has it */
 } VpConnection;
 

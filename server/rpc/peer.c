@@ -71,6 +71,24 @@ void vp_call_credentials(VpCall *call, VpCredentials *ret_credentials)
     ret_credentials->pid = call->connection->peer.credentials.pid;
 }
 
+void vp_call_keep(VpCall *call, void *kept, void (*destroy)(void *kept))
+{
+    VpConnection *connection = call->connection;
+
+    if (connection && connection->local) {
+        /* The same by whomever it is set. */
+        __atomic_store_n(&connection->kept_destroy, destroy, __ATOMIC_RELEASE);
+        if (g_atomic_pointer_compare_and_exchange(&connection->kept, NULL, kept))
+            return;
+    }
+    destroy(kept);
+}
+
+void *vp_call_kept(VpCall *call)
+{
+    return call->connection ? g_atomic_pointer_get(&call->connection->kept) : NULL;
+}
+
 GArray *vp_call_groups(VpCall *call)
 {
     return is_local(call) ? g_array_ref(call->connection->peer.groups) : g_array_new(FALSE, FALSE, sizeof(gid_t));

@@ -89,6 +89,11 @@ VpLimits vp_call_limits(VpCall *call);
 void *vp_call_identity(VpCall *call);
 /* Notes it, with the name that vp_call_caller() tells (borrowed from `identity`). For the gate, once, before its first function returns. */
 void vp_call_set_identity(VpCall *call, const char *name, void *identity, void (*destroy)(void *identity));
+/* What the gate keeps with the connection over a unix socket that the call has come by, as who is at its other end does not change: vp_call_keep() gives
+ * `kept` to the connection, which destroys it at its end; if another call was first, at once. vp_call_kept(): NULL if there is none; lives as long as
+ * the call. Any thread. */
+void vp_call_keep(VpCall *call, void *kept, void (*destroy)(void *kept));
+void *vp_call_kept(VpCall *call);
 /* The client's deadline in vp_now_us() terms; G_MAXINT64 if it set none. */
 gint64 vp_call_deadline_us(VpCall *call);
 /* Whether the client has gone, cancelled, or its deadline has passed. */

@@ -69,15 +69,28 @@ static VpError *not_found(const VpMethod *method, const VpTarget *target)
 
 /* ---- the gate ---- */
 
+static void identity_free(void *identity)
+{
+    vp_identity_unref(identity);
+}
+
 static VpError *identify(VpAccessContext *context, VpCall *call, VpIdentity **ret_identity)
 {
+    VpIdentity *kept = vp_call_kept(call);
     VpCredentials credentials;
     VpError *error = NULL;
 
+    if (kept) {
+        *ret_identity = vp_identity_ref(kept);
+        return NULL;
+    }
     vp_call_credentials(call, &credentials);
     /* Root needs no groups, and is the one who calls most. */
     g_autoptr(GArray) groups = credentials.local && credentials.uid != 0 ? vp_call_groups(call) : NULL;
     *ret_identity = vp_auth_identify(context->auth, &credentials, groups, &error);
+    /* The kernel's word stands for as long as the connection does. */
+    if (*ret_identity && credentials.local)
+        vp_call_keep(call, vp_identity_ref(*ret_identity), identity_free);
     return error;
 }
 

@@ -4,6 +4,7 @@
  */
 #include <glib/gstdio.h>
 #include <grpc/grpc.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -111,7 +112,12 @@ static void measure_calls(Bench *bench, guint in_flight)
 
 static int be_greedy(char *const *argv)
 {
+    const struct sched_param none = {0};
     GBytes *request = request_for("bench");
+
+    /* It may be greedy with the daemon, not with the processors: on two of them who waits would wait for the kernel's turn (3 ms), whatever the daemon does. */
+    if (sched_setscheduler(0, SCHED_IDLE, &none) != 0)
+        bench_die("no idle turn");
 
     grpc_init();
     puts("ready");
