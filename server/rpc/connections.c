@@ -366,9 +366,9 @@ VpError *vp_connections_check(VpConnections *connections, VpConnection *connecti
     /* It may be gone, and be one of those that are forgotten now. */
     g_autoptr(VpConnection) held = vp_connection_ref(connection);
     forget_gone(kind);
-    if (g_hash_table_lookup(kind->open, connection->name) != connection || g_atomic_int_get(&connection->served))
+    if (g_hash_table_lookup(kind->open, held->name) != held || g_atomic_int_get(&held->served))
         return NULL;
-    return try_to_serve(kind, connection) ? NULL : too_many(kind, connection);
+    return try_to_serve(kind, held) ? NULL : too_many(kind, held);
 }
 
 /* ---- for administrators ---- */
