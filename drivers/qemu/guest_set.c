@@ -100,7 +100,8 @@ void vp_guest_set_password(VpGuestWork *work)
     /* What the agent would take for the end of it. */
     if (request->password.len == 0 || memchr(request->password.data, '\n', request->password.len) ||
         memchr(request->password.data, '\0', request->password.len)) {
-        explicit_bzero(request->password.data, request->password.len);
+        if (request->password.len > 0)
+            explicit_bzero(request->password.data, request->password.len);
         vp_guest_finish(work, violation("password", "must not be empty, and must not have line ends or NULs"));
         return;
     }

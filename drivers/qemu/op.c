@@ -40,12 +40,24 @@ void vp_qemu_op_unref(VpQemuOp *op)
     vp_qemu_driver_live(driver, -1);
 }
 
+static void on_deadline(void *data)
+{
+    VpQemuOp *op = data;
+
+    vp_qemu_domain_end_early(op->domain, op,
+                             vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT",
+                                          "domain %s: the %s did not end in time", op->domain->name,
+                                          vp_qemu_op_verb(op)));
+}
+
 static void cancel_on_loop(void *data)
 {
     VpQemuOp *op = data;
 
-    /* One that is not attached yet is found to be cancelled when it is. */
-    if (op->task && op->domain)
+    /* One that is not attached yet is found to be cancelled when it is. Its job may have looked at the clock a moment before us: that is no change of mind. */
+    if (op->task && op->domain && vp_task_expired(op->task))
+        on_deadline(op);
+    else if (op->task && op->domain)
         vp_qemu_domain_end_early(op->domain, op,
                                  vp_error_new(VP_CANCELLED, "CANCELLED", "domain %s: the %s was cancelled",
                                               op->domain->name, vp_qemu_op_verb(op)));
@@ -70,16 +82,6 @@ VpQemuOp *vp_qemu_op_new(VpQemuDriver *driver, VpOpKind kind, VpTask *task)
     vp_qemu_driver_live(driver, 1);
     vp_task_set_cancel_hook(task, on_cancel, op);
     return op;
-}
-
-static void on_deadline(void *data)
-{
-    VpQemuOp *op = data;
-
-    vp_qemu_domain_end_early(op->domain, op,
-                             vp_error_new(VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT",
-                                          "domain %s: the %s did not end in time", op->domain->name,
-                                          vp_qemu_op_verb(op)));
 }
 
 void vp_qemu_op_attach(VpQemuOp *op, VpQemuDomain *domain)

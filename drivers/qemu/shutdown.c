@@ -247,8 +247,7 @@ static void decide(VpQemuAsking *asking, VpError *error)
     VpQemuDomain *domain = asking->domain;
     VpQemuOp *op = g_steal_pointer(&asking->op);
     const gboolean ours = domain->asked == asking->asked; /* it may have done it by now */
-    const gboolean silent = error && (error->code == VP_DEADLINE_EXCEEDED || error->code == VP_UNAVAILABLE ||
-                                      vp_task_expired(op->task));
+    const gboolean silent = error && (error->code == VP_DEADLINE_EXCEEDED || error->code == VP_UNAVAILABLE);
 
     domain->asking = NULL;
     if (ours && error && !(silent && domain->asked->fallback_time)) {

@@ -210,3 +210,6 @@ void vp_domains_settle(void *data, const char *uid, void (*done)(void *done_data
 
 /* VpDriverHost.secret; `data` is the VpDomains. */
 VpError *vp_domains_secret(void *data, const char *name, VpSecretUse use, void *use_data);
+
+/* Ends a job's task early, since the job was cancelled or its time is over. In live.c. */
+void vp_domain_give_up(const VpJob *job, VpTask *task);

@@ -39,6 +39,14 @@ static void task_progress(void *data, guint percent, const char *message)
     vp_record_progress(change->record, change->job, &change->progress, change->type, percent, message);
 }
 
+void vp_domain_give_up(const VpJob *job, VpTask *task)
+{
+    if (vp_job_expired(job))
+        vp_task_expire(task);
+    else
+        vp_task_cancel(task);
+}
+
 void vp_change_live(VpChange *change, const PbDomain *now, const PbDomainSpec *wanted, PbChangeScope scope)
 {
     const guint64 timeout_ms = change->timeout_ms ? change->timeout_ms : TASK_TIMEOUT_MS;
@@ -57,7 +65,7 @@ void vp_change_live(VpChange *change, const PbDomain *now, const PbDomainSpec *w
     pthread_mutex_unlock(&change->mutex);
     /* A cancellation that came before there was a task. */
     if (vp_job_cancelled(change->job))
-        vp_task_cancel(task);
+        vp_domain_give_up(change->job, task);
     change->record->driver->ops->change(change->record->driver, task);
 }
 
@@ -67,5 +75,5 @@ void vp_change_live_cancel(VpChange *change)
     g_autoptr(VpTask) task = change->task ? vp_task_ref(change->task) : NULL;
     pthread_mutex_unlock(&change->mutex);
     if (task)
-        vp_task_cancel(task);
+        vp_domain_give_up(change->job, task);
 }

@@ -193,14 +193,6 @@ static VpError *check_backlog(const Work *work)
                           1000);
 }
 
-static void give_up(const VpJob *job, VpTask *task)
-{
-    if (vp_job_expired(job))
-        vp_task_expire(task);
-    else
-        vp_task_cancel(task);
-}
-
 static void run(VpJob *job, void *data)
 {
     Work *work = data;
@@ -231,7 +223,7 @@ static void run(VpJob *job, void *data)
     pthread_mutex_unlock(&work->mutex);
     /* A cancellation that came before there was a task. */
     if (vp_job_cancelled(job))
-        give_up(job, task);
+        vp_domain_give_up(job, task);
     driver_op(driver, work->rule)(driver, task);
 }
 
@@ -243,7 +235,7 @@ static void cancel(VpJob *job, void *data)
     g_autoptr(VpTask) task = work->task ? vp_task_ref(work->task) : NULL;
     pthread_mutex_unlock(&work->mutex);
     if (task)
-        give_up(job, task);
+        vp_domain_give_up(job, task);
 }
 
 static void tell(VpDomains *domains, VpRecord *record, const char *operation_uid, const VpError *error,

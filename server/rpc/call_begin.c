@@ -109,9 +109,12 @@ static void run_handler(void *data)
 {
     VpCall *call = data;
 
+    VpRpcServer *server = call->server;
+
     call->endpoint->handler(call, call->endpoint->method->client_streaming ? NULL : call->request,
                             call->endpoint->context);
     vp_call_unref(call);
+    vp_server_handler_ended(server);
 }
 
 /* Hands the call to its handler; takes the user's reference. */
@@ -129,11 +132,14 @@ static void dispatch(VpCall *call)
         }
         vp_call_watch_close(call);
     }
+    VpRpcServer *server = call->server;
+    vp_server_handler_begins(server);
     if (!pool) {
         endpoint->handler(call, call->request, endpoint->context);
         /* Not answered at once: from now on its client may go away. */
         vp_call_watch_close(call);
         vp_call_unref(call);
+        vp_server_handler_ended(server);
         return;
     }
 
@@ -142,6 +148,7 @@ static void dispatch(VpCall *call)
         VpError *error = vp_error_new(VP_RESOURCE_EXHAUSTED, "TOO_BUSY", "the daemon has too much to do; try again");
         vp_call_fail(call, vp_error_retry(error, 1000));
         vp_call_unref(call);
+        vp_server_handler_ended(server);
     }
 }
 

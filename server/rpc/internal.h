@@ -226,6 +226,7 @@ struct VpRpcServer {
     pthread_cond_t changed;
     VpCall *calls;
     guint n_calls;
+    guint n_handlers; /* that are being called, also for calls that have ended */
     guint n_streams;
     gint64 relief_us; /* when calls were shed last, and those looked for that could make room */
     gboolean relief;  /* they are to be */
@@ -238,6 +239,9 @@ struct VpRpcServer {
 /* Counts a call in. An error: it must be refused, there are too many, or the server stops. To be matched by vp_server_leave() either way. */
 VpError *vp_server_enter(VpRpcServer *server, VpCall *call);
 void vp_server_leave(VpRpcServer *server, VpCall *call);
+/* Around each call of a handler: what that works with is not freed under it. */
+void vp_server_handler_begins(VpRpcServer *server);
+void vp_server_handler_ended(VpRpcServer *server);
 const VpContract *vp_server_contract(const VpRpcServer *server);
 /* The threads for a handler of these flags; NULL: the RPC thread itself. */
 VpPool *vp_server_pool(const VpRpcServer *server, VpRpcFlags flags);

@@ -376,18 +376,24 @@ static void shutdown_fired(VpTag *tag, gboolean ok)
     pthread_cond_broadcast(&server->changed);
 }
 
+/* Under the mutex. A stream that was drained has ended while its handler finds that out. */
+static gboolean is_over(const VpRpcServer *server)
+{
+    return server->shut_down && server->n_calls == 0 && server->n_handlers == 0;
+}
+
 /* The core does not wait for calls whose connections are gone: those that wait for their turn, or for a thread, still use it. */
 static gboolean wait_shut_down(VpRpcServer *server, gint64 deadline_us)
 {
     gboolean in_time = TRUE;
 
     VP_LOCK(&server->mutex);
-    while ((!server->shut_down || server->n_calls > 0) && in_time)
+    while (!is_over(server) && in_time)
         in_time = vp_cond_wait_until(&server->changed, &server->mutex, deadline_us);
-    return server->shut_down && server->n_calls == 0;
+    return is_over(server);
 }
 
-void vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us)
+gboolean vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us)
 {
     for (guint i = 0; i < server->listeners->len; i++)
         vp_listener_stop(server->listeners->pdata[i]);
@@ -395,21 +401,23 @@ void vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us)
     vp_streams_stop_sweeping(server);
 
     if (server->n_queues == 0)
-        return;
+        return TRUE;
     /* From here on the core refuses new calls on the connections that there are. It wants to be told too if it was never started, for the ports that
      * it has bound. */
     server->shutdown_tag = (VpShutdownTag){.tag.fire = shutdown_fired, .server = server};
     VP_TAG_RELEASE(&server->shutdown_tag);
     grpc_server_shutdown_and_notify(server->server, server->queues[0].cq, &server->shutdown_tag);
     if (!server->queues[0].running)
-        return; /* the tag comes when the free empties the queue */
+        return TRUE; /* the tag comes when the free empties the queue */
     vp_streams_drain(server);
     if (wait_shut_down(server, deadline_us))
-        return;
+        return TRUE;
     vp_log(VP_LOG_WARNING, "calls that did not end in time are cancelled");
     grpc_server_cancel_all_calls(server->server);
-    if (!wait_shut_down(server, vp_now_us() + CANCEL_GRACE_US))
-        vp_log(VP_LOG_ERROR, "some calls have not ended; a handler keeps them");
+    if (wait_shut_down(server, vp_now_us() + CANCEL_GRACE_US))
+        return TRUE;
+    vp_log(VP_LOG_ERROR, "some calls have not ended; a handler keeps them");
+    return FALSE;
 }
 
 void vp_rpc_server_free(VpRpcServer *server)

@@ -74,6 +74,20 @@ void vp_server_leave(VpRpcServer *server, VpCall *call)
         pthread_cond_broadcast(&server->changed);
 }
 
+void vp_server_handler_begins(VpRpcServer *server)
+{
+    VP_LOCK(&server->mutex);
+    server->n_handlers++;
+}
+
+void vp_server_handler_ended(VpRpcServer *server)
+{
+    VP_LOCK(&server->mutex);
+    server->n_handlers--;
+    if (server->draining)
+        pthread_cond_broadcast(&server->changed);
+}
+
 VpError *vp_server_add_stream(VpRpcServer *server, VpCall *call)
 {
     VP_LOCK(&server->mutex);

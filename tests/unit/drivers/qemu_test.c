@@ -657,7 +657,7 @@ static void test_shutdown_given_up(void **state)
     Running *late = bench_begin_request(bench, vp_qemu_driver.shutdown, domain, &request);
     bench_expire(late);
     g_autoptr(VpError) expired = bench_end(late);
-    check_error(expired, VP_CANCELLED, "CANCELLED");
+    check_error(expired, VP_DEADLINE_EXCEEDED, "HYPERVISOR_TIMEOUT");
     bench_next(bench, E(POWERED_OFF), S(SHUTOFF), "FALLBACK");
     assert_false(process_lives(pid));
 }

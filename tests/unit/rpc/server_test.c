@@ -612,6 +612,38 @@ static void a_drain_waits_for_answers_and_then_cancels(void **state)
     vp_rpc_server_free(g_steal_pointer(&bench->server));
 }
 
+/* Has written, and takes its time to find out that nobody listens any more. */
+static void write_and_linger(VpCall *call, const void *message, void *context)
+{
+    Bench *bench = context;
+
+    (void)message;
+    for (gint64 i = 1; write_revision(bench, call, i); i++)
+        usleep(10000);
+    usleep(300000);
+    vp_call_fail(call, vp_error_new(VP_CANCELLED, "TEST", "nobody listens"));
+    VP_LOCK(&bench->mutex);
+    bench->closed++;
+}
+
+/* What handlers work with is freed after the drain. */
+static void a_drain_waits_for_handlers_whose_streams_have_ended(void **state)
+{
+    Bench *bench = *state;
+    const char *const addresses[] = {bench->address, NULL};
+    VpError *error = start_on(bench, addresses, answer_name, write_and_linger, VP_RPC_SLOW, 0);
+
+    assert_null(error);
+    bench->client = vp_client_new(bench->address, &error);
+    g_autoptr(VpClientStream) stream = watch(bench);
+    reads(stream, 1, 1);
+    assert_true(vp_rpc_server_drain(bench->server, vp_now_us() + SOON_US));
+    assert_int_equal(bench->closed, 1);
+    vp_client_stream_free(g_steal_pointer(&stream));
+    vp_client_free(g_steal_pointer(&bench->client));
+    vp_rpc_server_free(g_steal_pointer(&bench->server));
+}
+
 /* ---- addresses ---- */
 
 static void fails_to_start(Bench *bench, const char *first, const char *second, VpCode code, const char *reason)
@@ -688,6 +720,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_drain_ends_streams, setup, teardown),
         cmocka_unit_test_setup_teardown(a_closed_stream_is_not_drained, setup, teardown),
         cmocka_unit_test_setup_teardown(a_drain_waits_for_answers_and_then_cancels, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_drain_waits_for_handlers_whose_streams_have_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(a_bad_address_beside_good_ones, setup, teardown),
         cmocka_unit_test_setup_teardown(sockets, setup, teardown),
     };
