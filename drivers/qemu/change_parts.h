@@ -129,6 +129,17 @@ void vp_step_detach_disk(VpQemuChange *change, const char *target);
 void vp_step_detach_interface(VpQemuChange *change, const char *mac);
 /* Asks the guest to let go of what QEMU knows by these ids or paths, which is told as `detach` (taken over), and ends the step. */
 void vp_detach_ask(VpQemuChange *change, const char *const *ids, guint n, PbPendingDetach *detach);
+/* What there is, by QEMU's answers to qom-list of /machine/peripheral, query-hotpluggable-cpus, query-memory-devices and query-memory-size-summary; NULL: it
+ * gave none. */
+typedef struct VpPresent {
+    json_t *peripherals;
+    json_t *cpus;
+    json_t *dimms;
+    json_t *memory;
+} VpPresent;
+
+/* The connection is another one, and QEMU drops what it had not read of the one before: asks once more for what is pending and still there. */
+void vp_detach_ask_again(VpQemuDomain *domain, const VpPresent *present);
 /* What of the change is still pending, for an error; owned by the caller. */
 char *vp_detach_names(const GPtrArray *awaited);
 /* A device has gone, by its id: what was behind it goes, too, and it is told. FALSE: it is none of the spec's. */
