@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/pb.h"
+#include "contained.h"
 #include "equipment.h"
 #include "folder.h"
 #include "helper_process.h"
@@ -85,8 +86,9 @@ static VpError *prepare_disk(VpQemuChange *change, guint index, gboolean medium)
         return error;
     prepared->chains[index] = (int)prepared->proof.chains->len - 1;
     const VpChain *chain = g_ptr_array_index(prepared->proof.chains, prepared->chains[index]);
-    if (!chain)
-        return NULL;
+    error = vp_contained_check_chain(change->domain->contained, disk, index, chain);
+    if (error || !chain)
+        return error;
     VpLayerFds *layers = vp_proof_layers(chain, give, NULL);
     g_ptr_array_add(prepared->layers, layers);
     prepared->disks[index] = (VpDiskFds){.layers = layers, .n_layers = chain->files->len};
