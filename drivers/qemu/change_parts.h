@@ -1,6 +1,7 @@
 /*
  * Between the files that change what runs: change.c (a change and the order of its steps), change_prepare.c (what may block, before the first step), attach.c,
- * detach.c, medium.c, resize.c (the kinds of steps) and look.c (what there is, by QEMU's word). See devices.h. On the loop's thread, but for the preparation.
+ * detach.c, medium.c, resize.c, threshold_step.c (the kinds of steps) and look.c (what there is, by QEMU's word). See devices.h. On the loop's thread, but for
+ * the preparation.
  */
 #pragma once
 
@@ -27,6 +28,7 @@ typedef enum VpStepKind {
     VP_STEP_ATTACH_INTERFACE,
     VP_STEP_MEDIUM,
     VP_STEP_THROTTLE,
+    VP_STEP_THRESHOLD,
     VP_STEP_MEMORY,
     VP_STEP_VCPUS,
     VP_STEP_DETACH_DISK,
@@ -122,6 +124,10 @@ void vp_resize_recount(VpQemuDomain *domain, const char *dimm);
 /* 0 stands for a default. */
 guint32 vp_resize_vcpus_of(const PbDomainSpec *spec);
 guint64 vp_resize_memory_of(const PbDomainSpec *spec);
+
+/* ---- threshold_step.c ---- */
+
+void vp_step_threshold(VpQemuChange *change, guint index);
 
 /* ---- detach.c ---- */
 
