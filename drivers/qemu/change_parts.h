@@ -51,6 +51,7 @@ typedef struct VpPrepared {
     GArray *fds; /* of int; owned: of secrets and interfaces */
     GArray *helpers;
     GPtrArray *layers; /* owned */
+    VpContainment *containment;
 } VpPrepared;
 
 struct VpQemuChange {
