@@ -98,8 +98,9 @@ struct VpDriverOps {
     VpError *(*validate)(VpDriver *driver, const PbDomainSpec *spec);
 
     /* Whether a domain that runs with `live` could be made to run with `wanted`, as far as can be told without asking it: FAILED_PRECONDITION, reason
-     * DOMAIN_RUNNING, with a violation for each field that cannot change. Never blocks. NULL where there is no `change`. */
-    VpError *(*check_change)(VpDriver *driver, const PbDomainSpec *live, const PbDomainSpec *wanted);
+     * DOMAIN_RUNNING, with a violation for each field that cannot change. `status` is the domain's, or NULL. Never blocks. NULL where there is no `change`. */
+    VpError *(*check_change)(VpDriver *driver, const PbDomainStatus *status, const PbDomainSpec *live,
+                             const PbDomainSpec *wanted);
 
     /* Calls `found` for each domain of which something runs, as the driver's own folders tell, whatever is stored about it. Called once, before anything
      * else is asked; blocks on the disk for a moment. May be NULL. */

@@ -80,7 +80,7 @@ static VpError *check_fields(VpError *error, const void *live, const void *wante
 
 static VpError *check_disk(VpError *error, const PbDomainSpec *live, const PbDisk *disk, size_t index)
 {
-    static const char *const of_disk[] = {"throttle", NULL};
+    static const char *const of_disk[] = {"throttle", "write_threshold_bytes", NULL};
     static const char *const of_cdrom[] = {"throttle", "path", "format", NULL};
     const PbDisk *now = vp_spec_find_disk(live, disk->target);
     g_autofree char *prefix = g_strdup_printf("disks[%zu].", index);

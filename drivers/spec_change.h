@@ -12,7 +12,7 @@ PbDisk *vp_spec_find_disk(const PbDomainSpec *spec, const char *target);
 PbInterface *vp_spec_find_interface(const PbDomainSpec *spec, const char *mac);
 
 /* FAILED_PRECONDITION, reason DOMAIN_RUNNING, with a violation for each field that differs and is not among `fields` (NULL at the end); the description
- * may. Disks and interfaces may come and go; of one that stays, a cd-rom drive's path and format and a disk's throttle may differ. */
+ * may. Disks and interfaces may come and go; of one that stays, a cd-rom drive's path and format, a disk's throttle and its write threshold may differ. */
 VpError *vp_spec_check_change(const PbDomainSpec *live, const PbDomainSpec *wanted, const char *const *fields);
 
 /* Adds a violation of domain.spec.FIELD to such an error, making it with the first. */

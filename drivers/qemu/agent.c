@@ -307,8 +307,8 @@ static VpError *agent_error(const Pending *pending, json_t *error)
     const char *class = json_string_value(json_object_get(error, "class"));
     const char *words = json_string_value(json_object_get(error, "desc"));
 
-    /* What is written is a guest's: no more of it than a line. */
-    g_autofree char *text = g_strndup(words ? words : "no reason given", 512);
+    /* What is written is a guest's: there is an end to it. */
+    g_autofree char *text = g_strndup(words ? words : "no reason given", 1024);
     g_autofree char *shown = g_utf8_make_valid(text, -1);
     if (words && strstr(words, "has been disabled") && strstr(words, "frozen"))
         return vp_error_with(vp_error_new(VP_FAILED_PRECONDITION, "GUEST_FROZEN",

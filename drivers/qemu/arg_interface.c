@@ -35,6 +35,9 @@ static json_t *passt(VpArguments *args, const char *id, int fd)
     g_autofree char *name = g_strdup_printf("%s-passt", id);
     g_autofree char *known = vp_args_fd_name(args, fd, name);
 
+    /* A stream connects on a thread of its own, which knows no names of descriptors; what a running QEMU is given has no other. The frames are the same. */
+    if (args->commands)
+        return json_pack("{s:s, s:s, s:s}", "type", "socket", "id", id, "fd", known);
     return json_pack("{s:s, s:s, s:b, s:{s:s, s:s}}", "type", "stream", "id", id, "server", 0, "addr", "type", "fd",
                      "str", known);
 }

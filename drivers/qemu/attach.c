@@ -9,6 +9,7 @@
 #include "ids.h"
 #include "layout.h"
 #include "live_commands.h"
+#include "threshold.h"
 
 /* One attach: what goes from callback to callback. Holds a reference to the change. */
 typedef struct Attach {
@@ -182,6 +183,19 @@ static VpError *check_place(const Attach *attach, json_t *peripherals)
                         name_of(attach), g_str_equal(needed, "usb") ? "USB" : "SCSI");
 }
 
+/* Before the last command, that by which the device comes, as it is written to at once. */
+static void add_threshold(json_t *commands, const VpCommandLine *line, guint index)
+{
+    const PbDisk *disk = line->spec->disks[index];
+    const VpDiskFds *fds = &line->disks[index];
+
+    if (disk->write_threshold_bytes == 0 || fds->n_layers == 0)
+        return;
+    g_autofree char *node = vp_id_disk_written(disk, fds->layers[0].data_fd >= 0);
+    json_array_insert_new(commands, json_array_size(commands) - 1,
+                          vp_threshold_command(node, disk->write_threshold_bytes));
+}
+
 static void send_commands(Attach *attach)
 {
     VpQemuChange *change = attach->change;
@@ -203,6 +217,8 @@ static void send_commands(Attach *attach)
         error = vp_live_attach_disk(&line, attach->index, attach->fd_sets, &commands);
     else
         commands = vp_live_attach_interface(&line, attach->index);
+    if (!error && attach->is_disk)
+        add_threshold(commands, &line, attach->index);
     if (error)
         attach_end(attach, error);
     else

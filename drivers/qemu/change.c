@@ -165,6 +165,8 @@ static void plan_disk(VpQemuChange *change, size_t index)
     if ((now->throttle || disk->throttle) &&
         !(now->throttle && disk->throttle && vp_pb_equal(now->throttle, disk->throttle)))
         add_step(change, VP_STEP_THROTTLE, index);
+    if (now->write_threshold_bytes != disk->write_threshold_bytes)
+        add_step(change, VP_STEP_THRESHOLD, index);
 }
 
 static void plan_detaches(VpQemuChange *change)
@@ -224,6 +226,9 @@ static void begin_step(VpQemuChange *change, const VpStep *step)
         break;
     case VP_STEP_THROTTLE:
         vp_step_throttle(change, step->index);
+        break;
+    case VP_STEP_THRESHOLD:
+        vp_step_threshold(change, step->index);
         break;
     case VP_STEP_MEMORY:
         vp_step_memory(change);

@@ -2,6 +2,7 @@
 #include "devices.h"
 
 #include "base/pb.h"
+#include "contained.h"
 #include "drivers/spec_change.h"
 #include "layout.h"
 
@@ -82,13 +83,15 @@ static VpError *check_sizes(VpError *error, const PbDomainSpec *live, const PbDo
     return error;
 }
 
-VpError *vp_qemu_check_change(VpDriver *driver, const PbDomainSpec *live, const PbDomainSpec *wanted)
+VpError *vp_qemu_check_change(VpDriver *driver, const PbDomainStatus *status, const PbDomainSpec *live,
+                              const PbDomainSpec *wanted)
 {
     static const char *const sizes[] = {"vcpus", "memory_bytes", NULL};
     VpError *error = vp_spec_check_change(live, wanted, sizes);
 
     (void)driver;
     error = check_new_disks(error, live, wanted);
+    error = vp_contained_check_interfaces(error, status ? status->containment : NULL, live, wanted);
     error = check_old_disks(error, live, wanted);
     error = check_slots(error, live, wanted);
     return check_sizes(error, live, wanted);

@@ -1,6 +1,7 @@
 /*
  * Between the files that change what runs: change.c (a change and the order of its steps), change_prepare.c (what may block, before the first step), attach.c,
- * detach.c, medium.c, resize.c (the kinds of steps) and look.c (what there is, by QEMU's word). See devices.h. On the loop's thread, but for the preparation.
+ * detach.c, medium.c, resize.c, threshold_step.c (the kinds of steps) and look.c (what there is, by QEMU's word). See devices.h. On the loop's thread, but for
+ * the preparation.
  */
 #pragma once
 
@@ -27,6 +28,7 @@ typedef enum VpStepKind {
     VP_STEP_ATTACH_INTERFACE,
     VP_STEP_MEDIUM,
     VP_STEP_THROTTLE,
+    VP_STEP_THRESHOLD,
     VP_STEP_MEMORY,
     VP_STEP_VCPUS,
     VP_STEP_DETACH_DISK,
@@ -49,6 +51,7 @@ typedef struct VpPrepared {
     GArray *fds; /* of int; owned: of secrets and interfaces */
     GArray *helpers;
     GPtrArray *layers; /* owned */
+    VpContainment *containment;
 } VpPrepared;
 
 struct VpQemuChange {
@@ -123,12 +126,27 @@ void vp_resize_recount(VpQemuDomain *domain, const char *dimm);
 guint32 vp_resize_vcpus_of(const PbDomainSpec *spec);
 guint64 vp_resize_memory_of(const PbDomainSpec *spec);
 
+/* ---- threshold_step.c ---- */
+
+void vp_step_threshold(VpQemuChange *change, guint index);
+
 /* ---- detach.c ---- */
 
 void vp_step_detach_disk(VpQemuChange *change, const char *target);
 void vp_step_detach_interface(VpQemuChange *change, const char *mac);
 /* Asks the guest to let go of what QEMU knows by these ids or paths, which is told as `detach` (taken over), and ends the step. */
 void vp_detach_ask(VpQemuChange *change, const char *const *ids, guint n, PbPendingDetach *detach);
+/* What there is, by QEMU's answers to qom-list of /machine/peripheral, query-hotpluggable-cpus, query-memory-devices and query-memory-size-summary; NULL: it
+ * gave none. */
+typedef struct VpPresent {
+    json_t *peripherals;
+    json_t *cpus;
+    json_t *dimms;
+    json_t *memory;
+} VpPresent;
+
+/* The connection is another one, and QEMU drops what it had not read of the one before: asks once more for what is pending and still there. */
+void vp_detach_ask_again(VpQemuDomain *domain, const VpPresent *present);
 /* What of the change is still pending, for an error; owned by the caller. */
 char *vp_detach_names(const GPtrArray *awaited);
 /* A device has gone, by its id: what was behind it goes, too, and it is told. FALSE: it is none of the spec's. */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/pb.h"
+#include "contained.h"
 #include "equipment.h"
 #include "folder.h"
 #include "helper_process.h"
@@ -43,6 +44,7 @@ void vp_prepared_clear(VpPrepared *prepared, const VpDriverHost *host, const PbD
 
     (void)wanted;
     vp_proof_clear(&prepared->proof, host);
+    vp_containment_free(prepared->containment);
     for (guint i = 0; i < prepared->fds->len; i++)
         close(g_array_index(prepared->fds, int, i));
     g_array_unref(prepared->fds);
@@ -68,25 +70,33 @@ static int give(void *data, int fd)
     return fd;
 }
 
+/* A pipe that QEMU opens by its number. */
+static VpError *prepare_secret(VpQemuChange *change, const PbDisk *disk, int *fd)
+{
+    VpError *error = vp_secret_pipe(change->driver->host, disk->secret, fd);
+
+    if (!error) {
+        keep(&change->prepared, *fd);
+        error = vp_containment_open_again(change->prepared.containment, fd);
+    }
+    return error ? vp_error_prefix(error, "disk %s", disk->target) : NULL;
+}
+
 static VpError *prepare_disk(VpQemuChange *change, guint index, gboolean medium)
 {
     VpPrepared *prepared = &change->prepared;
-    const VpDriverHost *host = change->driver->host;
     const PbDisk *disk = change->wanted->disks[index];
     VpError *error = vp_proof_disk(&prepared->proof, disk);
 
-    if (!error && disk->secret[0] && !medium) {
-        error = vp_secret_pipe(host, disk->secret, &prepared->secret_fds[index]);
-        if (error)
-            return vp_error_prefix(error, "disk %s", disk->target);
-        keep(prepared, prepared->secret_fds[index]);
-    }
+    if (!error && disk->secret[0] && !medium)
+        error = prepare_secret(change, disk, &prepared->secret_fds[index]);
     if (error)
         return error;
     prepared->chains[index] = (int)prepared->proof.chains->len - 1;
     const VpChain *chain = g_ptr_array_index(prepared->proof.chains, prepared->chains[index]);
-    if (!chain)
-        return NULL;
+    error = vp_contained_check_chain(change->domain->contained, disk, index, chain);
+    if (error || !chain)
+        return error;
     VpLayerFds *layers = vp_proof_layers(chain, give, NULL);
     g_ptr_array_add(prepared->layers, layers);
     prepared->disks[index] = (VpDiskFds){.layers = layers, .n_layers = chain->files->len};
@@ -101,6 +111,7 @@ static VpError *prepare_interface(VpQemuChange *change, guint index)
         .uid = change->domain->uid,
         .dir = change->domain->dir,
         .helpers = prepared->helpers,
+        .containment = prepared->containment,
     };
     VpNicFds *fds = &prepared->nics[index];
     VpError *error = vp_nic_open(&making, change->wanted->interfaces[index], index, fds);
@@ -162,6 +173,8 @@ VpError *vp_prepare(VpQemuChange *change)
 {
     VpError *error = NULL;
 
+    change->prepared.containment =
+        vp_containment_of(change->driver->contain, change->domain->contained, change->domain->dir);
     for (guint i = 0; i < change->steps->len && !error; i++)
         error = prepare_step(change, &g_array_index(change->steps, VpStep, i));
     return error ? error : write_down(change);

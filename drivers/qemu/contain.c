@@ -342,6 +342,22 @@ VpError *vp_contain_domain(VpContain *contain, const char *uid, const char *dir,
     return NULL;
 }
 
+VpContainment *vp_containment_of(const VpContain *contain, const PbContainment *contained, const char *dir)
+{
+    VpContainment *containment = g_new0(VpContainment, 1);
+
+    *containment = (VpContainment){
+        .uid = contained ? contained->uid : geteuid(),
+        .gid = contained ? contained->gid : getegid(),
+        .own_root = contained && contained->own_root,
+        .missing = g_ptr_array_new_with_free_func(g_free),
+        .contain = contain,
+        .dir = g_strdup(dir),
+    };
+    containment->change_user = containment->uid != geteuid();
+    return containment;
+}
+
 void vp_containment_free(VpContainment *containment)
 {
     if (!containment)

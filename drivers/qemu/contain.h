@@ -45,6 +45,8 @@ typedef struct VpContainment {
 /* For a domain whose folder `dir` exists. FAILED_PRECONDITION, reason CONTAINMENT, if containment=require wants what this host does not have. */
 VpError *vp_contain_domain(VpContain *contain, const char *uid, const char *dir, PbAccelerator accelerator,
                            gboolean needs_network, VpContainment **ret_containment);
+/* The same for what such a process is given while it runs: what the kernel told of it holds, whatever the settings are by now. */
+VpContainment *vp_containment_of(const VpContain *contain, const PbContainment *contained, const char *dir);
 void vp_containment_free(VpContainment *containment);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpContainment, vp_containment_free)
 

@@ -8,6 +8,8 @@
 #include "drivers/spec_change.h"
 #include "ids.h"
 #include "live_commands.h"
+#include "live_read.h"
+#include "sizes.h"
 
 /* ---- what is pending ---- */
 
@@ -79,19 +81,40 @@ void vp_detach_settle(VpQemuDomain *domain, PbPendingDetach__DeviceCase kind, co
 /* ---- asking ---- */
 
 typedef struct Ask {
-    VpQemuChange *change;
+    VpQemuDomain *domain; /* a reference */
+    VpQemuChange *change; /* a reference; NULL: what an earlier connection has asked for is asked again */
     PbPendingDetach__DeviceCase kind;
     char *name;
-    guint left; /* devices that QEMU has not answered for */
+    guint left;     /* devices that QEMU has not answered for */
+    gboolean taken; /* QEMU has passed it on to the guest */
     VpError *error;
 } Ask;
+
+static Ask *ask_new(VpQemuDomain *domain, VpQemuChange *change, const PbPendingDetach *detach, guint n)
+{
+    Ask *ask = g_new(Ask, 1);
+
+    *ask = (Ask){
+        .domain = vp_qemu_domain_ref(domain),
+        .change = change ? vp_qemu_change_ref(change) : NULL,
+        .kind = detach->device_case,
+        .name = name_of(detach),
+        .left = n,
+    };
+    return ask;
+}
 
 static void ask_end(Ask *ask, VpError *error)
 {
     VpQemuChange *change = ask->change;
 
+    vp_qemu_domain_unref(ask->domain);
     g_free(ask->name);
     g_free(ask);
+    if (!change) {
+        vp_error_free(error);
+        return;
+    }
     vp_qemu_change_step_done(change, error);
     vp_qemu_change_unref(change);
 }
@@ -102,12 +125,24 @@ static gboolean was_asked(const VpError *error)
     return error->code == VP_FAILED_PRECONDITION && strstr(error->message, "already in the process of unplug");
 }
 
+/* More words for one that is at it, and for a device that has gone since QEMU was asked for what there is. */
+static gboolean goes_already(const VpError *error)
+{
+    return strstr(error->message, "guest is busy") || g_strcmp0(vp_error_get(error, "class"), "DeviceNotFound") == 0;
+}
+
+static void tell_refused(Ask *ask, VpError *error_of_waiting)
+{
+    vp_detach_settle(ask->domain, ask->kind, ask->name, error_of_waiting);
+    vp_qemu_devices_report(ask->domain, PB_EVENT_TYPE_DEVICE_REMOVE_FAILED, "REFUSED", ask->name, NULL);
+}
+
 static void on_asked(void *data, json_t *result, VpError *error)
 {
     Ask *ask = data;
-    VpQemuDomain *domain = ask->change->domain;
 
     (void)result;
+    ask->taken = ask->taken || !error;
     if ((error && was_asked(error)) || ask->error)
         g_clear_pointer(&error, vp_error_free);
     if (error)
@@ -118,34 +153,116 @@ static void on_asked(void *data, json_t *result, VpError *error)
     /* Without an answer it may have been asked or not: that is looked at when QEMU is there again. */
     if (error && error->code == VP_FAILED_PRECONDITION) {
         vp_error_prefix(error, "%s cannot be detached", ask->name);
-        vp_detach_settle(domain, ask->kind, ask->name, NULL);
-        vp_qemu_devices_report(domain, PB_EVENT_TYPE_DEVICE_REMOVE_FAILED, "REFUSED", ask->name, NULL);
+        tell_refused(ask, NULL);
     }
     ask_end(ask, error);
+}
+
+static void on_asked_again(void *data, json_t *result, VpError *error)
+{
+    Ask *ask = data;
+    VpQemuDomain *domain = ask->domain;
+
+    (void)result;
+    ask->taken = ask->taken || !error;
+    if ((error && (was_asked(error) || goes_already(error))) || ask->error)
+        g_clear_pointer(&error, vp_error_free);
+    if (error)
+        ask->error = error;
+    if (--ask->left > 0)
+        return;
+    error = g_steal_pointer(&ask->error);
+    PbPendingDetach *detach = find_pending(domain, ask->kind, ask->name);
+    if (!detach || domain->phase != VP_PHASE_UP) {
+        ask_end(ask, error);
+        return;
+    }
+    if (error && error->code == VP_FAILED_PRECONDITION) {
+        tell_refused(ask, vp_error_prefix(g_steal_pointer(&error), "%s cannot be detached", ask->name));
+    } else if (!error && ask->taken) {
+        vp_pb_free(detach->request_time);
+        detach->request_time = vp_pb_timestamp(vp_wall_us());
+        vp_qemu_devices_report(domain, PB_EVENT_TYPE_DEVICE_REMOVE_REQUESTED, "ASKED_AGAIN", ask->name, NULL);
+    }
+    ask_end(ask, error);
+}
+
+static void send_ask(Ask *ask, const char *const *ids, guint n, VpQmpDone done)
+{
+    VpQmp *qmp = ask->domain->qmp;
+
+    for (guint i = 0; i < n; i++)
+        vp_qmp_execute(qmp, "device_del", json_pack("{s:s}", "id", ids[i]), 0, done, ask);
 }
 
 void vp_detach_ask(VpQemuChange *change, const char *const *ids, guint n, PbPendingDetach *detach)
 {
     VpQemuDomain *domain = change->domain;
-    g_autofree char *name = name_of(detach);
-    PbPendingDetach *before = find_pending(domain, detach->device_case, name);
-    Ask *ask = g_new(Ask, 1);
+    Ask *ask = ask_new(domain, change, detach, n);
+    PbPendingDetach *before = find_pending(domain, detach->device_case, ask->name);
 
-    *ask = (Ask){.change = vp_qemu_change_ref(change), .kind = detach->device_case, .name = g_strdup(name), .left = n};
     if (before)
         g_ptr_array_remove(domain->devices->pending, before);
     detach->request_time = vp_pb_timestamp(vp_wall_us());
     detach->stored = change->stored;
     g_ptr_array_add(domain->devices->pending, detach);
-    if (!g_ptr_array_find_with_equal_func(change->awaited, name, g_str_equal, NULL))
-        g_ptr_array_add(change->awaited, g_strdup(name));
-    vp_qemu_devices_report(domain, PB_EVENT_TYPE_DEVICE_REMOVE_REQUESTED, "REQUESTED", name, NULL);
-    if (!domain->qmp) {
+    if (!g_ptr_array_find_with_equal_func(change->awaited, ask->name, g_str_equal, NULL))
+        g_ptr_array_add(change->awaited, g_strdup(ask->name));
+    vp_qemu_devices_report(domain, PB_EVENT_TYPE_DEVICE_REMOVE_REQUESTED, "REQUESTED", ask->name, NULL);
+    if (domain->qmp)
+        send_ask(ask, ids, n, on_asked);
+    else
         ask_end(ask, vp_error_new(VP_UNAVAILABLE, "DOMAIN_UNRESPONSIVE", "QEMU does not answer"));
-        return;
+}
+
+/* The one, if it is there; owned by the caller, and `id` is taken over. */
+static GPtrArray *one_of(json_t *peripherals, char *id)
+{
+    GPtrArray *ids = g_ptr_array_new_with_free_func(g_free);
+
+    if (id && vp_live_has(peripherals, id))
+        g_ptr_array_add(ids, id);
+    else
+        g_free(id);
+    return ids;
+}
+
+/* What of it there is still, by the names that device_del takes; owned by the caller, to be freed before the answers. */
+static GPtrArray *still_there(const VpQemuDomain *domain, const PbPendingDetach *detach, const VpPresent *present)
+{
+    const PbDisk *disk;
+    const PbInterface *interface;
+    guint64 now;
+
+    switch (detach->device_case) {
+    case PB_PENDING_DETACH__DEVICE_DISK_TARGET:
+        disk = vp_spec_find_disk(domain->live, detach->disk_target);
+        return one_of(present->peripherals, disk ? vp_id_disk(disk) : NULL);
+    case PB_PENDING_DETACH__DEVICE_INTERFACE_MAC:
+        interface = vp_spec_find_interface(domain->live, detach->interface_mac);
+        return one_of(present->peripherals, interface ? vp_id_nic(interface) : NULL);
+    case PB_PENDING_DETACH__DEVICE_VCPUS:
+        now = vp_sizes_vcpus(present->cpus);
+        return vp_sizes_last_vcpus(present->cpus, now > detach->vcpus ? (guint)now - detach->vcpus : 0);
+    default:
+        now = vp_sizes_memory(present->memory);
+        return vp_sizes_leaving_dimms(present->dimms, now > detach->memory_bytes ? now - detach->memory_bytes : 0,
+                                      &now);
     }
-    for (guint i = 0; i < n; i++)
-        vp_qmp_execute(domain->qmp, "device_del", json_pack("{s:s}", "id", ids[i]), 0, on_asked, ask);
+}
+
+void vp_detach_ask_again(VpQemuDomain *domain, const VpPresent *present)
+{
+    const GPtrArray *pending = domain->devices->pending;
+
+    for (guint i = 0; i < pending->len && domain->qmp; i++) {
+        const PbPendingDetach *detach = pending->pdata[i];
+        g_autoptr(GPtrArray) ids = still_there(domain, detach, present);
+
+        if (ids->len > 0)
+            send_ask(ask_new(domain, NULL, detach, ids->len), (const char *const *)ids->pdata, ids->len,
+                     on_asked_again);
+    }
 }
 
 void vp_step_detach_disk(VpQemuChange *change, const char *target)

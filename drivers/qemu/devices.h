@@ -18,7 +18,8 @@ void vp_qemu_devices_read(VpQemuDomain *domain);
 void vp_qemu_devices_look(VpQemuDomain *domain, const char *reason);
 
 /* VpDriverOps.check_change and .change. */
-VpError *vp_qemu_check_change(VpDriver *driver, const PbDomainSpec *live, const PbDomainSpec *wanted);
+VpError *vp_qemu_check_change(VpDriver *driver, const PbDomainStatus *status, const PbDomainSpec *live,
+                              const PbDomainSpec *wanted);
 void vp_qemu_change_begin(VpQemuDomain *domain, VpQemuOp *op);
 void vp_qemu_change_end_early(VpQemuDomain *domain, VpQemuOp *op, VpError *error);
 

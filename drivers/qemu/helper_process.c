@@ -107,6 +107,19 @@ void vp_helpers_end(GArray *helpers)
     g_array_set_size(helpers, 0);
 }
 
+void vp_helpers_reap(GArray *helpers)
+{
+    for (guint i = helpers->len; i-- > 0;) {
+        VpProcess *process = &g_array_index(helpers, VpProcess, i);
+
+        if (!vp_helper_wait(process, 0))
+            continue;
+        g_free(vp_process_reap(process));
+        vp_process_clear(process);
+        g_array_remove_index(helpers, i);
+    }
+}
+
 char *vp_helper_find(const char *name)
 {
     static const char *const folders[] = {"/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu"};

@@ -16,6 +16,8 @@ gboolean vp_helper_wait(const VpProcess *process, int timeout_ms);
 
 /* Waits until each (VpProcess) has ended, which what they serve has made them do; kills those that do not. Empties the array. */
 void vp_helpers_end(GArray *helpers);
+/* Takes those out that have ended by themselves, as what they served has gone. Does not wait. */
+void vp_helpers_reap(GArray *helpers);
 
 /* The end of a log, for an error. Owned by the caller. */
 char *vp_helper_last_words(const char *log);

@@ -329,6 +329,13 @@ static void conclude(Look *look)
         vp_resize_vcpus_are(domain, vp_sizes_vcpus(look->answers[CPUS]), look->reason);
     if (look->answers[MEMORY] && look->answers[DIMMS])
         vp_resize_memory_is(domain, vp_sizes_memory(look->answers[MEMORY]), look->answers[DIMMS], look->reason);
+    const VpPresent present = {
+        .peripherals = look->answers[PERIPHERALS],
+        .cpus = look->answers[CPUS],
+        .dimms = look->answers[DIMMS],
+        .memory = look->answers[MEMORY],
+    };
+    vp_detach_ask_again(domain, &present);
     vp_script_try(domain, json_incref(look->leftovers), on_cleaned, look);
 }
 

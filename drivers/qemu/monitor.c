@@ -7,6 +7,7 @@
 
 #include "base/thread.h"
 #include "devices.h"
+#include "helper_process.h"
 #include "ids.h"
 #include "nodes.h"
 #include "recover.h"
@@ -432,6 +433,7 @@ void vp_qemu_domain_on_timer(uv_timer_t *timer)
         if (!vp_pool_submit(domain->driver->host->pool, bound_log, domain))
             vp_qemu_domain_unref(domain);
     }
+    vp_helpers_reap(domain->helpers);
     vp_qemu_stats_tick(domain);
     if (domain->silent_since_us != 0 && vp_now_us() - domain->silent_since_us >= limit_us)
         on_silence(domain);

@@ -13,12 +13,16 @@ static const VpNbd *nbd_of(const VpChain *chain, guint index)
     return g_array_index(chain->files, VpChainFile, index).nbd;
 }
 
+gboolean vp_remote_interface_needs_network(const PbInterface *interface)
+{
+    return interface->type != PB_INTERFACE_TYPE_NONE && interface->type != PB_INTERFACE_TYPE_BRIDGE &&
+           interface->type != PB_INTERFACE_TYPE_PASST;
+}
+
 gboolean vp_remote_needs_network(const PbDomainSpec *spec, const GPtrArray *chains)
 {
     for (size_t i = 0; i < spec->n_interfaces; i++) {
-        const PbInterfaceType type = spec->interfaces[i]->type;
-
-        if (type != PB_INTERFACE_TYPE_NONE && type != PB_INTERFACE_TYPE_BRIDGE && type != PB_INTERFACE_TYPE_PASST)
+        if (vp_remote_interface_needs_network(spec->interfaces[i]))
             return TRUE;
     }
     for (guint i = 0; i < chains->len; i++) {

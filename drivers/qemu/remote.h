@@ -11,6 +11,9 @@
  * VpChain, or NULL for an empty drive. */
 gboolean vp_remote_needs_network(const PbDomainSpec *spec, const GPtrArray *chains);
 
+/* The same of one. */
+gboolean vp_remote_interface_needs_network(const PbInterface *interface);
+
 /* Connects to those servers that are behind a unix socket, which QEMU does not see: `fds` (of int, the caller's to close) gets one a layer, in order. May
  * hang. FAILED_PRECONDITION, reason REMOTE_BACKING. */
 VpError *vp_remote_connect(const GPtrArray *chains, GArray *fds);

@@ -47,7 +47,7 @@ static void send_command(VpScript *script, json_t *command, VpQmpDone done)
     json_t *arguments = json_incref(json_object_get(command, "arguments"));
 
     if (json_is_true(json_object_get(command, "file-of-fd"))) {
-        g_autofree char *path = g_strdup_printf("/proc/self/fd/%" JSON_INTEGER_FORMAT, script->last_fd);
+        g_autofree char *path = g_strdup_printf("/dev/fd/%" JSON_INTEGER_FORMAT, script->last_fd);
 
         json_object_set_new(arguments, "file", json_string(path));
     }

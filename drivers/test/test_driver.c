@@ -770,8 +770,10 @@ static VpError *test_validate(VpDriver *driver, const PbDomainSpec *spec)
     return NULL;
 }
 
-static VpError *test_check_change(VpDriver *driver, const PbDomainSpec *live, const PbDomainSpec *wanted)
+static VpError *test_check_change(VpDriver *driver, const PbDomainStatus *status, const PbDomainSpec *live,
+                                  const PbDomainSpec *wanted)
 {
+    (void)status;
     static const char *const fields[] = {"vcpus", "memory_bytes", NULL};
 
     (void)driver;

@@ -47,7 +47,7 @@ static VpError *check_live(const VpChange *change, const PbDomain *now, PbDomain
     }
     if (!driver->ops->change)
         return vp_domain_cannot(driver, "change of a running domain");
-    return driver->ops->check_change ? driver->ops->check_change(driver, runs_with, *live) : NULL;
+    return driver->ops->check_change ? driver->ops->check_change(driver, now->status, runs_with, *live) : NULL;
 }
 
 VpError *vp_change_plan(const VpChange *change, const PbDomain *now, VpPlan *ret_plan)

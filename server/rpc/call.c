@@ -16,10 +16,6 @@
 #include "server/rpc/internal.h"
 #include "server/rpc/status.h"
 
-/* Together below the 8 KiB that clients take as metadata by default. */
-#define MAX_STATUS_MESSAGE_BYTES 1024
-#define MAX_STATUS_DETAILS_BYTES 4096
-
 /* ---- references ---- */
 
 static void call_internal_ref(VpCall *call)
@@ -173,18 +169,6 @@ VpCall *vp_call_new(VpRpcServer *server, const VpEndpoint *endpoint, grpc_call *
     return call;
 }
 
-/* The message is cut on a character's boundary. */
-static grpc_slice status_message(const VpError *error)
-{
-    gsize length = strlen(error->message);
-
-    if (length > MAX_STATUS_MESSAGE_BYTES) {
-        const char *end = g_utf8_find_prev_char(error->message, error->message + MAX_STATUS_MESSAGE_BYTES + 1);
-        length = end ? (gsize)(end - error->message) : 0;
-    }
-    return grpc_slice_from_copied_buffer(error->message, length);
-}
-
 /* Sends how the call ends, with the reply of a unary one. The caller has set status_sent; nothing else is being sent. */
 void vp_call_send_status(VpCall *call, gboolean initial, gboolean close, const VpError *error, grpc_byte_buffer *reply)
 {
@@ -203,12 +187,13 @@ void vp_call_send_status(VpCall *call, gboolean initial, gboolean close, const V
     grpc_op *status = &ops[n_ops++];
     *status = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
     if (error) {
-        g_autoptr(GBytes) packed = vp_status_details(error, MAX_STATUS_DETAILS_BYTES);
+        g_autoptr(GBytes) packed = vp_status_details(error, VP_STATUS_DETAILS_BYTES);
+        g_autofree char *text = vp_status_message(error);
         gsize size;
         const void *bytes = g_bytes_get_data(packed, &size);
 
         details.value = grpc_slice_from_copied_buffer(bytes, size);
-        message = status_message(error);
+        message = grpc_slice_from_copied_string(text);
         status->data.send_status_from_server.status = (grpc_status_code)error->code;
         status->data.send_status_from_server.status_details = &message;
         status->data.send_status_from_server.trailing_metadata = &details;

@@ -6,9 +6,6 @@
 #include "base/pb.h"
 #include "google_rpc.pb-c.h"
 
-/* The message goes before the details where both do not fit, down to this length. */
-#define SHORT_MESSAGE_BYTES 1024
-
 /* The names of files and the words of hypervisors are any bytes; clients refuse a status with a string that is no UTF-8. */
 static void set_text(char **field, const char *text)
 {
@@ -80,13 +77,16 @@ static void drop_details(Google__Rpc__Status *status, size_t keep)
         vp_pb_free(status->details[--status->n_details]);
 }
 
-/* Cuts the message on a character's boundary. */
-static void cut_message(Google__Rpc__Status *status, gsize bytes)
+char *vp_status_message(const VpError *error)
 {
-    if (strlen(status->message) <= bytes)
-        return;
-    const char *end = g_utf8_find_prev_char(status->message, status->message + bytes + 1);
-    status->message[end ? end - status->message : 0] = '\0';
+    char *text = g_utf8_make_valid(error->message, -1);
+
+    if (strlen(text) > VP_STATUS_MESSAGE_BYTES) {
+        const char *end = g_utf8_find_prev_char(text, text + VP_STATUS_MESSAGE_BYTES + 1);
+
+        text[end ? end - text : 0] = '\0';
+    }
+    return text;
 }
 
 static gboolean fits(const Google__Rpc__Status *status, gsize max_bytes)
@@ -98,9 +98,10 @@ GBytes *vp_status_details(const VpError *error, gsize max_bytes)
 {
     vp_pb_auto Google__Rpc__Status *status = vp_pb_new(&google__rpc__status__descriptor);
     guint n_metadata = error->metadata ? error->metadata->len : 0;
+    g_autofree char *text = vp_status_message(error);
 
     status->code = (gint32)error->code;
-    set_text(&status->message, error->message);
+    vp_pb_set(&status->message, text);
     if (error->reason)
         add_error_info(status, error, n_metadata);
     if (error->retry_after_ms > 0)
@@ -108,10 +109,8 @@ GBytes *vp_status_details(const VpError *error, gsize max_bytes)
     if (error->violations)
         add_bad_request(status, error);
 
-    /* Metadata have a limit (8 KiB in the clients' defaults): a trailer beyond it would cost the client the whole status. First the end of a long
-     * message goes, then the last detail; the reason is the one that programs need, so of it the last metadata go before it does. */
-    if (!fits(status, max_bytes))
-        cut_message(status, SHORT_MESSAGE_BYTES);
+    /* Metadata have a limit (8 KiB in the clients' defaults): a trailer beyond it would cost the client the whole status. First the last detail
+     * goes; the reason is the one that programs need, so of it the last metadata go before it does. */
     while (!fits(status, max_bytes) && status->n_details > 1)
         drop_details(status, status->n_details - 1);
     while (!fits(status, max_bytes) && error->reason && n_metadata > 0) {
@@ -121,6 +120,6 @@ GBytes *vp_status_details(const VpError *error, gsize max_bytes)
     if (!fits(status, max_bytes))
         drop_details(status, 0);
     if (!fits(status, max_bytes))
-        cut_message(status, 0);
+        vp_pb_set(&status->message, "");
     return vp_pb_pack(status);
 }

@@ -12,6 +12,8 @@ from harness.client import TOP, pb
 from harness.daemon import alive, program, wait_until
 from harness.domains import act, create, get
 from harness.errors import refused
+from test_images import nbd_server
+from test_live_changes import STORED, attach
 
 PROBE = os.path.join(TOP, "tests/integration/probe/probe.c")
 RANGE = range(2000000000, 2001048576)
@@ -173,6 +175,59 @@ def test_user_networking_keeps_the_network(daemon, client):
     assert "net" not in own_namespaces(domain.status.pid) and "mnt" in own_namespaces(domain.status.pid)
     assert os.path.exists(f"/proc/{domain.status.pid}/root/etc/resolv.conf") == os.path.exists("/etc/resolv.conf")
     act(client, "PowerOff", "vm")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def answers_on(port):
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_a_contained_qemu_cannot_be_given_live(make_daemon):
+    """What it had no use for at its start is refused before anything is done, with what to do; a cause that is not there is none."""
+    daemon = make_daemon(config="[images]\nprotocols=nbd\n")
+    client = daemon.start().client()
+    base = images.raw(daemon.path("base.raw"))
+    paths = {name: daemon.path(name + ".qcow2") for name in ("tcp", "unix")}
+    where = {"tcp": ["-b", "127.0.0.1", "-p", str(free_port())], "unix": ["-k", daemon.path("nbd.sock")]}
+    images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", f"nbd://127.0.0.1:{where['tcp'][3]}/the%20disk", paths["tcp"], "1M")
+    images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", f"nbd+unix:///the%20disk?socket={where['unix'][1]}", paths["unix"], "1M")
+    disks = {name: pb.Disk(target="vdb", path=path, format=pb.IMAGE_FORMAT_QCOW2) for name, path in paths.items()}
+    user = pb.Interface(type=pb.INTERFACE_TYPE_USER, mac="52:54:00:00:00:09")
+    with nbd_server(daemon, base, *where["tcp"]), nbd_server(daemon, base, *where["unix"]):
+        wait_until(lambda: os.path.exists(where["unix"][1]) and answers_on(int(where["tcp"][3])), "the NBD servers")
+        create(client, "vm", driver="qemu")
+        domain = act(client, "Start", "vm", timeout_seconds=60).domain
+        assert "net" in domain.status.containment.namespaces and domain.status.containment.own_root
+        for field, device in (("interfaces[0].type", dict(interface=user)), ("disks[0].path", dict(disk=disks["tcp"])),
+                              ("disks[0].path", dict(disk=disks["unix"]))):
+            with refused("FAILED_PRECONDITION", "DOMAIN_RUNNING") as refusal:
+                attach(client, "vm", **device)
+            assert list(refusal.error.violations) == ["domain.spec." + field]
+            assert "CHANGE_SCOPE_STORED" in refusal.error.message and "the QEMU that runs" in refusal.error.message, refusal.error
+        # It is said beforehand as well.
+        with refused("FAILED_PRECONDITION", "DOMAIN_RUNNING"):
+            attach(client, "vm", interface=user, validate_only=True)
+        after = get(client, "vm")
+        assert after.spec == domain.spec and not after.status.HasField("live_spec")
+        # The remedy.
+        attach(client, "vm", interface=user, scope=STORED)
+        attach(client, "vm", disk=disks["tcp"], scope=STORED)
+        act(client, "PowerOff", "vm")
+        act(client, "Start", "vm", timeout_seconds=60)
+        # With the network there from the start both come.
+        assert "net" not in own_namespaces(get(client, "vm").status.pid)
+        attach(client, "vm", interface=pb.Interface(type=pb.INTERFACE_TYPE_USER))
+        more = pb.Disk.FromString(disks["tcp"].SerializeToString())
+        more.target, more.path = "vdc", daemon.path("more.qcow2")
+        images.qemu_img("create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", f"nbd://127.0.0.1:{where['tcp'][3]}/the%20disk", more.path, "1M")
+        attach(client, "vm", disk=more)
+        act(client, "PowerOff", "vm")
 
 
 # ---- from inside ----

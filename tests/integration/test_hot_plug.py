@@ -79,6 +79,51 @@ def test_disks_come_and_go(daemon, client):
     act(client, "PowerOff", "vm")
 
 
+def test_the_write_threshold_of_a_disk_that_comes(daemon, client):
+    """It is there before the guest writes, changes while it runs, and goes; that of another disk, which was told, is not told again for it."""
+    def mark(target, bytes_written, **fields):
+        disks = [pb.Disk.FromString(one.SerializeToString()) for one in live(get(client, "vm")).disks]
+        [one] = [one for one in disks if one.target == target]
+        one.write_threshold_bytes = bytes_written
+        return update(client, "vm", ["spec.disks"], disks=disks, **fields)
+
+    def told():
+        return [event.detail for event in events.events if event.type == pb.EVENT_TYPE_DISK_THRESHOLD_REACHED]
+
+    def write(name, seek):
+        shell.run(f"dd if=/dev/zero of=/dev/{name} bs=1M count=1 seek={seek} conv=fsync 2>/dev/null", timeout=60)
+
+    vda = disk(daemon.path("a"), "vda", pb.DISK_BUS_VIRTIO, 11)
+    with guest.shell(client, "vm", words="guest.net=off", kernel="full", memory_mib=256, disks=[vda]) as shell:
+        events = Events(client, filter=pb.EventFilter(names=["vm"]))
+        attach(client, "vm", disk=disk(daemon.path("d"), "vdb", pb.DISK_BUS_VIRTIO, 22, write_threshold_bytes=6 * MIB))
+        # With a data file it is that which is written to.
+        data = qcow2(daemon.path("q"), 23, options=["-o", f"data_file={daemon.path('data')},data_file_raw=on"])
+        attach(client, "vm", disk=pb.Disk(target="vdc", path=data, format=pb.IMAGE_FORMAT_QCOW2, write_threshold_bytes=6 * MIB))
+        for target, size in (("vdb", 22), ("vdc", 23)):
+            name = find_disk(shell, size)
+            write(name, 1)
+            assert not [detail for detail in told() if detail.startswith(target)]
+            write(name, 8)
+            wait_until(lambda t=target: [d for d in told() if d.startswith(t)], "the mark")
+        name = find_disk(shell, 22)
+        answer = mark("vdb", 12 * MIB)
+        assert not answer.status.HasField("live_spec")
+        assert events.until("DEVICE_CHANGED", "vm").detail == "vdb: write threshold"
+        write(find_disk(shell, 23), 9)
+        write(name, 9)
+        write(name, 14)
+        wait_until(lambda: len(told()) == 3, "the mark that was changed")
+        assert told()[2].startswith("vdb: ") and told()[2].endswith(f"beyond the mark of {12 * MIB}")
+        mark("vda", 4 * MIB, scope=LIVE)
+        assert [one.write_threshold_bytes for one in get(client, "vm").status.live_spec.disks] == [4 * MIB, 12 * MIB, 6 * MIB]
+        mark("vda", 0, scope=LIVE)
+        assert not get(client, "vm").status.HasField("live_spec")
+        write(find_disk(shell, 11), 8)
+        assert len(told()) == 3
+    act(client, "PowerOff", "vm")
+
+
 def medium(path, text):
     with open(path, "wb") as file:
         file.write(text.encode().ljust(2048, b"\0") * 512)

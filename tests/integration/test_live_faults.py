@@ -17,6 +17,7 @@ from harness.domains import act, answers, create, get, state
 from harness.errors import refused
 from harness.events import Events
 from harness.faults import fault
+from harness.qmp import between
 from harness.steps import CALLS, Steps
 from test_hot_plug import open_files, qcow2
 from test_live_changes import LIVE, attach, detach, live, targets
@@ -220,6 +221,40 @@ def test_it_goes_while_no_daemon_runs(daemon, client):
     domain = get(client, "vm")
     assert targets(domain.spec) == ["vda"] and not domain.status.HasField("live_spec") and not domain.status.pending_detaches
     check_truth(daemon, client, pid)
+
+
+@fault("detach", "QEMU never received it, and the daemon is killed",
+       told="the next daemon asks once more: DEVICE_REMOVE_REQUESTED, `ASKED_AGAIN`")
+@pytest.mark.parametrize("device", [{"disk_target": "vdb"}, {"interface_mac": "52:54:00:00:00:07"}], ids=["disk", "interface"])
+def test_what_qemu_never_heard_is_asked_again(daemon, client, device):
+    [name] = device.values()
+    pid = start_vm(daemon, client, interfaces=[pb.Interface(mac="52:54:00:00:00:07")])
+    attach(client, "vm", disk=new_disk(daemon, "vdb"))
+    with between(daemon) as (client, proxy):
+        proxy.swallows.add("device_del")
+        with refused("DEADLINE_EXCEEDED"):
+            detach(client, "vm", timeout_seconds=0.3, **device)
+        # A reset takes nothing out of which QEMU knows nothing.
+        act(client, "Reset", "vm")
+        before = get(client, "vm")
+        assert targets(live(before)) == ["vda", "vdb"] and len(live(before).interfaces) == 1 and len(before.status.pending_detaches) == 1
+        proxy.swallows.clear()
+        daemon.kill()
+        daemon.close_clients()
+        client = daemon.start().client()
+        events = Events(client, start_revision=before.revision + 1, filter=pb.EventFilter(names=["vm"]))
+        told = events.until("DEVICE_REMOVE_REQUESTED", "vm")
+        assert (told.detail, told.reason) == (name, "ASKED_AGAIN")
+        [pending] = get(client, "vm").status.pending_detaches
+        assert pending.request_time.ToNanoseconds() > before.status.pending_detaches[0].request_time.ToNanoseconds()
+        # QEMU knows of it by now.
+        act(client, "Reset", "vm")
+        assert events.until("DEVICE_REMOVED", "vm").detail == name
+        domain = get(client, "vm")
+        assert not domain.status.pending_detaches and not domain.status.HasField("live_spec")
+        assert len(domain.spec.disks) + len(domain.spec.interfaces) == 2
+        assert proxy.swallowed == ["device_del"] and len([event for event in events.events if event.reason == "ASKED_AGAIN"]) == 1
+    check_truth(daemon, daemon.client(), pid)
 
 
 def let_go(client):

@@ -12,7 +12,7 @@ import pytest
 
 # What was under way, in the page's order. "-": nothing that was asked for.
 OPERATIONS = ("start", "-", "pause", "resume", "reset", "reboot", "shutdown", "power off", "delete", "update", "attach", "detach", "save", "restore", "stats",
-              "screenshot", "console", "screen", "guest agent", "guest command", "the daemon's start")
+              "screenshot", "console", "screen", "guest agent", "guest command", "guest file", "the daemon's start")
 PROPERTY = "fault"
 
 

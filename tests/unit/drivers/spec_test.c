@@ -369,6 +369,13 @@ static void test_thresholds(void **state)
                         "\"write-threshold\":0}}]");
     free(text);
     json_decref(commands);
+    /* Of one disk alone. */
+    commands = vp_threshold_commands_of(domain->spec->disks[1], nodes);
+    assert_int_equal(json_array_size(commands), 1);
+    json_decref(commands);
+    commands = vp_threshold_commands_of(domain->spec->disks[2], nodes);
+    assert_int_equal(json_array_size(commands), 0);
+    json_decref(commands);
     json_decref(nodes);
 }
 

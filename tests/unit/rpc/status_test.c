@@ -164,12 +164,32 @@ static void a_cut_keeps_characters_whole(void **state)
     }
 }
 
+/* What a person reads is the same, whether the client shows the header or what is in the details. */
+static void the_message_is_the_same_in_both(void **state)
+{
+    static const gsize sizes[] = {0, 1, 1023, 1024, 1025, 3000, 100000};
+
+    (void)state;
+    for (gsize i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        g_autofree char *text = g_strnfill(sizes[i], '\xff');
+        g_autoptr(VpError) error = vp_error_new(VP_INTERNAL, "X", "/%s", text);
+        g_autofree char *sent = vp_status_message(error);
+        vp_pb_auto Google__Rpc__Status *status = status_of(error, VP_STATUS_DETAILS_BYTES);
+
+        assert_string_equal(sent, status->message);
+        assert_true(g_utf8_validate(sent, -1, NULL));
+        assert_true(strlen(sent) <= VP_STATUS_MESSAGE_BYTES &&
+                    strlen(sent) + 3 >= MIN(sizes[i], VP_STATUS_MESSAGE_BYTES));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_of_an_error_is_there),   cmocka_unit_test(what_is_not_there_is_left_out),
-        cmocka_unit_test(the_reason_is_never_lost),   cmocka_unit_test(every_bound_is_kept),
-        cmocka_unit_test(what_is_no_utf8_is_made_so), cmocka_unit_test(a_cut_keeps_characters_whole),
+        cmocka_unit_test(all_of_an_error_is_there),        cmocka_unit_test(what_is_not_there_is_left_out),
+        cmocka_unit_test(the_reason_is_never_lost),        cmocka_unit_test(every_bound_is_kept),
+        cmocka_unit_test(what_is_no_utf8_is_made_so),      cmocka_unit_test(a_cut_keeps_characters_whole),
+        cmocka_unit_test(the_message_is_the_same_in_both),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
