@@ -288,6 +288,26 @@ def test_an_address_that_cannot_be_had(secured, alice):
     assert greeting(secured, ("127.0.0.1", port), alice) == GREETING
 
 
+def test_a_start_that_fails_gives_the_address_back(secured, alice):
+    client = secured.daemon.client()
+    image = secured.daemon.path("disk.raw")
+    with socket.socket() as chooser:
+        chooser.bind(("127.0.0.1", 0))
+        address = chooser.getsockname()
+    create_vm(client, screens=[tls_screen(address[1])], disks=[pb.Disk(path=image, format=pb.IMAGE_FORMAT_RAW)])
+    with refused("FAILED_PRECONDITION", reason="FILE_MISSING"):
+        act(client, "Start", "vm")
+    assert nobody_listens(address)
+    with open(image, "wb") as file:
+        file.truncate(1 << 20)
+    act(client, "Start", "vm")
+    assert greeting(secured, address, alice) == GREETING
+    # One that runs is not started, and is served as before.
+    with refused("FAILED_PRECONDITION", reason="WRONG_STATE"):
+        act(client, "Start", "vm")
+    assert greeting(secured, address, alice) == GREETING
+
+
 @pytest.mark.parametrize("screens, field", [
     ([tls_screen(address="localhost")], "tls_screens[0].address"),
     ([tls_screen(port=22)], "tls_screens[0].port"),
