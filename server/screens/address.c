@@ -23,20 +23,26 @@ static VpError *unusable(const char *address, guint port, int errnum)
                         g_strerror(errnum));
 }
 
-static int listen_at(const struct sockaddr_storage *address, struct sockaddr_storage *ret_bound)
+typedef union Address {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+} Address;
+
+static int listen_at(const Address *address, Address *ret_bound)
 {
     const int yes = 1;
-    socklen_t length =
-        address->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : (socklen_t)sizeof(struct sockaddr_in);
-    const int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int family = address->any.sa_family;
+    socklen_t length = sizeof(*ret_bound);
+    const int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return -1;
     /* Connections of before that are not quite over are no reason to refuse a listener. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)) == 0 &&
-        bind(fd, (const struct sockaddr *)address, length) == 0 && listen(fd, BACKLOG) == 0) {
-        length = sizeof(*ret_bound);
-        if (getsockname(fd, (struct sockaddr *)ret_bound, &length) == 0)
+        bind(fd, &address->any, family == AF_INET6 ? sizeof(address->six) : sizeof(address->four)) == 0 &&
+        listen(fd, BACKLOG) == 0) {
+        if (getsockname(fd, &ret_bound->any, &length) == 0)
             return fd;
     }
     const int errnum = errno;
@@ -48,18 +54,16 @@ static int listen_at(const struct sockaddr_storage *address, struct sockaddr_sto
 VpError *vp_screen_address_listen(const char *address, guint port, int *ret_fd, guint *ret_port)
 {
     const char *where = address[0] ? address : "127.0.0.1";
-    struct sockaddr_storage at = {0};
-    struct sockaddr_storage bound = {0};
+    Address at = {0};
+    Address bound = {0};
 
-    if (uv_ip4_addr(where, (int)port, (struct sockaddr_in *)&at) < 0 &&
-        uv_ip6_addr(where, (int)port, (struct sockaddr_in6 *)&at) < 0)
+    if (uv_ip4_addr(where, (int)port, &at.four) < 0 && uv_ip6_addr(where, (int)port, &at.six) < 0)
         return unusable(where, port, EADDRNOTAVAIL);
     const int fd = listen_at(&at, &bound);
     if (fd < 0)
         return unusable(where, port, errno);
     *ret_fd = fd;
-    *ret_port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                  : ((struct sockaddr_in *)&bound)->sin_port);
+    *ret_port = ntohs(at.any.sa_family == AF_INET6 ? bound.six.sin6_port : bound.four.sin_port);
     return NULL;
 }
 
