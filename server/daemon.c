@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "server/guard.h"
+#include "server/screens/screens.h"
 #include "server/services/services.h"
 
 /*
@@ -38,6 +39,7 @@ struct VpDaemon {
     VpServices services;
     VpHandlerTable *tables;
     VpSecrets *secrets;
+    VpScreens *screens;
     VpGuard *guard;
     VpRpcServer *server;
 };
@@ -101,6 +103,9 @@ static VpError *open_parts(VpDaemon *daemon)
     daemon->secrets = vp_secrets_new(&secrets_options, &error);
     if (error)
         return error;
+    daemon->screens = vp_screens_new(config->security.certificate != NULL, &error);
+    if (error)
+        return error;
     daemon->jobs = vp_jobs_new(daemon->job_pool, daemon->loop, KEEP_OPERATIONS, MAX_WAITING_JOBS);
     const VpDomainsOptions domains_options = {
         .store = daemon->store,
@@ -111,6 +116,7 @@ static VpError *open_parts(VpDaemon *daemon)
         .config = config->file,
         .images = &config->images,
         .secrets = daemon->secrets,
+        .screens = vp_screens_host(daemon->screens),
         .max_domains = config->max_domains,
         .state_dir = config->state_dir,
         .run_dir = config->run_dir,
@@ -152,6 +158,14 @@ static VpError *start(VpDaemon *daemon)
     if (error)
         return error;
 
+    const VpScreensOptions screens_options = {
+        .domains = daemon->domains,
+        .access = services->access,
+        .pool = daemon->pool,
+        .anonymous = config->security.policy != NULL,
+    };
+    vp_screens_start(daemon->screens, &screens_options);
+
     static const char *const none[] = {NULL};
     services->addresses = none;
     daemon->tables = vp_services_tables(services);
@@ -174,7 +188,7 @@ static VpError *start(VpDaemon *daemon)
         return error;
     g_atomic_pointer_set(&services->server, daemon->server);
     g_atomic_pointer_set(&services->addresses, vp_rpc_server_addresses(daemon->server));
-    error = vp_guard_start(daemon->guard, daemon->server);
+    error = vp_guard_start(daemon->guard, daemon->server, daemon->screens);
     if (!error)
         vp_domains_autostart(daemon->domains, config->autostart_parallel);
     return error;
@@ -223,8 +237,10 @@ void vp_daemon_free(VpDaemon *daemon)
         if (!vp_rpc_server_drain(daemon->server, vp_now_us() + (gint64)daemon->config->drain_ms * 1000))
             _exit(EXIT_SUCCESS);
     }
+    vp_screens_stop(daemon->screens);
     vp_jobs_free(daemon->jobs, vp_now_us() + JOBS_END_US);
     vp_domains_free(daemon->domains);
+    vp_screens_free(daemon->screens);
     vp_event_hub_free(daemon->services.events);
     vp_stats_hub_free(daemon->services.stats);
     vp_lines_free(daemon->services.lines);

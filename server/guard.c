@@ -20,6 +20,7 @@ struct VpGuard {
     VpRpcGate gate;
     VpFileWatch *watch;
     VpRpcServer *server;
+    VpScreens *screens;
     pthread_t thread;
     gboolean running;
 
@@ -105,6 +106,7 @@ static void *run(void *data)
         if (read)
             reload(guard);
         vp_rpc_server_recheck(guard->server);
+        vp_screens_recheck(guard->screens);
     }
 }
 
@@ -179,7 +181,7 @@ void vp_guard_options(VpGuard *guard, VpRpcOptions *options)
     options->socket_group = security->socket_group;
 }
 
-VpError *vp_guard_start(VpGuard *guard, VpRpcServer *server)
+VpError *vp_guard_start(VpGuard *guard, VpRpcServer *server, VpScreens *screens)
 {
     const VpSecurityConfig *security = &guard->config->security;
     const char *const files[] = {security->policy, security->certificate, security->key,
@@ -187,6 +189,7 @@ VpError *vp_guard_start(VpGuard *guard, VpRpcServer *server)
     VpError *error = NULL;
 
     guard->server = server;
+    guard->screens = screens;
     guard->watch = vp_file_watch_new(files, G_N_ELEMENTS(files), changed, guard, &error);
     if (!error)
         error = vp_thread_start(&guard->thread, "vp-guard", run, guard);

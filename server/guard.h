@@ -5,6 +5,7 @@
 #pragma once
 
 #include "server/config.h"
+#include "server/screens/screens.h"
 #include "server/services/services.h"
 
 typedef struct VpGuard VpGuard;
@@ -15,8 +16,8 @@ VpGuard *vp_guard_new(const VpConfig *config, VpServices *services, VpError **er
 /* Fills in what the server needs of it. */
 void vp_guard_options(VpGuard *guard, VpRpcOptions *options);
 
-/* From now on the files are read again when they change, and the streams of `server` are asked about again. */
-VpError *vp_guard_start(VpGuard *guard, VpRpcServer *server);
+/* From now on the files are read again when they change, and the streams of `server` and the connections of `screens` are asked about again. */
+VpError *vp_guard_start(VpGuard *guard, VpRpcServer *server, VpScreens *screens);
 
 /* Reads the files again, soon. Any thread. */
 void vp_guard_reload(VpGuard *guard);

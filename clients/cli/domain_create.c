@@ -8,6 +8,7 @@
 #include "clients/cli/machine_option.h"
 #include "clients/cli/message.h"
 #include "clients/cli/scope_option.h"
+#include "clients/cli/screen_option.h"
 #include "clients/cli/text.h"
 #include "virtplane/v1/domain_service.pb-c.h"
 
@@ -34,6 +35,8 @@ typedef struct Wish {
     char *initrd;
     char *append;
     gboolean vnc;
+    char *vnc_tls;
+    char *spice_tls;
     gboolean guest_agent;
     VpLifecycleWish lifecycle;
     gboolean autostart;
@@ -67,6 +70,8 @@ static void wish_clear(Wish *wish)
     g_free(wish->kernel);
     g_free(wish->initrd);
     g_free(wish->append);
+    g_free(wish->vnc_tls);
+    g_free(wish->spice_tls);
     g_free(wish->file);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Wish, wish_clear)
@@ -107,16 +112,6 @@ static VpError *apply_devices(PbDomainSpec *spec, const Wish *wish)
     return NULL;
 }
 
-static void add_vnc(PbDomainSpec *spec)
-{
-    for (size_t i = 0; i < spec->n_graphics; i++) {
-        if (spec->graphics[i] == PB_GRAPHICS_TYPE_VNC)
-            return;
-    }
-    spec->graphics = g_renew(PbGraphicsType, spec->graphics, spec->n_graphics + 1);
-    spec->graphics[spec->n_graphics++] = PB_GRAPHICS_TYPE_VNC;
-}
-
 static VpError *apply_machine(PbDomainSpec *spec, const Wish *wish)
 {
     g_autofree char *folder = g_get_current_dir();
@@ -125,7 +120,13 @@ static VpError *apply_machine(PbDomainSpec *spec, const Wish *wish)
     if (wish->machine)
         vp_pb_set(&spec->machine, wish->machine);
     if (wish->vnc)
-        add_vnc(spec);
+        vp_graphics_add(spec, PB_GRAPHICS_TYPE_VNC);
+    if (wish->vnc_tls)
+        error = vp_tls_screen_parse(spec, PB_GRAPHICS_TYPE_VNC, "vnc-tls", wish->vnc_tls);
+    if (!error && wish->spice_tls)
+        error = vp_tls_screen_parse(spec, PB_GRAPHICS_TYPE_SPICE, "spice-tls", wish->spice_tls);
+    if (error)
+        return error;
     spec->guest_agent = spec->guest_agent || wish->guest_agent;
     vp_kernel_set(spec, wish->kernel, wish->initrd, wish->append, folder);
     error = vp_lifecycle_apply(spec, &wish->lifecycle);
@@ -265,6 +266,9 @@ int vp_domain_create(VpCli *cli, const VpCommand *command, int argc, char **argv
         {"initrd", 0, 0, G_OPTION_ARG_FILENAME, &wish.initrd, "The kernel's initial file system", "FILE"},
         {"append", 0, 0, G_OPTION_ARG_FILENAME, &wish.append, "The kernel's command line", "TEXT"},
         {"vnc", 0, 0, G_OPTION_ARG_NONE, &wish.vnc, "A screen, on a unix socket that domain show tells", NULL},
+        {"vnc-tls", 0, 0, G_OPTION_ARG_STRING, &wish.vnc_tls,
+         "A VNC screen, by TCP with TLS as well (port 0: one that is free)", "[ADDRESS:]PORT"},
+        {"spice-tls", 0, 0, G_OPTION_ARG_STRING, &wish.spice_tls, "The same with SPICE", "[ADDRESS:]PORT"},
         {"guest-agent", 0, 0, G_OPTION_ARG_NONE, &wish.guest_agent, "The channel of qemu-guest-agent", NULL},
         {"on-poweroff", 0, 0, G_OPTION_ARG_STRING, &wish.lifecycle.on_poweroff,
          "When the guest shuts down by itself: power-off or restart", "ACTION"},

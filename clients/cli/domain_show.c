@@ -1,4 +1,6 @@
 /* vpctl domain list and show: what is there, and how it is. */
+#include <string.h>
+
 #include "base/pb.h"
 #include "clients/cli/domain.h"
 #include "clients/cli/message.h"
@@ -277,6 +279,19 @@ static void show_spec(const PbDomain *domain)
     }
 }
 
+/* Where a screen is served by TCP. */
+static void show_screens(const PbDomainStatus *status)
+{
+    for (size_t i = 0; i < status->n_endpoints; i++) {
+        const PbDomainEndpoint *endpoint = status->endpoints[i];
+        const gboolean six = strchr(endpoint->tls_address, ':') != NULL;
+
+        if (endpoint->tls_port)
+            line("screen", "%s by TLS at %s%s%s:%u", endpoint->device, six ? "[" : "", endpoint->tls_address,
+                 six ? "]" : "", endpoint->tls_port);
+    }
+}
+
 static void show_shutdown(const PbPendingShutdown *shutdown)
 {
     g_autofree char *mode = vp_text_enum(&pb_shutdown_mode__descriptor, (int)shutdown->mode);
@@ -321,6 +336,8 @@ static void show_domain(const PbDomain *domain)
         show_shutdown(domain->status->shutdown);
     if (domain->status)
         show_containment(domain->status->containment);
+    if (domain->status)
+        show_screens(domain->status);
     if (domain->status && domain->status->job) {
         const PbDomainJob *job = domain->status->job;
         g_autofree char *started = vp_text_time(job->start_time, /* fraction= */ FALSE);

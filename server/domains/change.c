@@ -171,6 +171,8 @@ void vp_domains_create(VpDomains *domains, const PbCreateDomainRequest *request,
         return;
     change->wanted = request->domain ? vp_pb_dup(request->domain) : vp_pb_new(&pb_domain__descriptor);
     error = vp_domain_validate(domains, change->wanted, &driver);
+    if (!error)
+        error = vp_screens_check(domains, change->wanted);
     if (error) {
         vp_change_fail(change, error);
         return;

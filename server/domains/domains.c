@@ -121,6 +121,7 @@ VpDomains *vp_domains_new(const VpDomainsOptions *options, VpError **error)
 
     domains->store = options->store;
     domains->secrets = options->secrets;
+    domains->screens = options->screens;
     domains->max_domains = options->max_domains;
     domains->jobs = options->jobs;
     domains->loop = options->loop;
@@ -213,6 +214,8 @@ void vp_domains_adopt(VpDomains *domains, gint64 deadline_us)
 {
     g_autoptr(GPtrArray) records = all_records(domains);
 
+    for (guint i = 0; i < records->len; i++)
+        vp_screens_changed(domains, ((const VpRecord *)records->pdata[i])->committed);
     for (guint i = 0; i < domains->n_drivers; i++) {
         VpDriver *driver = domains->drivers[i];
 

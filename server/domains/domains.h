@@ -19,6 +19,21 @@
 
 typedef struct VpDomains VpDomains;
 
+/* Where screens are served by TCP (DomainSpec.tls_screens): server/screens. Its functions are called on any thread, and never wait for a client. */
+typedef struct VpScreenHost {
+    /* FAILED_PRECONDITION, reason TLS_NOT_SET_UP, if it cannot serve what a spec asks for. */
+    VpError *(*check)(void *data, const PbDomain *domain);
+    /* Takes the addresses for a start of `domain`, or says why it cannot have them. */
+    VpError *(*take)(void *data, const PbDomain *domain);
+    /* That start has ended, well or not: what `domain` (NULL: it was deleted) does not use is given back. */
+    void (*settle)(void *data, const char *uid, const PbDomain *domain);
+    /* Tells in `endpoint` where it is served. */
+    void (*tell)(void *data, const char *uid, PbDomainEndpoint *endpoint);
+    /* The domain as it is now: what its endpoints tell of is served from here on, and nothing else. */
+    void (*changed)(void *data, const PbDomain *domain);
+    void *data;
+} VpScreenHost;
+
 typedef struct VpDomainsOptions {
     VpStore *store;
     VpJobs *jobs;
@@ -27,9 +42,10 @@ typedef struct VpDomainsOptions {
     VpPool *slow_pool; /* as in VpDriverHost */
     GKeyFile *config;
     const VpImagePolicy *images;
-    VpSecrets *secrets;    /* NULL: there are none */
-    guint max_domains;     /* 0: no limit */
-    const char *state_dir; /* the daemon's; each driver gets a folder in it */
+    VpSecrets *secrets;          /* NULL: there are none */
+    const VpScreenHost *screens; /* NULL: none is served by TCP. Borrowed */
+    guint max_domains;           /* 0: no limit */
+    const char *state_dir;       /* the daemon's; each driver gets a folder in it */
     const char *run_dir;
 } VpDomainsOptions;
 

@@ -51,6 +51,7 @@ struct VpRecord {
 struct VpDomains {
     VpStore *store;
     VpSecrets *secrets;
+    const VpScreenHost *screens; /* or NULL */
     VpJobs *jobs;
     VpLoop *loop;
     VpPool *pool;
@@ -205,6 +206,15 @@ void vp_domains_end_waits(VpDomains *domains);
 /* VpDriverHost.report and .settle; `data` is the VpDomains. */
 void vp_domains_report(void *data, const char *uid, const VpObservation *observation);
 void vp_domains_settle(void *data, const char *uid, void (*done)(void *done_data, VpError *error), void *done_data);
+
+/* ---- screens.c: VpScreenHost, where there is one ---- */
+
+VpError *vp_screens_check(const VpDomains *domains, const PbDomain *domain);
+VpError *vp_screens_take(const VpDomains *domains, const PbDomain *domain);
+void vp_screens_settle(VpRecord *record);
+void vp_screens_changed(const VpDomains *domains, const PbDomain *domain);
+/* Where the endpoints that a driver has just told of are served: as `before` tells, or else the host. */
+void vp_screens_tell(const VpRecord *record, PbDomainStatus *status, PbDomainEndpoint *const *before, gsize n_before);
 
 /* ---- secret_use.c ---- */
 

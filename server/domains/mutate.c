@@ -182,10 +182,12 @@ static void end_attempt(VpRecord *record, VpMutation *mutation, PbDomain *made, 
         draft->revision = revision;
         pthread_mutex_lock(&record->domains->mutex);
         PbDomain *before = record->committed;
-        record->committed = g_steal_pointer(&draft);
+        const PbDomain *now = record->committed = g_steal_pointer(&draft);
         vp_record_touch(record);
         pthread_mutex_unlock(&record->domains->mutex);
         vp_pb_free(before);
+        /* The next change of it begins after this. */
+        vp_screens_changed(record->domains, now);
     }
     if (!error && mutation->remove) {
         vp_registry_remove(record);

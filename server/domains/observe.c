@@ -92,14 +92,17 @@ static void set_disks(PbDomainStatus *status, PbDiskStatus *const *disks, gsize 
         vp_pb_append(&status->n_disks, &status->disks, vp_pb_dup(disks[i]));
 }
 
-static void set_endpoints(PbDomainStatus *status, PbDomainEndpoint *const *endpoints, gsize n_endpoints)
+static void set_endpoints(const VpRecord *record, PbDomainStatus *status, PbDomainEndpoint *const *endpoints,
+                          gsize n_endpoints)
 {
-    for (size_t i = 0; i < status->n_endpoints; i++)
-        vp_pb_free(status->endpoints[i]);
-    g_clear_pointer(&status->endpoints, g_free);
+    PbDomainEndpoint **before = g_steal_pointer(&status->endpoints);
+    const size_t n_before = status->n_endpoints;
+
     status->n_endpoints = 0;
     for (gsize i = 0; i < n_endpoints; i++)
         vp_pb_append(&status->n_endpoints, &status->endpoints, vp_pb_dup(endpoints[i]));
+    vp_screens_tell(record, status, before, n_before);
+    free_messages(before, n_before);
 }
 
 /* NULL: nothing is known of one. */
@@ -127,7 +130,7 @@ static void set_containment(PbDomainStatus *status, const PbContainment *contain
     status->containment = containment ? vp_pb_dup(containment) : NULL;
 }
 
-static void apply_state(PbDomain *draft, const Seen *seen)
+static void apply_state(const VpRecord *record, PbDomain *draft, const Seen *seen)
 {
     const VpObservation *observation = &seen->observation;
     PbDomainStatus *status = draft->status;
@@ -143,7 +146,7 @@ static void apply_state(PbDomain *draft, const Seen *seen)
     status->pid_start_ticks = observation->pid_start_ticks;
     status->accelerator = observation->accelerator;
     if (observation->pid == 0 || observation->n_endpoints > 0)
-        set_endpoints(status, seen->endpoints, observation->n_endpoints);
+        set_endpoints(record, status, seen->endpoints, observation->n_endpoints);
     if (observation->pid == 0 || observation->tainted)
         status->tainted = observation->tainted;
     if (observation->pid == 0)
@@ -176,7 +179,6 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
     const VpObservation *observation = &seen->observation;
     const PbDomainStatus *status = draft->status;
 
-    (void)record;
     if (observation->notice) {
         vp_domain_event(txn, draft, observation->event, seen->reason, seen->detail);
         return NULL;
@@ -185,7 +187,7 @@ static VpError *apply_seen(VpRecord *record, PbDomain *draft, VpTxn *txn, void *
         (status->state == PB_DOMAIN_STATE_SHUTOFF || status->state == PB_DOMAIN_STATE_CRASHED))
         return vp_error_new(VP_ABORTED, "SUPERSEDED", "the domain %s is known to be shut off", draft->name);
     if (!observation->state_stays)
-        apply_state(draft, seen);
+        apply_state(record, draft, seen);
     vp_pb_auto PbDomainSpec *ran = observation->state_stays ? NULL : vp_pb_dup(vp_domain_live_spec(draft));
     if (seen->agent)
         set_agent(draft->status, seen->agent);

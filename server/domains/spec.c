@@ -153,6 +153,40 @@ static VpError *check_actions(const PbDomainSpec *spec, VpError *error)
     return error;
 }
 
+static gboolean has_graphics(const PbDomainSpec *spec, PbGraphicsType type)
+{
+    for (size_t i = 0; i < spec->n_graphics; i++) {
+        if (spec->graphics[i] == type)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static VpError *check_tls_screens(const PbDomainSpec *spec, VpError *error)
+{
+    for (size_t i = 0; i < spec->n_tls_screens; i++) {
+        const PbTlsScreen *screen = spec->tls_screens[i];
+        g_autofree char *field = g_strdup_printf("domain.spec.tls_screens[%zu]", i);
+        g_autofree char *type = g_strconcat(field, ".type", NULL);
+        g_autofree char *address = g_strconcat(field, ".address", NULL);
+        g_autofree char *port = g_strconcat(field, ".port", NULL);
+
+        if (screen->type == PB_GRAPHICS_TYPE_UNSPECIFIED || !has_graphics(spec, screen->type))
+            error = add_violation(error, type, "must be VNC or SPICE, and in domain.spec.graphics");
+        if (i > 0 && screen->type == spec->tls_screens[0]->type)
+            error = add_violation(error, type, "is there already");
+        /* Names would have to be asked for, of whoever answers. */
+        if (screen->address[0] && !g_hostname_is_ip_address(screen->address))
+            error = add_violation(error, address, "must be an IP address of the host, as in 0.0.0.0 or ::1");
+        /* Those are the host's own services'. */
+        if (screen->port && screen->port < 1024)
+            error = add_violation(error, port, "must be 0, or from 1024 on");
+        if (i > 0 && screen->port && screen->port == spec->tls_screens[0]->port)
+            error = add_violation(error, port, "is that of the other screen");
+    }
+    return error;
+}
+
 VpError *vp_spec_complete(PbDomain *domain)
 {
     unite_labels(domain);
@@ -175,6 +209,7 @@ VpError *vp_spec_complete(PbDomain *domain)
     if (spec->memory_bytes % MIB)
         error = add_violation(error, "domain.spec.memory_bytes", "must be a multiple of 1 MiB (1048576)");
     error = check_actions(spec, error);
+    error = check_tls_screens(spec, error);
     error = complete_disks(spec, error);
     return complete_interfaces(spec, error);
 }

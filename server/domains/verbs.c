@@ -193,6 +193,11 @@ static VpError *check_backlog(const Work *work)
                           1000);
 }
 
+static gboolean is_start(const Work *work)
+{
+    return work->verb == VP_VERB_START || work->verb == VP_VERB_RESTORE;
+}
+
 static void run(VpJob *job, void *data)
 {
     Work *work = data;
@@ -208,6 +213,8 @@ static void run(VpJob *job, void *data)
                              work->record->name);
     if (!error)
         error = check_backlog(work);
+    if (view && !error && is_start(work))
+        error = vp_screens_take(work->record->domains, view->domain);
     if (!view || error) {
         vp_job_finish(job, error);
         return;
@@ -308,6 +315,8 @@ static void job_done(VpJob *job, void *data, const VpError *error)
     pthread_mutex_lock(&work->mutex);
     const gboolean begun = work->task != NULL;
     pthread_mutex_unlock(&work->mutex);
+    if (is_start(work))
+        vp_screens_settle(work->record);
     if (error && begun && !work->unrecorded)
         vp_record_journal_failure(work->record, job, work->rule->type, error);
     if (work->done)

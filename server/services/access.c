@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "server/services/access_limits.h"
 #include "server/services/access_target.h"
+#include "server/services/access_visit.h"
 
 /* What is noted of a call. */
 typedef struct Pass {
@@ -326,6 +327,61 @@ VpRpcGate vp_access_gate(VpAccessContext *context)
         .local_name = local_name,
         .data = context,
     };
+}
+
+/* ---- who comes by another way ---- */
+
+VpError *vp_access_visit(VpAccessContext *context, const VpCredentials *credentials, const char *method,
+                         const void *request, VpVisit *ret_visit)
+{
+    VpError *error = NULL;
+
+    *ret_visit = (VpVisit){.method = vp_auth_find_method(context->auth, method), .start_us = vp_now_us()};
+    ret_visit->identity = vp_auth_identify(context->auth, credentials, NULL, &error);
+    if (!ret_visit->identity)
+        return error;
+    g_autoptr(VpPolicy) policy = vp_auth_policy(context->auth);
+    if (!vp_policy_may_call(policy, ret_visit->identity, ret_visit->method))
+        return not_allowed(ret_visit->identity, ret_visit->method, NULL);
+    return permit_identity(context, ret_visit->identity, ret_visit->method, request, &ret_visit->resource);
+}
+
+void vp_visit_clear(VpVisit *visit)
+{
+    g_clear_pointer(&visit->identity, vp_identity_unref);
+    g_clear_pointer(&visit->resource, g_free);
+}
+
+char *vp_visit_caller(const VpVisit *visit, const char *peer)
+{
+    return visit->identity ? g_strdup_printf("%.100s %s", visit->identity->name, peer) : g_strdup(peer);
+}
+
+void vp_access_visit_began(const VpAccessContext *context, const VpVisit *visit, const char *peer)
+{
+    g_autofree char *caller = vp_visit_caller(visit, peer);
+
+    if (context->visitors)
+        vp_visitors_note(context->visitors, visit->identity->name, caller);
+}
+
+void vp_access_visit_ended(const VpAccessContext *context, const VpVisit *visit, const char *peer, gboolean refused,
+                           const VpError *error)
+{
+    g_autofree char *caller = vp_visit_caller(visit, peer);
+
+    if (!context->audit)
+        return;
+    const VpAuditRecord record = {
+        .identity = visit->identity ? visit->identity->name : VP_ANONYMOUS,
+        .caller = caller,
+        .method = visit->method->method,
+        .resource = visit->resource,
+        .refused = refused,
+        .error = error,
+        .duration_us = vp_now_us() - visit->start_us,
+    };
+    vp_audit_write(context->audit, &record);
 }
 
 /* ---- what lists show ---- */

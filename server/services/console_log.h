@@ -1,4 +1,4 @@
-/* What a console printed before, as its log has it. Used by console_line.c, on a pool's thread. */
+/* What a console printed before, as its log has it. Used by line.c, on a pool's thread. */
 #pragma once
 
 #include <glib.h>
