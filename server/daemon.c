@@ -227,6 +227,8 @@ void vp_daemon_free(VpDaemon *daemon)
         return;
 
     vp_guard_stop(daemon->guard);
+    /* Nobody asks about their viewers again from here on, and the drain may take its time. */
+    vp_screens_stop(daemon->screens);
     if (daemon->server)
         vp_log_switch_stop(&daemon->services.log_level);
     if (daemon->server) {
@@ -234,10 +236,11 @@ void vp_daemon_free(VpDaemon *daemon)
         if (error)
             vp_log(VP_LOG_ERROR, "at the end: %s", error->message);
         /* Nothing can be freed under a handler that does not end. What was acknowledged is on the disk, and the next daemon goes on from there. */
-        if (!vp_rpc_server_drain(daemon->server, vp_now_us() + (gint64)daemon->config->drain_ms * 1000))
-            _exit(EXIT_SUCCESS);
+        if (!vp_rpc_server_drain(daemon->server, vp_now_us() + (gint64)daemon->config->drain_ms * 1000)) {
+            vp_guard_abandon(daemon->guard);
+            _exit(EXIT_FAILURE);
+        }
     }
-    vp_screens_stop(daemon->screens);
     vp_jobs_free(daemon->jobs, vp_now_us() + JOBS_END_US);
     vp_domains_free(daemon->domains);
     vp_screens_free(daemon->screens);

@@ -211,6 +211,12 @@ void vp_guard_stop(VpGuard *guard)
     guard->running = FALSE;
 }
 
+void vp_guard_abandon(VpGuard *guard)
+{
+    if (guard->context.audit)
+        vp_audit_stop(guard->context.audit);
+}
+
 void vp_guard_free(VpGuard *guard)
 {
     if (!guard)

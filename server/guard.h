@@ -24,5 +24,7 @@ void vp_guard_reload(VpGuard *guard);
 
 /* No more of that; afterwards the server may be freed. NULL is let pass. */
 void vp_guard_stop(VpGuard *guard);
+/* Writes what there is to be written to the audit log, and no more: where the process has to end and nothing may be freed. */
+void vp_guard_abandon(VpGuard *guard);
 /* NULL is let pass. */
 void vp_guard_free(VpGuard *guard);

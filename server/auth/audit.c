@@ -275,16 +275,23 @@ void vp_audit_write(VpAudit *audit, const VpAuditRecord *record)
         line_free(line);
 }
 
-void vp_audit_free(VpAudit *audit)
+void vp_audit_stop(VpAudit *audit)
 {
-    if (!audit)
-        return;
     pthread_mutex_lock(&audit->mutex);
     audit->stopping = TRUE;
     pthread_cond_signal(&audit->changed);
     pthread_mutex_unlock(&audit->mutex);
     if (audit->running)
         pthread_join(audit->thread, NULL);
+    audit->running = FALSE;
+}
+
+void vp_audit_free(VpAudit *audit)
+{
+    if (!audit)
+        return;
+    vp_audit_stop(audit);
+    g_queue_clear_full(&audit->lines, (GDestroyNotify)line_free);
     if (audit->fd >= 0)
         close(audit->fd);
     pthread_cond_destroy(&audit->changed);

@@ -34,5 +34,7 @@ typedef struct VpAuditRecord {
 VpAudit *vp_audit_new(const VpAuditOptions *options, VpError **error);
 /* Any thread; never blocks. */
 void vp_audit_write(VpAudit *audit, const VpAuditRecord *record);
-/* Writes what there is, and ends. NULL is let pass. */
+/* Writes what there is, and from then on nothing. Once. */
+void vp_audit_stop(VpAudit *audit);
+/* The same, if that was not done, and frees it. NULL is let pass. */
 void vp_audit_free(VpAudit *audit);
