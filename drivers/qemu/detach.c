@@ -86,7 +86,7 @@ typedef struct Ask {
     PbPendingDetach__DeviceCase kind;
     char *name;
     guint left;     /* devices that QEMU has not answered for */
-    gboolean taken; /* QEMU has passed it on to the guest */
+    gboolean taken; /* asked again: QEMU has passed it on to the guest */
     VpError *error;
 } Ask;
 
@@ -137,19 +137,28 @@ static void tell_refused(Ask *ask, VpError *error_of_waiting)
     vp_qemu_devices_report(ask->domain, PB_EVENT_TYPE_DEVICE_REMOVE_FAILED, "REFUSED", ask->name, NULL);
 }
 
+/* Counts an answer of QEMU's; `error`, which is consumed, is one that counts. TRUE with the last one: the first error is the caller's then. */
+static gboolean is_last_answer(Ask *ask, VpError *error, VpError **ret_first)
+{
+    if (ask->error)
+        vp_error_free(error);
+    else
+        ask->error = error;
+    if (--ask->left > 0)
+        return FALSE;
+    *ret_first = g_steal_pointer(&ask->error);
+    return TRUE;
+}
+
 static void on_asked(void *data, json_t *result, VpError *error)
 {
     Ask *ask = data;
 
     (void)result;
-    ask->taken = ask->taken || !error;
-    if ((error && was_asked(error)) || ask->error)
+    if (error && was_asked(error))
         g_clear_pointer(&error, vp_error_free);
-    if (error)
-        ask->error = error;
-    if (--ask->left > 0)
+    if (!is_last_answer(ask, error, &error))
         return;
-    error = g_steal_pointer(&ask->error);
     /* Without an answer it may have been asked or not: that is looked at when QEMU is there again. */
     if (error && error->code == VP_FAILED_PRECONDITION) {
         vp_error_prefix(error, "%s cannot be detached", ask->name);
@@ -165,13 +174,10 @@ static void on_asked_again(void *data, json_t *result, VpError *error)
 
     (void)result;
     ask->taken = ask->taken || !error;
-    if ((error && (was_asked(error) || goes_already(error))) || ask->error)
+    if (error && (was_asked(error) || goes_already(error)))
         g_clear_pointer(&error, vp_error_free);
-    if (error)
-        ask->error = error;
-    if (--ask->left > 0)
+    if (!is_last_answer(ask, error, &error))
         return;
-    error = g_steal_pointer(&ask->error);
     PbPendingDetach *detach = find_pending(domain, ask->kind, ask->name);
     if (!detach || domain->phase != VP_PHASE_UP) {
         ask_end(ask, error);
