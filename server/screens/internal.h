@@ -28,7 +28,7 @@ typedef struct VpScreenTls VpScreenTls;
 
 struct VpScreens {
     VpScreenHost host;
-    VpLoop *loop;
+    VpLoop *loop; /* NULL: without certificates */
     gboolean tls;
 
     /* Set by vp_screens_start(), the loop's. */

@@ -227,8 +227,9 @@ VpScreens *vp_screens_new(gboolean tls, VpError **error)
     pthread_mutex_init(&screens->mutex, NULL);
     vp_cond_init(&screens->idle);
     screens->listeners = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)vp_screen_listener_unref);
-    screens->loop = vp_loop_new("vp-screens", error);
-    if (screens->loop)
+    /* Without certificates nothing is ever served: no thread, and none of the descriptors that a loop takes. */
+    screens->loop = tls ? vp_loop_new("vp-screens", error) : NULL;
+    if (screens->loop || !tls)
         return screens;
     vp_screens_free(screens);
     return NULL;
@@ -251,6 +252,8 @@ static void serve_on_loop(void *data)
 
 void vp_screens_start(VpScreens *screens, const VpScreensOptions *options)
 {
+    if (!screens->loop)
+        return;
     screens->options = *options;
     screens->lines = vp_lines_new(options->domains, screens->loop, options->pool);
     screens->certificates = vp_screen_tls_new(vp_auth_tls(options->access->auth));
@@ -273,7 +276,8 @@ static void recheck_on_loop(void *data)
 
 void vp_screens_recheck(VpScreens *screens)
 {
-    vp_loop_post(screens->loop, recheck_on_loop, screens);
+    if (screens->loop)
+        vp_loop_post(screens->loop, recheck_on_loop, screens);
 }
 
 void vp_screens_stop(VpScreens *screens)
