@@ -194,6 +194,8 @@ VpError *vp_guard_start(VpGuard *guard, VpRpcServer *server, VpScreens *screens)
     if (!error)
         error = vp_thread_start(&guard->thread, "vp-guard", run, guard);
     guard->running = !error;
+    if (!error)
+        vp_screens_serve(screens, vp_rpc_server_accounts(server));
     return error;
 }
 

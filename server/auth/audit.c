@@ -245,6 +245,8 @@ static char *format_line(const VpAuditRecord *record)
         json_object_set_new(line, "resource", json_string(record->resource));
     if (record->error && record->error->reason)
         json_object_set_new(line, "reason", json_string(record->error->reason));
+    if (record->left_out)
+        json_object_set_new(line, "left_out", json_integer((json_int_t)record->left_out));
     if (record->revision)
         json_object_set_new(line, "revision", json_integer(record->revision));
     char *text = json_dumps(line, JSON_COMPACT);

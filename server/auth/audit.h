@@ -28,6 +28,7 @@ typedef struct VpAuditRecord {
     const VpError *error; /* NULL: done */
     gint64 revision;      /* 0: none */
     gint64 duration_us;
+    guint64 left_out; /* so many refusals before it were not written, as there were too many */
 } VpAuditRecord;
 
 /* Opens the file. FAILED_PRECONDITION if there is no journal that is to be used. The strings of `options` are copied. */

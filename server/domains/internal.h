@@ -210,6 +210,8 @@ void vp_domains_settle(void *data, const char *uid, void (*done)(void *done_data
 /* ---- screens.c: VpScreenHost, where there is one ---- */
 
 VpError *vp_screens_check(const VpDomains *domains, const PbDomain *domain);
+/* Whether two specs ask for other screens. */
+gboolean vp_screens_differ(const PbDomainSpec *before, const PbDomainSpec *after);
 VpError *vp_screens_take(const VpDomains *domains, const PbDomain *domain);
 void vp_screens_settle(VpRecord *record);
 void vp_screens_changed(const VpDomains *domains, const PbDomain *domain);

@@ -69,7 +69,7 @@ VpError *vp_change_plan(const VpChange *change, const PbDomain *now, VpPlan *ret
     error = change->edit(change, plan.stored, live, &spec_changed);
     if (!error && plan.stored)
         error = vp_domain_validate(change->domains, plan.stored, NULL);
-    if (!error && plan.stored && spec_changed)
+    if (!error && plan.stored && spec_changed && vp_screens_differ(now->spec, plan.stored->spec))
         error = vp_screens_check(change->domains, plan.stored);
     if (!error && live && spec_changed) {
         error = vp_domain_validate(change->domains, live, NULL);

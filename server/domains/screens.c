@@ -12,6 +12,15 @@ VpError *vp_screens_check(const VpDomains *domains, const PbDomain *domain)
                 : vp_error_new(VP_FAILED_PRECONDITION, "TLS_NOT_SET_UP", "this daemon serves no screens by TCP");
 }
 
+gboolean vp_screens_differ(const PbDomainSpec *before, const PbDomainSpec *after)
+{
+    gboolean same = before->n_tls_screens == after->n_tls_screens;
+
+    for (size_t i = 0; same && i < before->n_tls_screens; i++)
+        same = vp_pb_equal(before->tls_screens[i], after->tls_screens[i]);
+    return !same;
+}
+
 VpError *vp_screens_take(const VpDomains *domains, const PbDomain *domain)
 {
     const VpScreenHost *host = domains->screens;

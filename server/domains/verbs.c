@@ -132,6 +132,27 @@ static void called_off(VpRecord *record, void *data, gint64 revision, const VpEr
                       : NULL);
 }
 
+static gboolean is_start(const Work *work)
+{
+    return work->verb == VP_VERB_START || work->verb == VP_VERB_RESTORE;
+}
+
+static void recorded_late(VpRecord *record, void *data, gint64 revision, const VpError *error)
+{
+    (void)data;
+    (void)revision;
+    (void)error;
+    vp_screens_settle(record);
+}
+
+/* Its screens stay as they are until what is shown of the domain has caught up with what it does: what is still to be recorded tells where they are. */
+static void settle_screens_later(VpRecord *record)
+{
+    const VpMutation barrier = {.done = recorded_late};
+
+    vp_record_mutate(record, &barrier);
+}
+
 /* All that the driver reported before has been committed, or the store refuses it for now: then it is done all the same, and recorded later. */
 static void observations_committed(VpRecord *record, void *data, gint64 revision, const VpError *error)
 {
@@ -144,6 +165,8 @@ static void observations_committed(VpRecord *record, void *data, gint64 revision
         task_error =
             vp_error_prefix(vp_error_copy(error), "the %s of the domain %s is done, but could not be recorded yet",
                             work->rule->type, record->name);
+    if (work->unrecorded && is_start(work))
+        settle_screens_later(record);
     if (task_error || work->verb != VP_VERB_POWER_OFF) {
         vp_job_finish(work->job, task_error);
         return;
@@ -191,11 +214,6 @@ static VpError *check_backlog(const Work *work)
                                        "the state folder full? Powering it off works",
                                        work->rule->words, record->name, record->mutations.length),
                           1000);
-}
-
-static gboolean is_start(const Work *work)
-{
-    return work->verb == VP_VERB_START || work->verb == VP_VERB_RESTORE;
 }
 
 static void run(VpJob *job, void *data)
@@ -315,7 +333,7 @@ static void job_done(VpJob *job, void *data, const VpError *error)
     pthread_mutex_lock(&work->mutex);
     const gboolean begun = work->task != NULL;
     pthread_mutex_unlock(&work->mutex);
-    if (is_start(work))
+    if (is_start(work) && !work->unrecorded)
         vp_screens_settle(work->record);
     if (error && begun && !work->unrecorded)
         vp_record_journal_failure(work->record, job, work->rule->type, error);

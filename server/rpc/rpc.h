@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/loop.h"
 #include "base/pool.h"
+#include "server/rpc/accounts.h"
 #include "server/rpc/connections.h"
 #include "server/rpc/contract.h"
 #include "server/rpc/limits.h"
@@ -210,6 +211,9 @@ const char *const *vp_rpc_server_addresses(VpRpcServer *server);
 
 /* The connections that are open; borrowed. */
 VpConnections *vp_rpc_server_connections(VpRpcServer *server);
+
+/* What the identities use: who comes by another way than a call is counted there as well. Borrowed; lives as long as the server. */
+VpAccounts *vp_rpc_server_accounts(VpRpcServer *server);
 
 /* Asks the gate about each open stream again, and ends those that it does not let pass any more; limits are asked for anew, too. Any thread. */
 void vp_rpc_server_recheck(VpRpcServer *server);

@@ -354,6 +354,11 @@ VpRpcServer *vp_rpc_server_new(const VpRpcOptions *options, VpError **error)
     return server;
 }
 
+VpAccounts *vp_rpc_server_accounts(VpRpcServer *server)
+{
+    return server->accounts;
+}
+
 VpConnections *vp_rpc_server_connections(VpRpcServer *server)
 {
     return server->connections;

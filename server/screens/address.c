@@ -51,17 +51,21 @@ static int listen_at(const Address *address, Address *ret_bound)
     return -1;
 }
 
+const char *vp_screen_address_or_default(const char *address)
+{
+    return address[0] ? address : "127.0.0.1";
+}
+
 VpError *vp_screen_address_listen(const char *address, guint port, int *ret_fd, guint *ret_port)
 {
-    const char *where = address[0] ? address : "127.0.0.1";
     Address at = {0};
     Address bound = {0};
 
-    if (uv_ip4_addr(where, (int)port, &at.four) < 0 && uv_ip6_addr(where, (int)port, &at.six) < 0)
-        return unusable(where, port, EADDRNOTAVAIL);
+    if (uv_ip4_addr(address, (int)port, &at.four) < 0 && uv_ip6_addr(address, (int)port, &at.six) < 0)
+        return unusable(address, port, EADDRNOTAVAIL);
     const int fd = listen_at(&at, &bound);
     if (fd < 0)
-        return unusable(where, port, errno);
+        return unusable(address, port, errno);
     *ret_fd = fd;
     *ret_port = ntohs(at.any.sa_family == AF_INET6 ? bound.six.sin6_port : bound.four.sin_port);
     return NULL;

@@ -8,12 +8,17 @@
 #include "server/services/access_visit.h"
 #include "server/services/line.h"
 
-/* Of one screen: SPICE makes a connection for each of its channels. */
+/* Those that were let in, of one screen: SPICE makes a connection for each of its channels. */
 #define VP_SCREEN_MOST_OPEN 32
 /* Those whose hands are not shaken yet; for one more the oldest goes, so that those who do nothing shut nobody out. */
 #define VP_SCREEN_MOST_SHAKING 16
-/* Of all screens together, and never more than an eighth of the descriptors of the process: each takes two. */
-#define VP_SCREENS_MOST 512
+/* Those that were let in, of all screens together, and never more than an eighth of the descriptors of the process: each takes two. */
+#define VP_SCREENS_MOST_OPEN 512
+/*
+ * Strangers: those that were not let in yet, or are on their way out. So many of all screens together, and never more than a sixteenth of the descriptors: for
+ * one more the oldest goes. They are counted apart, so that those who were never let in take no place of those who are.
+ */
+#define VP_SCREENS_MOST_STRANGERS 128
 #define VP_SCREEN_HANDSHAKE_MS 10000
 /* A viewer that takes nothing for so long is let go, as a stream of a call is. */
 #define VP_SCREEN_STALLED_MS 120000
@@ -28,16 +33,21 @@ typedef struct VpScreenTls VpScreenTls;
 
 struct VpScreens {
     VpScreenHost host;
-    VpLoop *loop;
+    VpLoop *loop; /* NULL: without certificates */
     gboolean tls;
 
     /* Set by vp_screens_start(), the loop's. */
     VpScreensOptions options;
     VpLines *lines;
     VpScreenTls *certificates;
+    VpAccounts *accounts; /* set by vp_screens_serve() */
     gboolean serving;
-    guint connections;
-    guint most;
+    guint open; /* viewers that were let in */
+    guint most_open;
+    GPtrArray *strangers; /* of VpViewer, borrowed: in the order in which they came, or began to leave */
+    guint most_strangers;
+    gint64 refusals_us; /* vp_refusal_is_told() */
+    guint64 left_out;
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t idle;
@@ -48,7 +58,9 @@ struct VpScreens {
 
 /* ---- address.c ---- */
 
-/* Listens at an address, "127.0.0.1" if it is empty; port 0: one that is free. FAILED_PRECONDITION, reason ADDRESS_IN_USE or ADDRESS_UNUSABLE. */
+/* What a spec's address means: "127.0.0.1" if it is empty. */
+const char *vp_screen_address_or_default(const char *address);
+/* Listens at an IP address; port 0: one that is free. FAILED_PRECONDITION, reason ADDRESS_IN_USE or ADDRESS_UNUSABLE. */
 VpError *vp_screen_address_listen(const char *address, guint port, int *ret_fd, guint *ret_port);
 /* "ipv4:192.0.2.1:40112". Owned by the caller. */
 char *vp_screen_address_text(const struct sockaddr *address, socklen_t length);
@@ -100,13 +112,25 @@ void vp_screen_listener_serve(VpScreenListener *listener);
 
 /* ---- viewer.c: on the loop's thread ---- */
 
-/* Takes `fd`. It is in the listener's list until it ends. */
+/* Takes `fd`. Until it is let in it is a stranger. It is in the listener's list until it ends. */
 void vp_viewer_new(VpScreenListener *listener, int fd, const char *peer);
 /* Its hands are not shaken yet. */
 gboolean vp_viewer_is_shaking(const VpViewer *viewer);
 /* Ends it; `why` is owned by the callee. */
 void vp_viewer_end(VpViewer *viewer, VpError *why);
 void vp_viewer_recheck(VpViewer *viewer);
+
+/* ---- strangers.c: on the loop's thread ---- */
+
+/* For one more there is room, after the oldest of them may have gone. */
+void vp_strangers_make_room(VpScreens *screens);
+/* The newest of them, for whom there is room afterwards. */
+void vp_strangers_add(VpScreens *screens, VpViewer *viewer);
+void vp_strangers_remove(VpScreens *screens, VpViewer *viewer);
+/* RESOURCE_EXHAUSTED, reason TOO_MANY_VIEWERS: one more of those who are let in is too many, of the screen or of all. */
+VpError *vp_strangers_check_open(const VpScreenListener *listener);
+/* Whether the refusal of somebody unknown is written down: they come as they like, and some are enough. What is not is counted in `left_out`. */
+gboolean vp_refusal_is_told(VpScreens *screens);
 
 /* ---- screens.c ---- */
 

@@ -55,10 +55,9 @@ VpScreenListener *vp_screen_listener_new(VpScreens *screens, const char *uid, co
 
 /* ---- taking connections ---- */
 
-/* For one more there is room; else the oldest of those who have not shaken hands yet has had its time. */
-static gboolean make_room(VpScreenListener *listener)
+/* Room for one more stranger: the oldest of those who have not shaken hands yet has had its time. */
+static void make_room(VpScreenListener *listener)
 {
-    const VpScreens *screens = listener->screens;
     VpViewer *oldest = NULL;
     guint shaking = 0;
 
@@ -71,11 +70,9 @@ static gboolean make_room(VpScreenListener *listener)
             oldest = viewer;
         shaking++;
     }
-    if (listener->connections->len - shaking >= VP_SCREEN_MOST_OPEN || screens->connections >= screens->most)
-        return FALSE;
     if (shaking >= VP_SCREEN_MOST_SHAKING)
         vp_viewer_end(oldest, NULL);
-    return TRUE;
+    vp_strangers_make_room(listener->screens);
 }
 
 static void serve_again(uv_timer_t *timer)
@@ -98,10 +95,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
     if (fd < 0)
         return;
-    if (!make_room(listener)) {
-        close(fd);
-        return;
-    }
+    make_room(listener);
     g_autofree char *peer = vp_screen_address_text((struct sockaddr *)&address, length);
     vp_viewer_new(listener, fd, peer);
 }

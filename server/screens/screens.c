@@ -95,7 +95,7 @@ static VpScreenListener *listen_for(VpScreens *screens, const PbDomain *domain, 
                                     VpError **error)
 {
     const char *device = screen->type == PB_GRAPHICS_TYPE_SPICE ? "spice" : "vnc";
-    const char *address = screen->address[0] ? screen->address : "127.0.0.1";
+    const char *address = vp_screen_address_or_default(screen->address);
     int fd = -1;
     guint port = 0;
     VpError *failure = vp_screen_address_listen(address, screen->port, &fd, &port);
@@ -215,7 +215,9 @@ VpScreens *vp_screens_new(gboolean tls, VpError **error)
 
     getrlimit(RLIMIT_NOFILE, &limit);
     screens->tls = tls;
-    screens->most = (guint)MIN((rlim_t)VP_SCREENS_MOST, limit.rlim_cur / 8);
+    screens->most_open = (guint)MIN((rlim_t)VP_SCREENS_MOST_OPEN, limit.rlim_cur / 8);
+    screens->most_strangers = MAX(1, (guint)MIN((rlim_t)VP_SCREENS_MOST_STRANGERS, limit.rlim_cur / 16));
+    screens->strangers = g_ptr_array_new();
     screens->host = (VpScreenHost){
         .check = check,
         .take = take,
@@ -227,8 +229,9 @@ VpScreens *vp_screens_new(gboolean tls, VpError **error)
     pthread_mutex_init(&screens->mutex, NULL);
     vp_cond_init(&screens->idle);
     screens->listeners = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)vp_screen_listener_unref);
-    screens->loop = vp_loop_new("vp-screens", error);
-    if (screens->loop)
+    /* Without certificates nothing is ever served: no thread, and none of the descriptors that a loop takes. */
+    screens->loop = tls ? vp_loop_new("vp-screens", error) : NULL;
+    if (screens->loop || !tls)
         return screens;
     vp_screens_free(screens);
     return NULL;
@@ -251,9 +254,18 @@ static void serve_on_loop(void *data)
 
 void vp_screens_start(VpScreens *screens, const VpScreensOptions *options)
 {
+    if (!screens->loop)
+        return;
     screens->options = *options;
     screens->lines = vp_lines_new(options->domains, screens->loop, options->pool);
     screens->certificates = vp_screen_tls_new(vp_auth_tls(options->access->auth));
+}
+
+void vp_screens_serve(VpScreens *screens, VpAccounts *accounts)
+{
+    if (!screens->loop)
+        return;
+    screens->accounts = accounts;
     vp_loop_post(screens->loop, serve_on_loop, screens);
 }
 
@@ -265,15 +277,18 @@ static void recheck_on_loop(void *data)
     for (guint i = 0; i < listeners->len; i++) {
         const VpScreenListener *listener = listeners->pdata[i];
 
-        /* Those that end go out of the list. */
-        for (guint j = listener->connections->len; j-- > 0;)
-            vp_viewer_recheck(listener->connections->pdata[j]);
+        /* Those that end go out of the list, and perhaps others before them that have to make room. */
+        for (guint j = listener->connections->len; j-- > 0;) {
+            if (j < listener->connections->len)
+                vp_viewer_recheck(listener->connections->pdata[j]);
+        }
     }
 }
 
 void vp_screens_recheck(VpScreens *screens)
 {
-    vp_loop_post(screens->loop, recheck_on_loop, screens);
+    if (screens->loop)
+        vp_loop_post(screens->loop, recheck_on_loop, screens);
 }
 
 void vp_screens_stop(VpScreens *screens)
@@ -302,6 +317,7 @@ void vp_screens_free(VpScreens *screens)
         return;
     vp_loop_free(screens->loop);
     g_hash_table_unref(screens->listeners);
+    g_ptr_array_unref(screens->strangers);
     pthread_cond_destroy(&screens->idle);
     pthread_mutex_destroy(&screens->mutex);
     g_free(screens);

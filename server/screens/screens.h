@@ -26,8 +26,10 @@ typedef struct VpScreensOptions {
     gboolean anonymous;
 } VpScreensOptions;
 
-/* From now on connections are taken; before, they wait. What `options` points to outlives vp_screens_stop(). */
+/* What `options` points to outlives vp_screens_stop(). */
 void vp_screens_start(VpScreens *screens, const VpScreensOptions *options);
+/* From now on connections are taken, and counted in `accounts`; before, they wait. `accounts` outlives vp_screens_stop(). */
+void vp_screens_serve(VpScreens *screens, VpAccounts *accounts);
 
 /* Asks about each connection that is open again. Any thread. */
 void vp_screens_recheck(VpScreens *screens);

@@ -9,7 +9,7 @@
 struct VpScreenTls {
     const VpRpcTls *source;
     guint64 generation;
-    SSL_CTX *context; /* NULL: what there is cannot be used */
+    SSL_CTX *context; /* NULL: there never were any that can be used */
 };
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BIO, BIO_free_all)
@@ -68,24 +68,40 @@ static gboolean use_ca(SSL_CTX *context, const char *text)
     return n > 0;
 }
 
-static void use(void *data, const VpRpcCertificates *certificates)
+/* NULL: they cannot be used. Owned by the caller. */
+static SSL_CTX *make_context(const VpRpcCertificates *certificates)
 {
-    VpScreenTls *tls = data;
     g_autoptr(SSL_CTX) context = SSL_CTX_new(TLS_server_method());
 
-    g_clear_pointer(&tls->context, SSL_CTX_free);
     if (!context || SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1)
-        return;
+        return NULL;
     /* Who comes again shows the certificate again: no session is kept. */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_mode(context,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-    if (use_certificate(context, certificates->certificate) && use_key(context, certificates->key) &&
-        use_ca(context, certificates->ca))
-        tls->context = g_steal_pointer(&context);
-    else
-        vp_log(VP_LOG_ERROR, "screens: the daemon's certificates cannot be used; nobody can connect by TLS");
+    if (!use_certificate(context, certificates->certificate) || !use_key(context, certificates->key) ||
+        !use_ca(context, certificates->ca))
+        return NULL;
+    return g_steal_pointer(&context);
+}
+
+/* Those of before serve until there are others that can. */
+static void use(void *data, const VpRpcCertificates *certificates)
+{
+    VpScreenTls *tls = data;
+    SSL_CTX *context = make_context(certificates);
+
+    if (context) {
+        SSL_CTX_free(tls->context);
+        tls->context = context;
+    } else {
+        const char *why = ERR_reason_error_string(ERR_peek_error());
+
+        vp_log(VP_LOG_ERROR, "screens by TCP: the daemon's certificates cannot be used (%s); %s",
+               why ? why : "one of them is missing",
+               tls->context ? "those of before go on being used" : "nobody can connect until there are others");
+    }
     ERR_clear_error();
 }
 

@@ -25,6 +25,12 @@ typedef enum Stage {
     LEAVING, /* until the other end is closed too */
 } Stage;
 
+typedef enum Counted {
+    AS_NOTHING,
+    AS_STRANGER,
+    AS_OPEN,
+} Counted;
+
 struct VpViewer {
     gint refs; /* of its handles, and of its client */
     VpScreenListener *listener;
@@ -35,6 +41,7 @@ struct VpViewer {
     uv_timer_t timer;
     guint handles;
     Stage stage;
+    Counted counted;
     gboolean need_certificate;
     gboolean listed;     /* in the listener's list */
     gboolean wants_read; /* TLS itself */
@@ -83,7 +90,6 @@ static void handle_closed(uv_handle_t *handle)
 
     if (--viewer->handles > 0)
         return;
-    viewer->listener->screens->connections--;
     SSL_free(viewer->ssl);
     close(viewer->fd);
     viewer_unref(viewer);
@@ -96,12 +102,35 @@ static void unlist(VpViewer *viewer)
     viewer->listed = FALSE;
 }
 
+/* Counted with those who were let in, or with the others, or (when it is dropped) with neither. */
+static void count_as(VpViewer *viewer, Counted counted)
+{
+    VpScreens *screens = viewer->listener->screens;
+
+    if (viewer->counted == counted)
+        return;
+    if (viewer->counted == AS_OPEN)
+        screens->open--;
+    else if (viewer->counted == AS_STRANGER)
+        vp_strangers_remove(screens, viewer);
+    viewer->counted = counted;
+    if (counted == AS_OPEN)
+        screens->open++;
+    else if (counted == AS_STRANGER)
+        vp_strangers_add(screens, viewer);
+}
+
 /* Writes down what came of it, once. */
 static void tell_end(VpViewer *viewer, gboolean refused, const VpError *error)
 {
-    if (viewer->visiting)
-        vp_access_visit_ended(viewer->listener->screens->options.access, &viewer->visit, viewer->peer, refused, error);
+    VpScreens *screens = viewer->listener->screens;
+
+    if (!viewer->visiting)
+        return;
     viewer->visiting = FALSE;
+    viewer->visit.left_out = screens->left_out;
+    screens->left_out = 0;
+    vp_access_visit_ended(screens->options.access, &viewer->visit, viewer->peer, refused, error);
 }
 
 /* Without another word. */
@@ -112,6 +141,7 @@ static void drop(VpViewer *viewer)
     if (uv_is_closing((uv_handle_t *)&viewer->poll))
         return;
     unlist(viewer);
+    count_as(viewer, AS_NOTHING);
     viewer->stage = LEAVING;
     if (client)
         vp_line_client_leave(client);
@@ -317,6 +347,7 @@ static void end_begins(VpViewer *viewer, Stage stage)
 {
     unlist(viewer);
     viewer->stage = stage;
+    count_as(viewer, AS_STRANGER);
     viewer->reading = FALSE;
     viewer->wants_read = viewer->wants_write = FALSE;
     uv_timer_start(&viewer->timer, on_timer, VP_SCREEN_LINGER_MS, 0);
@@ -362,9 +393,14 @@ static VpError *ask(VpViewer *viewer, VpVisit *ret_visit)
     return vp_access_visit(screens->options.access, &credentials, METHOD, &request, ret_visit);
 }
 
+static gboolean is_unknown(const VpViewer *viewer)
+{
+    return !viewer->visit.identity || g_str_equal(viewer->visit.identity->name, VP_ANONYMOUS);
+}
+
 static void refuse(VpViewer *viewer, gboolean refused, VpError *error)
 {
-    viewer->visiting = TRUE;
+    viewer->visiting = !is_unknown(viewer) || vp_refusal_is_told(viewer->listener->screens);
     tell_end(viewer, refused, error);
     vp_error_free(error);
 }
@@ -383,12 +419,17 @@ static void judge(VpViewer *viewer)
     if (!error)
         error = vp_line_target_find(screens->options.domains, "", viewer->listener->uid, viewer->listener->device, TRUE,
                                     &target);
+    if (!error)
+        error = vp_strangers_check_open(viewer->listener);
+    if (!error)
+        error = vp_access_visit_enter(screens->options.access, screens->accounts, &viewer->visit);
     if (error) {
         refuse(viewer, refused, error);
         part(viewer);
         return;
     }
     viewer->stage = OPEN;
+    count_as(viewer, AS_OPEN);
     viewer->visiting = TRUE;
     viewer->moved_us = viewer->wrote_us = vp_now_us();
     vp_access_visit_began(screens->options.access, &viewer->visit, viewer->peer);
@@ -401,10 +442,10 @@ static void judge(VpViewer *viewer)
 /* A client that was not let in by its certificate, or for want of one, was refused; what speaks no TLS was just no client. */
 static void shaking_failed(VpViewer *viewer)
 {
-    const unsigned long last = ERR_peek_error();
+    const unsigned long oldest = ERR_peek_error();
     const long verified = SSL_get_verify_result(viewer->ssl);
     const gboolean without =
-        ERR_GET_LIB(last) == ERR_LIB_SSL && ERR_GET_REASON(last) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE;
+        ERR_GET_LIB(oldest) == ERR_LIB_SSL && ERR_GET_REASON(oldest) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE;
 
     if (without || verified != X509_V_OK) {
         vp_visit_clear(&viewer->visit);
@@ -414,6 +455,10 @@ static void shaking_failed(VpViewer *viewer)
             vp_error_free(error);
             error = vp_error_new(VP_UNAUTHENTICATED, "CERTIFICATE_REFUSED", "the client's certificate is refused: %s",
                                  X509_verify_cert_error_string(verified));
+        } else if (!error) {
+            error = vp_error_new(VP_UNAUTHENTICATED, "CERTIFICATE_NEEDED",
+                                 "the client shows no certificate; without one it is let in only where the policy of "
+                                 "[auth] says so of anonymous");
         }
         refuse(viewer, TRUE, error);
     } else {
@@ -519,11 +564,11 @@ void vp_viewer_new(VpScreenListener *listener, int fd, const char *peer)
     viewer->wants_read = TRUE;
     viewer->listed = TRUE;
     vp_screens_count(screens, 1);
-    screens->connections++;
     uv_poll_init(vp_loop_uv(screens->loop), &viewer->poll, fd);
     uv_timer_init(vp_loop_uv(screens->loop), &viewer->timer);
     uv_timer_start(&viewer->timer, on_timer, VP_SCREEN_HANDSHAKE_MS, 0);
     g_ptr_array_add(listener->connections, viewer);
+    count_as(viewer, AS_STRANGER);
     update_poll(viewer);
 }
 

@@ -346,8 +346,41 @@ VpError *vp_access_visit(VpAccessContext *context, const VpCredentials *credenti
     return permit_identity(context, ret_visit->identity, ret_visit->method, request, &ret_visit->resource);
 }
 
+typedef struct LimitsOf {
+    const VpAccessContext *context;
+    const VpIdentity *identity;
+} LimitsOf;
+
+static void ask_limits(void *data, VpLimits *ret_limits)
+{
+    const LimitsOf *of = data;
+
+    vp_access_limits(of->context, of->identity, ret_limits);
+}
+
+VpError *vp_access_visit_enter(const VpAccessContext *context, VpAccounts *accounts, VpVisit *visit)
+{
+    LimitsOf of = {.context = context, .identity = visit->identity};
+    VpAccount *account = vp_accounts_get(accounts, visit->identity->name, ask_limits, &of);
+    VpError *error = vp_account_enter_stream(account);
+
+    if (error)
+        vp_account_unref(account);
+    else
+        visit->account = account;
+    return error;
+}
+
+static void leave_account(VpVisit *visit)
+{
+    if (visit->account)
+        vp_account_leave_stream(visit->account);
+    g_clear_pointer(&visit->account, vp_account_unref);
+}
+
 void vp_visit_clear(VpVisit *visit)
 {
+    leave_account(visit);
     g_clear_pointer(&visit->identity, vp_identity_unref);
     g_clear_pointer(&visit->resource, g_free);
 }
@@ -365,11 +398,12 @@ void vp_access_visit_began(const VpAccessContext *context, const VpVisit *visit,
         vp_visitors_note(context->visitors, visit->identity->name, caller);
 }
 
-void vp_access_visit_ended(const VpAccessContext *context, const VpVisit *visit, const char *peer, gboolean refused,
+void vp_access_visit_ended(const VpAccessContext *context, VpVisit *visit, const char *peer, gboolean refused,
                            const VpError *error)
 {
     g_autofree char *caller = vp_visit_caller(visit, peer);
 
+    leave_account(visit);
     if (!context->audit)
         return;
     const VpAuditRecord record = {
@@ -380,6 +414,7 @@ void vp_access_visit_ended(const VpAccessContext *context, const VpVisit *visit,
         .refused = refused,
         .error = error,
         .duration_us = vp_now_us() - visit->start_us,
+        .left_out = visit->left_out,
     };
     vp_audit_write(context->audit, &record);
 }

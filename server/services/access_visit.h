@@ -11,12 +11,17 @@ typedef struct VpVisit {
     VpIdentity *identity; /* NULL: what was shown is refused */
     char *resource;
     gint64 start_us;
+    VpAccount *account; /* where it is counted as a stream; NULL: it is not */
+    guint64
+        left_out; /* of visits like it, of which nothing was written down since the last one of which something was */
 } VpVisit;
 
 /* Whether who shows `credentials` may do what `request` of `method` ("DomainService/OpenScreen") asks for. Fills in `ret_visit` whatever it says. Any thread;
  * never blocks. */
 VpError *vp_access_visit(VpAccessContext *context, const VpCredentials *credentials, const char *method,
                          const void *request, VpVisit *ret_visit);
+/* Counts it among the streams of its identity, until it has ended or is cleared: NULL, or RESOURCE_EXHAUSTED (reason TOO_MANY_STREAMS). */
+VpError *vp_access_visit_enter(const VpAccessContext *context, VpAccounts *accounts, VpVisit *visit);
 void vp_visit_clear(VpVisit *visit);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(VpVisit, vp_visit_clear)
 
@@ -26,5 +31,5 @@ char *vp_visit_caller(const VpVisit *visit, const char *peer);
 /* It was let in. */
 void vp_access_visit_began(const VpAccessContext *context, const VpVisit *visit, const char *peer);
 /* It is over, or was never let in (`refused`). `error` is borrowed; NULL: it ended well. */
-void vp_access_visit_ended(const VpAccessContext *context, const VpVisit *visit, const char *peer, gboolean refused,
+void vp_access_visit_ended(const VpAccessContext *context, VpVisit *visit, const char *peer, gboolean refused,
                            const VpError *error);

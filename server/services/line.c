@@ -470,8 +470,9 @@ static void joined(VpLineClient *client)
 {
     g_autoptr(GByteArray) live = g_steal_pointer(&client->joining);
     g_autoptr(GByteArray) log = g_steal_pointer(&client->log);
+    Line *line = client->line;
 
-    if (!client->line)
+    if (!line)
         return;
     client->scrollback_bytes = log ? log->len : 0;
     if (client->ops->opened(client->end, client->target.device, log ? log->len : 0))
@@ -481,8 +482,9 @@ static void joined(VpLineClient *client)
     const gsize known = log && live ? vp_console_log_overlap(log, live) : 0;
     if (live && live->len > known)
         write_data(client, live->data + known, live->len - known);
+    /* What comes by this may end the client; the line stays until the loop has closed its handles, which is not within this. */
     client->ops->read_next(client->end);
-    update_poll(client->line);
+    update_poll(line);
 }
 
 static void on_log_read(void *data)

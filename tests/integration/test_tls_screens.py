@@ -1,5 +1,6 @@
 """Screens by TCP with TLS: who may connect, where, for how long; with real QEMU and the TLS of Python's library."""
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from cryptography import x509
 from harness import rfb
 from harness.client import pb
 from harness.daemon import program, wait_until
+from harness.disk import Disk
 from harness.domains import act, create, get
 from harness.errors import refused
 from harness.events import Events
@@ -354,6 +356,11 @@ def test_certificates_that_are_gone(secured):
         act(client, "Start", "vm")
     # It can be told to do without.
     client.domain.UpdateDomain(pb.UpdateDomainRequest(domain=pb.Domain(name="vm", labels={"a": "b"}), update_mask={"paths": ["labels"]}))
+    client.domain.UpdateDomain(pb.UpdateDomainRequest(domain=pb.Domain(name="vm", spec=pb.DomainSpec(memory_bytes=96 << 20)),
+                                                      update_mask={"paths": ["spec.memory_bytes"]}))
+    with refused("FAILED_PRECONDITION", reason="TLS_NOT_SET_UP"):
+        client.domain.UpdateDomain(pb.UpdateDomainRequest(domain=pb.Domain(name="vm", spec=pb.DomainSpec(tls_screens=[tls_screen(5901)])),
+                                                          update_mask={"paths": ["spec.tls_screens"]}))
     client.domain.UpdateDomain(pb.UpdateDomainRequest(domain=pb.Domain(name="vm", spec=pb.DomainSpec()), update_mask={"paths": ["spec.tls_screens"]}))
     act(client, "Start", "vm")
 
@@ -391,6 +398,146 @@ def test_hands_that_are_not_shaken(secured, alice):
                     gone += 1
         assert gone >= 84, gone
     assert not audited(secured) or all(line["outcome"] == "DONE" for line in audited(secured))
+
+
+def test_strangers_shut_nobody_out(make_daemon):
+    """However many they are, of one screen or of several: those who are let in are counted apart."""
+    # An eighth for those who are let in, a sixteenth for the others.
+    secured = Secured(lambda: make_daemon(prefix=["prlimit", "--nofile=256"]), POLICY, tokens=False)
+    alice = secured.authority.issue("alice")
+    client = secured.daemon.client()
+    addresses = []
+    for name in ("vm", "second", "third"):
+        create_vm(client, name)
+        act(client, "Start", name)
+        addresses.append(endpoint(client, name))
+    before = descriptors(secured.daemon)
+    with contextlib.ExitStack() as stack:
+        # Silent ones, and some that speak no TLS and do not close their end.
+        for address in addresses:
+            for _ in range(16):
+                stack.enter_context(socket.create_connection(address, timeout=30))
+        for _ in range(60):
+            for address in addresses:
+                stack.enter_context(socket.create_connection(address, timeout=30)).sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert [greeting(secured, address, alice) for address in addresses] == [GREETING] * 3
+        assert descriptors(secured.daemon) <= before + 16 + 8
+        # Those who are on their way out take no place either.
+        viewers = [stack.enter_context(connect(secured, addresses[i % 3], alice)) for i in range(32)]
+        for viewer in viewers:
+            assert rfb.take(viewer, len(GREETING)) == GREETING
+        is_shut_out(secured, addresses[0], alice)
+        wait_until(lambda: [line["reason"] for line in audited(secured) if line["outcome"] == "FAILED"] == ["TOO_MANY_VIEWERS"], "it is told")
+        for viewer in viewers[:3]:
+            viewer.close()
+        wait_until(lambda: greeting(secured, addresses[0], alice) == GREETING, "there is room again")
+
+
+def test_the_limits_of_an_identity(make_daemon):
+    """A viewer counts as one of its streams, as OpenScreen does."""
+    secured = Secured(make_daemon, POLICY.replace('"cn:alice"', '"cn:alice", "cn:bob"'), tokens=False, config="[limits]\nstreams=2\n")
+    alice, bob = secured.authority.issue("alice"), secured.authority.issue("bob")
+    client = secured.daemon.client()
+    create_vm(client)
+    act(client, "Start", "vm")
+    address = endpoint(client)
+    events = secured.client(alice).event
+    with connect(secured, address, alice) as one:
+        assert rfb.take(one, len(GREETING)) == GREETING
+        with connect(secured, address, alice) as two:
+            assert rfb.take(two, len(GREETING)) == GREETING
+            is_shut_out(secured, address, alice)
+            with refused("RESOURCE_EXHAUSTED", reason="TOO_MANY_STREAMS"):
+                next(events.WatchEvents(pb.WatchEventsRequest(start_revision=1)))
+            assert greeting(secured, address, bob) == GREETING
+        [line] = [line for line in audited(secured) if line["code"] == "RESOURCE_EXHAUSTED"]
+        assert (line["identity"], line["outcome"], line["reason"]) == ("cn:alice", "FAILED", "TOO_MANY_STREAMS")
+        wait_until(lambda: greeting(secured, address, alice) == GREETING, "the place is given back")
+        watches = []
+
+        def watches_too():
+            with contextlib.suppress(grpc.RpcError):
+                watches.append(events.WatchEvents(pb.WatchEventsRequest(start_revision=1)))
+                return next(watches[-1])
+            return False
+
+        wait_until(watches_too, "a call has the place")
+        is_shut_out(secured, address, alice)
+        watches[-1].cancel()
+    for _ in range(5):
+        wait_until(lambda: greeting(secured, address, alice) == GREETING, "none is kept")
+
+
+def test_the_loopback_without_tls_lets_nobody_in_here(secured):
+    """That everybody may do everything by a port without TLS, when no policy says otherwise, is said of that port."""
+    daemon = secured.daemon
+    create_vm(daemon.client())
+    daemon.config = re.sub(r"(?m)^policy=.*$", "", daemon.config) + "[daemon]\ninsecure_tcp=true\n"
+    daemon.listen = [daemon.address]
+    daemon.restart()
+    act(daemon.client(), "Start", "vm")
+    is_shut_out(secured, endpoint(daemon.client()), None)
+    wait_until(lambda: audited(secured), "it is written down")
+    [line] = audited(secured)
+    assert (line["outcome"], line["code"], line["reason"]) == ("REFUSED", "UNAUTHENTICATED", "CERTIFICATE_NEEDED"), line
+
+
+def test_refusals_of_the_unknown_are_not_all_written_down(secured, alice):
+    """Whoever can reach the port could fill the disk with them."""
+    client = secured.daemon.client()
+    create_vm(client)
+    act(client, "Start", "vm")
+    address = endpoint(client)
+    began = time.monotonic()
+    foreign = Authority().issue("alice")
+    for _ in range(20):
+        is_shut_out(secured, address, None)
+        is_shut_out(secured, address, foreign)
+    # Those who are known are written down, each.
+    for _ in range(3):
+        is_shut_out(secured, address, secured.authority.issue("victor"))
+    wait_until(lambda: len([line for line in audited(secured) if line["identity"] == "cn:victor"]) == 3, "each is told")
+    unknown = [line for line in audited(secured) if line["identity"] == "anonymous"]
+    assert 10 <= len(unknown) <= 11 + time.monotonic() - began
+    assert len(unknown) + sum(line.get("left_out", 0) for line in audited(secured)) == 40
+    time.sleep(1.1)
+    is_shut_out(secured, address, None)
+    wait_until(lambda: len([line for line in audited(secured) if line["identity"] == "anonymous"]) == len(unknown) + 1, "some are told again")
+
+
+def test_a_start_that_is_recorded_late(make_daemon):
+    """While the store has no room for it the screen's address is kept, and told when it has."""
+    disks = []
+
+    def make():
+        daemon = make_daemon()
+        disks.append(Disk(daemon.folder))
+        daemon.env.update(disks[0].env)
+        return daemon
+
+    secured = Secured(make, POLICY, tokens=False)
+    alice = secured.authority.issue("alice")
+    client = secured.daemon.client()
+    create_vm(client)
+    late = False
+    # What of it is refused depends on how many calls that write there are before.
+    for after in range(1, 40):
+        disks[0].fail(errno.ENOSPC, after=after)
+        try:
+            act(client, "Start", "vm")
+        except grpc.RpcError as error:
+            late = "is done, but could not be recorded yet" in error.details()
+        disks[0].heal()
+        if late:
+            break
+        wait_until(lambda: get(client, "vm").status.state not in (pb.DOMAIN_STATE_STARTING, pb.DOMAIN_STATE_SHUTTING_DOWN), "what came of it")
+        act(client, "PowerOff", "vm")
+    assert late
+    wait_until(lambda: get(client, "vm").status.state == pb.DOMAIN_STATE_RUNNING, "it is recorded")
+    address = endpoint(client)
+    assert address[1] and greeting(secured, address, alice) == GREETING
+    act(client, "PowerOff", "vm")
+    assert nobody_listens(address)
 
 
 def test_many_viewers(secured, alice):
@@ -436,6 +583,8 @@ def test_a_viewer_that_takes_nothing(secured, alice):
             slow.sendall(ask)
         other.sendall(ask)
         assert rfb.take(other, 1) == b"\0"
+        # The beginning of its own has come too: what it leaves unread is what tells of its going, below.
+        assert rfb.take(slow, 1) == b"\0"
         # Nor does the guest's side: then the viewer waits.
         os.kill(pid, signal.SIGSTOP)
         try:
