@@ -168,48 +168,6 @@ static void on_fallback(void *data)
     }
 }
 
-void vp_qemu_domain_was_reset(VpQemuDomain *domain, gboolean guest)
-{
-    const gboolean reboot = is_reboot(domain);
-    const char *reason = reboot && guest                                      ? "REBOOT_REQUESTED"
-                         : domain->reset_reason                               ? domain->reset_reason
-                         : guest && g_strcmp0(domain->watchdog, "RESET") == 0 ? "WATCHDOG"
-                         : guest                                              ? "GUEST_REQUEST"
-                                                                              : "REQUESTED";
-    /* A guest that starts anew in place of shutting down does not get away with it. */
-    const gboolean keeps = guest && domain->asked && !reboot && domain->asked->fallback_time;
-
-    domain->reset_reason = NULL;
-    domain->watchdog = NULL;
-    g_clear_pointer(&domain->shutdown_reason, g_free);
-    if (!keeps)
-        set_asked(domain, NULL);
-    if (reboot || domain->live->on_reboot == PB_LIFECYCLE_ACTION_POWER_OFF)
-        send_actions(domain);
-    vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESET,
-                             domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN && !keeps ? PB_DOMAIN_STATE_RUNNING
-                                                                                      : domain->state,
-                             reason, NULL);
-}
-
-void vp_qemu_domain_is_shutting(VpQemuDomain *domain)
-{
-    if (!is_reboot(domain))
-        return;
-    if (strcmp(domain->shutdown_reason, "guest-shutdown") == 0)
-        reset(domain, "REBOOT_REQUESTED");
-    else /* it is halted too, but nothing to go on with */
-        vp_error_free(vp_process_kill(&domain->process, SIGKILL));
-}
-
-/* ---- asking ---- */
-
-static VpQemuAsking *asking_ref(VpQemuAsking *asking)
-{
-    asking->refs++;
-    return asking;
-}
-
 static char *describe(const VpQemuAsking *asking)
 {
     const PbPendingShutdown *asked = asking->asked;
@@ -239,6 +197,51 @@ static void tell_asked(const VpQemuAsking *asking, const char *reason)
     else
         vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_SHUTTING_DOWN, PB_DOMAIN_STATE_SHUTTING_DOWN, reason,
                                  detail);
+}
+
+void vp_qemu_domain_was_reset(VpQemuDomain *domain, gboolean guest)
+{
+    const gboolean reboot = is_reboot(domain);
+    const char *reason = reboot && guest                                      ? "REBOOT_REQUESTED"
+                         : domain->reset_reason                               ? domain->reset_reason
+                         : guest && g_strcmp0(domain->watchdog, "RESET") == 0 ? "WATCHDOG"
+                         : guest                                              ? "GUEST_REQUEST"
+                                                                              : "REQUESTED";
+    /* A guest that starts anew in place of shutting down does not get away with it. */
+    const gboolean keeps = guest && domain->asked && !reboot && domain->asked->fallback_time;
+
+    /* An agent does not answer to a restart that goes well, and the restart may be there before it is known to have been asked. */
+    if (reboot && guest && domain->asking && domain->asking->asked == domain->asked)
+        tell_asked(domain->asking, "REQUESTED");
+    domain->reset_reason = NULL;
+    domain->watchdog = NULL;
+    g_clear_pointer(&domain->shutdown_reason, g_free);
+    if (!keeps)
+        set_asked(domain, NULL);
+    if (reboot || domain->live->on_reboot == PB_LIFECYCLE_ACTION_POWER_OFF)
+        send_actions(domain);
+    vp_qemu_domain_set_state(domain, PB_EVENT_TYPE_DOMAIN_RESET,
+                             domain->state == PB_DOMAIN_STATE_SHUTTING_DOWN && !keeps ? PB_DOMAIN_STATE_RUNNING
+                                                                                      : domain->state,
+                             reason, NULL);
+}
+
+void vp_qemu_domain_is_shutting(VpQemuDomain *domain)
+{
+    if (!is_reboot(domain))
+        return;
+    if (strcmp(domain->shutdown_reason, "guest-shutdown") == 0)
+        reset(domain, "REBOOT_REQUESTED");
+    else /* it is halted too, but nothing to go on with */
+        vp_error_free(vp_process_kill(&domain->process, SIGKILL));
+}
+
+/* ---- asking ---- */
+
+static VpQemuAsking *asking_ref(VpQemuAsking *asking)
+{
+    asking->refs++;
+    return asking;
 }
 
 /* It is decided: `error` (consumed) says why the guest could not be asked. One that does not answer falls back all the same; else all is as it was. */
@@ -283,10 +286,16 @@ static gboolean leads_on(VpQemuAsking *asking, VpError *error)
     return !error;
 }
 
-static void take_on(VpQemuAsking *asking, PbShutdownMode mode)
+/* Notes how the guest is being asked. */
+static void set_mode(const VpQemuAsking *asking, PbShutdownMode mode)
 {
     if (asking->domain->asked == asking->asked)
         asking->domain->asked->mode = mode;
+}
+
+static void take_on(VpQemuAsking *asking, PbShutdownMode mode)
+{
+    set_mode(asking, mode);
     decide(asking, NULL);
 }
 
@@ -304,6 +313,7 @@ static void ask_by_acpi(VpQemuAsking *asking)
 {
     VpQemuDomain *domain = asking->domain;
 
+    set_mode(asking, PB_SHUTDOWN_MODE_ACPI);
     if (domain->qmp)
         vp_qmp_execute(domain->qmp, "system_powerdown", NULL, vp_task_deadline_us(asking->op->task), on_acpi,
                        asking_ref(asking));
@@ -341,6 +351,7 @@ static void ask(VpQemuAsking *asking)
         ask_by_acpi(asking);
         return;
     }
+    set_mode(asking, PB_SHUTDOWN_MODE_AGENT);
     vp_qemu_agent_execute(domain, "guest-shutdown",
                           json_pack("{s:s}", "mode", asking->asked->reboot ? "reboot" : "powerdown"),
                           first ? MIN(deadline_us, vp_now_us() + AGENT_US) : deadline_us, on_agent, asking_ref(asking));

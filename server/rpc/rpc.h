@@ -219,8 +219,8 @@ VpAccounts *vp_rpc_server_accounts(VpRpcServer *server);
 void vp_rpc_server_recheck(VpRpcServer *server);
 
 /* Takes no new connections and no new calls (UNAVAILABLE), health says NOT_SERVING; streams are ended with UNAVAILABLE; running unary calls have until
- * `deadline_us` to end, then they are cancelled. Blocks until all calls have ended and no handler runs. FALSE: some are left seconds after that, as one
- * that waits for a file system that does not answer; then neither the server nor what its handlers work with may be freed. */
+ * `deadline_us` to end, then they are cancelled. Blocks until all calls have ended, or some seconds more, and no handler runs. FALSE: some handler runs on, as
+ * one that waits for a file system that does not answer; then neither the server nor what its handlers work with may be freed. */
 gboolean vp_rpc_server_drain(VpRpcServer *server, gint64 deadline_us);
 
 /* After the drain. NULL is let pass. */

@@ -69,10 +69,16 @@ def check_qemu_is_stopped(client, shell, pid):
     wait_until(lambda: open_files(shell) == before, "the files' close in the guest")
 
 
-def check_the_daemon_is_killed(daemon, client, shell):
-    shell.run("rm /tmp/half")
+def transfers(client, shell):
+    """All of them have begun."""
+    shell.run("rm -f /tmp/half")
     under_way = Transfers(client)
     wait_until(lambda: shell.run("[ -e /tmp/half ] && echo there || true") == "there", "the file that is written")
+    return under_way
+
+
+def check_the_daemon_is_killed(daemon, client, shell):
+    under_way = transfers(client, shell)
     daemon.kill()
     assert set(under_way.end(within=20).values()) == {UNAVAILABLE}
     daemon.close_clients()
@@ -89,8 +95,8 @@ def check_the_daemon_is_killed(daemon, client, shell):
     return client
 
 
-def check_qemu_is_killed(client, pid):
-    under_way = Transfers(client)
+def check_qemu_is_killed(client, shell, pid):
+    under_way = transfers(client, shell)
     os.kill(pid, signal.SIGKILL)
     assert set(under_way.end(within=20).values()) == {UNAVAILABLE}
     wait_until(lambda: state(client, NAME) == "CRASHED", "the domain's end")
@@ -112,4 +118,4 @@ def test_programs_and_files_while_qemu_or_the_daemon_fails(daemon, client):
         pid = get(client, NAME).status.pid
         check_qemu_is_stopped(client, shell, pid)
         client = check_the_daemon_is_killed(daemon, client, shell)
-        check_qemu_is_killed(client, pid)
+        check_qemu_is_killed(client, shell, pid)
