@@ -15,7 +15,7 @@
 
 #include "base/thread.h"
 
-#define EXEC_TIMEOUT_MS 10000
+#define EXEC_TIMEOUT_MS 30000
 
 /* Field 22 of /proc/PID/stat. FALSE: no such process. */
 static gboolean read_start_ticks(pid_t pid, guint64 *ret_ticks)

@@ -249,6 +249,7 @@ def test_slow_images_delay_nobody_else(make_daemon):
     act(client, "Pause", "light")
     # A start that hangs, and one that waits for its turn behind such.
     for i in (0, 7):
+        wait_until(lambda i=i: state(client, f"slow-{i}") == "STARTING", "the start")
         act(client, "PowerOff", f"slow-{i}")
     assert time.monotonic() - began < 40
     assert not alive(pid) and daemon.hypervisors() == []
