@@ -57,7 +57,7 @@ class Transfers:
 
 def check_qemu_is_stopped(client, shell, pid):
     before = open_files(shell)
-    under_way = Transfers(client, seconds=4)
+    under_way = transfers(client, shell, seconds=8)
     os.kill(pid, signal.SIGSTOP)
     assert set(under_way.end(within=20).values()) == {DEADLINE}
     # Others are answered meanwhile.
@@ -65,14 +65,14 @@ def check_qemu_is_stopped(client, shell, pid):
     os.kill(pid, signal.SIGCONT)
     wait_until(lambda: state(client, NAME) == "RUNNING" and connected(client), "the agent's next answer")
     assert run(client, "/bin/echo", "again") == "again\n"
-    wait_until(lambda: not alive(client, under_way.program.pid), "the program's end")
-    wait_until(lambda: open_files(shell) == before, "the files' close in the guest")
+    wait_until(lambda: not alive(client, under_way.program.pid), "the program's end", timeout=90)
+    wait_until(lambda: open_files(shell) == before, "the files' close in the guest", timeout=90)
 
 
-def transfers(client, shell):
+def transfers(client, shell, seconds=120):
     """All of them have begun."""
     shell.run("rm -f /tmp/half")
-    under_way = Transfers(client)
+    under_way = Transfers(client, seconds)
     wait_until(lambda: shell.run("[ -e /tmp/half ] && echo there || true") == "there", "the file that is written")
     return under_way
 
