@@ -293,19 +293,13 @@ static void set_mode(const VpQemuAsking *asking, PbShutdownMode mode)
         asking->domain->asked->mode = mode;
 }
 
-static void take_on(VpQemuAsking *asking, PbShutdownMode mode)
-{
-    set_mode(asking, mode);
-    decide(asking, NULL);
-}
-
 static void on_acpi(void *data, json_t *result, VpError *error)
 {
     VpQemuAsking *asking = data;
 
     (void)result;
     if (leads_on(asking, error))
-        take_on(asking, PB_SHUTDOWN_MODE_ACPI);
+        decide(asking, NULL);
     asking_unref(asking);
 }
 
@@ -336,7 +330,7 @@ static void on_agent(void *data, json_t *result, VpError *error)
     } else if (error) {
         decide(asking, error);
     } else {
-        take_on(asking, PB_SHUTDOWN_MODE_AGENT);
+        decide(asking, NULL);
     }
     asking_unref(asking);
 }
