@@ -83,6 +83,9 @@ VpDomainView *vp_domain_view_ref(VpDomainView *view);
 void vp_domain_view_unref(VpDomainView *view);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VpDomainView, vp_domain_view_unref)
 
+/* Whether a hypervisor runs it and can be talked to about it: it is neither off, nor being started. Pure. */
+gboolean vp_domain_is_up(const PbDomain *domain);
+
 /* By name or uid (empty or NULL: not given; both must agree). NOT_FOUND; INVALID_ARGUMENT if neither is given. Owned by the caller. */
 VpDomainView *vp_domains_get(VpDomains *domains, const char *name, const char *uid, VpError **error);
 

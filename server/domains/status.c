@@ -13,6 +13,19 @@ gboolean vp_domain_runs(const PbDomain *domain)
     return !vp_domain_is_off(domain) && domain->status->state != PB_DOMAIN_STATE_SAVED;
 }
 
+gboolean vp_domain_is_up(const PbDomain *domain)
+{
+    switch (domain->status ? domain->status->state : PB_DOMAIN_STATE_SHUTOFF) {
+    case PB_DOMAIN_STATE_RUNNING:
+    case PB_DOMAIN_STATE_PAUSED:
+    case PB_DOMAIN_STATE_SHUTTING_DOWN:
+    case PB_DOMAIN_STATE_UNRESPONSIVE:
+        return TRUE;
+    default:
+        return FALSE;
+    }
+}
+
 const PbDomainSpec *vp_domain_live_spec(const PbDomain *domain)
 {
     return domain->status->live_spec ? domain->status->live_spec : domain->spec;

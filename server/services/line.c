@@ -559,19 +559,6 @@ static const PbDomainEndpoint *find_endpoint(const PbDomain *domain, const char 
     return NULL;
 }
 
-static gboolean runs(const PbDomain *domain)
-{
-    switch (domain->status ? domain->status->state : PB_DOMAIN_STATE_SHUTOFF) {
-    case PB_DOMAIN_STATE_RUNNING:
-    case PB_DOMAIN_STATE_PAUSED:
-    case PB_DOMAIN_STATE_SHUTTING_DOWN:
-    case PB_DOMAIN_STATE_UNRESPONSIVE:
-        return TRUE;
-    default:
-        return FALSE;
-    }
-}
-
 VpError *vp_line_target_find(VpDomains *domains, const char *name, const char *uid, const char *device, gboolean screen,
                              VpLineTarget *ret_target)
 {
@@ -580,7 +567,7 @@ VpError *vp_line_target_find(VpDomains *domains, const char *name, const char *u
 
     if (!view)
         return error;
-    if (!runs(view->domain))
+    if (!vp_domain_is_up(view->domain))
         return vp_error_new(VP_FAILED_PRECONDITION, "DOMAIN_NOT_RUNNING", "domain %s does not run; start it first",
                             view->domain->name);
     const PbDomainEndpoint *endpoint = find_endpoint(view->domain, device, screen);

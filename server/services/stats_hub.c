@@ -182,19 +182,6 @@ static void sampled(void *data, const VpError *error, GBytes *stats)
     g_free(wanted);
 }
 
-static gboolean runs(const PbDomain *domain)
-{
-    switch (domain->status->state) {
-    case PB_DOMAIN_STATE_RUNNING:
-    case PB_DOMAIN_STATE_PAUSED:
-    case PB_DOMAIN_STATE_SHUTTING_DOWN:
-    case PB_DOMAIN_STATE_UNRESPONSIVE:
-        return TRUE;
-    default:
-        return FALSE;
-    }
-}
-
 /* FALSE: its last sample is still under way. */
 static gboolean note_asked(Stream *stream, const char *uid)
 {
@@ -226,7 +213,7 @@ static void sample_all(Stream *stream)
         for (guint i = 0; i < views->len; i++) {
             const VpDomainView *view = views->pdata[i];
 
-            if (runs(view->domain) && vp_sight_sees_domain(&sight, view->domain))
+            if (vp_domain_is_up(view->domain) && vp_sight_sees_domain(&sight, view->domain))
                 sample_one(stream, view);
         }
         if (views->len == 0)
@@ -369,7 +356,7 @@ void vp_stats_hub_get(VpStatsHub *hub, VpCall *call, const PbGetDomainStatsReque
 
     if (!view)
         vp_call_fail(call, error);
-    else if (runs(view->domain))
+    else if (vp_domain_is_up(view->domain))
         vp_sampler_take(hub->sampler, view, got, vp_call_ref(call));
     else
         reply_state(call, view->domain);
